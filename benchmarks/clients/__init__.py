@@ -1,0 +1,1 @@
+"""Clients that no standard program can stand in for."""

@@ -1,0 +1,27 @@
+"""What do many layers cost? The same 20,000 files as in `walk`, spread over 64 layers, walked twice."""
+
+from __future__ import annotations
+
+from benchmarks.arena import WALK, Arena, expect_walk
+from benchmarks.workloads import Metric, Target, Workload
+
+
+def run(arena: Arena) -> dict[str, float]:
+    layers, tree = arena.trees.layered()
+    with arena.mount(layers) as mount:
+        steps = [mount.runner.run(["find", str(mount.path), *WALK]) for _ in range(2)]
+    for step in steps:
+        expect_walk(step.stdout, tree.files, tree.directories, tree.bytes)
+    return {"layers-first": steps[0].seconds, "layers-second": steps[1].seconds}
+
+
+WORKLOAD = Workload(
+    "walk_layers",
+    "How long does a walk over 64 layers take, and a second one?",
+    (
+        Metric("layers-first", "first walk, 64 layers", targets=(Target("kernel", 0.5, 0.6),)),
+        Metric("layers-second", "second walk, 64 layers", targets=(Target("fuse-overlayfs", 1.1, 1.0),)),
+    ),
+    run,
+    user=True,
+)

@@ -1,0 +1,109 @@
+"""The typer application and `main`, where every failure becomes an `error:` line, a `hint:` line and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from unionfs import __version__
+from unionfs.api import OptionError, UnionFSError
+
+from . import apply, commit, demo, diff, mount, mounts, umount
+from .output import error, flush, text
+
+#: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+HINTS = {
+    errno.ENOTCONN: "its daemon is gone; remove the dead mount with: unionfs umount MOUNTPOINT",
+    errno.EACCES: "check the permissions, or run as the owner or root",
+    errno.EPERM: "this needs more privilege; try as root",
+    errno.ENOSPC: "make room on that file system and try again",
+    errno.EDQUOT: "the disk quota is used up; make room and try again",
+    errno.EROFS: "that file system is mounted read-only; choose another place",
+}
+
+app = typer.Typer(
+    name="unionfs",
+    help="Stack read-only layers under a writable upper, mount the result, commit the changes as an OCI layer.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for name, verb in (
+    ("mount", mount.mount),
+    ("umount", umount.umount),
+    ("mounts", mounts.mounts),
+    ("diff", diff.diff),
+    ("commit", commit.commit),
+    ("apply", apply.apply),
+    ("demo", demo.demo),
+):
+    app.command(name)(verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        text(f"unionfs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (without the program's name; default: the process's) and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = app(arguments, prog_name="unionfs", standalone_mode=False)
+        flush()
+    except KeyboardInterrupt:
+        error("interrupted")
+        return 1
+    except (typer.Abort, UsageError, UnionFSError, OSError) as e:
+        return _report(e)
+    return status if isinstance(status, int) else 0
+
+
+def _report(e: Exception) -> int:
+    if isinstance(e, UsageError):
+        context = getattr(e, "ctx", None)
+        command = context.command_path if context is not None else "unionfs"
+        error(_usage_message(e), f"{command} --help")
+        return 2
+    if isinstance(e, UnionFSError):
+        error(str(e), e.hint)
+        return 2 if isinstance(e, OptionError) else 1
+    if isinstance(e, BrokenPipeError):
+        # Whoever read our output has had enough. Python's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    if isinstance(e, OSError):
+        error(_os_error_message(e), HINTS.get(e.errno or 0))
+        return 1
+    error("interrupted")
+    return 1
+
+
+def _usage_message(e: Exception) -> str:
+    format_message = getattr(e, "format_message", None)
+    message = str(format_message() if format_message is not None else e)
+    return message[:1].lower() + message[1:].rstrip(".")
+
+
+def _os_error_message(e: OSError) -> str:
+    what = e.strerror or str(e)
+    names = [os.fsdecode(name) for name in (e.filename, e.filename2) if isinstance(name, str | bytes)]
+    return f"{' -> '.join(names)}: {what}" if names else what

@@ -1,0 +1,83 @@
+"""`unionfs mount`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from unionfs import api
+
+from .options import Layers, Upper
+
+
+class Transport(StrEnum):
+    """How FUSE is spoken."""
+
+    AUTO = "auto"
+    DEVFUSE = "devfuse"
+    FUSEPY = "fusepy"
+
+
+class Passthrough(StrEnum):
+    """Whether the kernel may read and write the files of the layers itself."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
+def mount(
+    mountpoint: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="An empty directory.", show_default=False)],
+    layers: Layers = None,
+    upper: Upper = None,
+    work: Annotated[
+        str | None,
+        typer.Option(
+            "-w", "--work", metavar="WORK", help="Work directory on the upper's file system. Default: UPPER.work"
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("-o", metavar="OPTS", help="Mount options: lowerdir=A:B,upperdir=U,workdir=W,volatile,nosuid…"),
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Refuse every change; an upper is shown, not written.")
+    ] = False,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="Keep changes in a temporary directory, removed at unmount.")
+    ] = False,
+    transport: Annotated[
+        Transport, typer.Option("--transport", help="How to speak FUSE. auto: devfuse where /dev/fuse is, else fusepy.")
+    ] = Transport.AUTO,
+    passthrough: Annotated[
+        Passthrough, typer.Option("--passthrough", help="Let the kernel read and write layer files itself (root).")
+    ] = Passthrough.AUTO,
+    foreground: Annotated[
+        bool, typer.Option("-f", "--foreground", help="Stay in the foreground until unmounted.")
+    ] = False,
+    nonempty: Annotated[bool, typer.Option("--nonempty", help="Mount over a directory that is not empty.")] = False,
+    log_file: Annotated[
+        str | None, typer.Option("--log-file", metavar="FILE", help="Where the daemon writes what goes wrong.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Log every request; implies -f.")] = False,
+) -> None:
+    """Mount layers as one tree.
+
+    UPPER and WORK are made if only their last component is missing. The command returns once the mount is usable.
+    """
+    api.mount(
+        mountpoint,
+        layers or (),
+        upper,
+        work,
+        options=options or (),
+        read_only=read_only,
+        ephemeral=ephemeral,
+        transport=str(transport),
+        passthrough=passthrough is Passthrough.AUTO,
+        foreground=foreground or debug,
+        nonempty_ok=nonempty,
+        log_file=log_file,
+        debug=debug,
+    )

@@ -1,0 +1,73 @@
+"""What the commands write: text and JSON on stdout, errors and hints on stderr, progress bars on a terminal.
+
+File names that are not UTF-8 are written as the bytes they are in text, and as lone surrogates U+DC80…U+DCFF in JSON
+(what Python's `os.fsencode` turns back).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+#: Called now and then with the bytes done so far.
+ProgressCallback = Callable[[int], None]
+
+
+def text(line: str) -> None:
+    """One line on stdout."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(line) + b"\n")
+
+
+def flush() -> None:
+    """Raise now what writing to stdout fails with."""
+    sys.stdout.flush()
+    sys.stdout.buffer.flush()
+
+
+def as_json(value: BaseModel | list[Any]) -> None:
+    """A model, or a list of them, as indented JSON on stdout. ASCII only, so that any file name can be in it."""
+    data = [item.model_dump() for item in value] if isinstance(value, list) else value.model_dump()
+    text(json.dumps(data, indent=2, ensure_ascii=True))
+
+
+def note(line: str) -> None:
+    """One line for people, on stderr."""
+    _stderr(line)
+
+
+def error(what: str, hint: str | None = None) -> None:
+    """`error: what`, and `hint: what to do` where there is something to do."""
+    _stderr(f"error: {what}")
+    if hint:
+        _stderr(f"hint: {hint}")
+
+
+def _stderr(line: str) -> None:
+    # backslashreplace is stderr's own way with what it cannot encode; names are shown as bytes instead.
+    sys.stderr.flush()
+    sys.stderr.buffer.write(os.fsencode(line) + b"\n")
+    sys.stderr.buffer.flush()
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[ProgressCallback | None]:
+    """A progress bar on stderr for the block, if stderr is a terminal; else None, and nothing is shown.
+
+    `total` in bytes, None if not known: then the bar shows life and the bytes so far.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,98 @@
+"""The JSON that `--json` prints, as pydantic models. A field is never removed or given another meaning.
+
+Names are strings in which bytes that are no UTF-8 appear as lone surrogates; pydantic refuses those in a `str`, hence
+the unchecked `Name`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+
+from unionfs import api
+
+Name = Annotated[str, SkipValidation]
+
+
+def _name(path: bytes | None) -> str | None:
+    return None if path is None else os.fsdecode(path)
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Change(Model):
+    """One line of `unionfs diff --json` (a list of these)."""
+
+    kind: Literal["A", "C", "D"] = Field(description="added, changed or deleted")
+    path: Name = Field(description="absolute path in the merged tree")
+    type: str = Field(description="file, dir, symlink, fifo, char, block or socket; for D, of what was removed")
+    was: str | None = Field(None, description="the type before, where another type stands there now")
+    opaque: bool = Field(False, description="a directory that hides everything the layers have below it")
+    mode: str | None = Field(None, description="permission bits, four octal digits; null for D, as all that follows")
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = Field(None, description="bytes, of regular files")
+    mtime_ns: int | None = Field(None, description="nanoseconds since the epoch")
+
+    @classmethod
+    def of(cls, change: api.Change) -> Change:
+        return cls.model_validate(change.to_json())
+
+
+class Commit(Model):
+    """`unionfs commit --json`."""
+
+    path: Name = Field(description="the file written")
+    diff_id: str = Field(description="sha256 of the uncompressed tar")
+    digest: str = Field(description="sha256 of the file")
+    size: int = Field(description="bytes of the file")
+    media_type: str = Field(description="OCI media type of the layer")
+
+    @classmethod
+    def of(cls, result: api.CommitResult) -> Commit:
+        return cls(
+            path=os.fsdecode(result.path),
+            diff_id=result.diff_id,
+            digest=result.digest,
+            size=result.size,
+            media_type=result.media_type,
+        )
+
+
+class Mount(Model):
+    """One mount of `unionfs mounts --json` (a list of these)."""
+
+    mountpoint: Name
+    state: Literal["live", "dead", "foreign", "detached"] = Field(
+        description="dead: the daemon is gone; foreign: made by another machine's or user's unionfs; "
+        "detached: unmounted lazily, still in use"
+    )
+    pid: int | None = Field(description="of the daemon")
+    layers: list[Name] = Field(description="topmost first")
+    upper: Name | None
+    work: Name | None
+    transport: str | None
+    read_only: bool
+    options: dict[str, Name | None]
+    started: float | None = Field(description="seconds since the epoch")
+    statistics: dict[str, int] | None = Field(description="counters of a live mount that answers, by name")
+
+    @classmethod
+    def of(cls, status: api.MountStatus) -> Mount:
+        return cls(
+            mountpoint=os.fsdecode(status.mountpoint),
+            state=status.state,
+            pid=status.pid,
+            layers=[os.fsdecode(layer) for layer in status.layers],
+            upper=_name(status.upper),
+            work=_name(status.work),
+            transport=status.transport,
+            read_only=status.read_only,
+            options=dict(status.options),
+            started=status.started,
+            statistics=status.statistics,
+        )

@@ -1,0 +1,113 @@
+"""The Hypothesis state machine: one rule per operation, feeding a `Trial`.
+
+`machine(make)` gives the class for one arena. Paths are drawn from the model's present tree, so that most operations
+meet something. With `HYPOTHESIS_PROFILE=ci` the examples are the same in every run; else they are new each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from .layers import PRIVILEGED, Inode, Stack
+from .strategies import (
+    data,
+    directory_modes,
+    existing,
+    free,
+    ids,
+    known,
+    modes,
+    offsets,
+    sizes,
+    slots,
+    targets,
+    times,
+    xattr_names,
+    xattr_values,
+)
+from .trial import Arena, Trial
+
+Strategy = st.SearchStrategy[Any]
+
+#: operation: its arguments, given the root of the model's tree
+ARGUMENTS: dict[str, Callable[[Inode], tuple[Strategy, ...]]] = {
+    "create": lambda root: (free(root), modes),
+    "creat": lambda root: (st.one_of(known(root), free(root)), modes),
+    "mkdir": lambda root: (free(root), directory_modes),
+    "symlink": lambda root: (targets, free(root)),
+    "mkfifo": lambda root: (free(root), modes),
+    "mkwhiteout": lambda root: (free(root),),
+    "link": lambda root: (known(root), free(root)),
+    "unlink": lambda root: (known(root),),
+    "rmdir": lambda root: (known(root),),
+    "rename": lambda root: (known(root), st.one_of(known(root), free(root)), st.sampled_from([0, 0, 1, 2])),
+    "write": lambda root: (known(root), offsets, data),
+    "append": lambda root: (known(root), data),
+    "truncate": lambda root: (known(root), sizes),
+    "chmod": lambda root: (or_root(root), st.one_of(modes, directory_modes)),
+    "utime": lambda root: (or_root(root), times),
+    "setxattr": lambda root: (or_root(root), xattr_names, xattr_values, st.sampled_from([0, 0, 1, 2])),
+    "removexattr": lambda root: (or_root(root), xattr_names),
+    "getxattr": lambda root: (known(root), xattr_names),
+    "stat": lambda root: (known(root),),
+    "readlink": lambda root: (known(root),),
+    "readdir": lambda root: (known(root),),
+    "read": lambda root: (known(root),),
+    "open": lambda root: (slots, known(root), st.booleans()),
+    "tmpfile": lambda root: (slots, or_root(root), modes),
+    "close_slot": lambda root: (slots,),
+    "hread": lambda root: (slots,),
+    "hwrite": lambda root: (slots, offsets, data),
+    "htruncate": lambda root: (slots, sizes),
+    "hstat": lambda root: (slots,),
+    "hchmod": lambda root: (slots, modes),
+    "hlink": lambda root: (slots, free(root)),
+    "hsetxattr": lambda root: (slots, xattr_names, xattr_values),
+    "remount": lambda root: (),
+    "drop_caches": lambda root: (),
+}
+if PRIVILEGED:
+    ARGUMENTS["chown"] = lambda root: (or_root(root), *_ids())
+    ARGUMENTS["hchown"] = lambda root: (slots, *_ids())
+
+
+def or_root(root: Inode) -> Strategy:
+    return st.one_of(known(root), known(root), st.just("")) if existing(root) else st.just("")
+
+
+def _ids() -> tuple[Strategy, Strategy]:
+    return st.sampled_from([0, 1000, -1]), st.sampled_from([0, 1001, -1])
+
+
+def machine(make: Callable[[Stack], Arena], examples: st.SearchStrategy[Stack]) -> type[RuleBasedStateMachine]:
+    """The state machine over the arenas that `make` builds for the stacks of `examples`."""
+
+    def begin(self: Any, stack: Stack) -> None:
+        self.trial = None
+        self.trial = Trial(stack, make)
+
+    def teardown(self: Any) -> None:
+        trial: Trial | None = getattr(self, "trial", None)
+        if trial is not None:
+            try:
+                trial.finish()
+            finally:
+                trial.close()
+
+    members: dict[str, Any] = {name: _rule(name) for name in ARGUMENTS}
+    members["begin"] = initialize(stack=examples)(begin)
+    members["teardown"] = teardown
+    return type("Machine", (RuleBasedStateMachine,), members)
+
+
+def _rule(name: str) -> Any:
+    def step(self: Any, choice: Any) -> None:
+        strategies = ARGUMENTS[name](self.trial.model.root)
+        self.trial.apply((name, *choice.draw(st.tuples(*strategies))))
+
+    step.__name__ = name
+    return rule(choice=st.data())(step)

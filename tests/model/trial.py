@@ -1,0 +1,165 @@
+"""One stack, one list of operations, a model and the drivers that must agree with it after every step.
+
+`Trial` knows nothing of Hypothesis: the state machines feed it, and so do the regressions. A disagreement raises
+`Disagreement`, whose text is the Python of a regression (stack and operations) with what was expected and got.
+
+What is compared: the errno or the value of each operation; then the whole tree by names, type, mode, owner, nlink of
+non-directories, size, content, target, xattrs, mtime where it was set explicitly, and identity: one st_ino for one
+inode for as long as it lives, and two for two.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .drivers import Driver, Op, Tree
+from .layers import Inode, Stack, merge
+from .model import Model
+
+Check = Callable[[str, Driver], None]
+
+
+class Arena(Protocol):
+    """The drivers made for one stack. `finish` hands `check` further views of the same layers, under their names."""
+
+    drivers: dict[str, Driver]
+
+    def finish(self, check: Check) -> None: ...
+    def close(self) -> None: ...
+
+
+class Disagreement(AssertionError):
+    """A driver that differs from the model; str() is the script that shows it."""
+
+
+class Trial:
+    """Operations on a model of `stack` and on the drivers of the arena that `make` builds for it."""
+
+    def __init__(self, stack: Stack, make: Callable[[Stack], Arena]) -> None:
+        self.stack, self.ops = stack, list[Op]()
+        self.model = Model(merge(stack))
+        self.identities: dict[str, dict[int, int]] = {}
+        self.failed = True  # until the first comparison has passed, and again while anything raises
+        self.arena = make(stack)
+        try:
+            self.compare()
+        except BaseException:
+            self.arena.close()
+            raise
+        self.failed = False
+
+    def apply(self, op: Op) -> None:
+        self.failed = True
+        self.ops.append(op)
+        expected = outcome(lambda: getattr(self.model, op[0])(*op[1:]))
+        for name, driver in self.arena.drivers.items():
+            got = self._guarded(name, lambda driver=driver: outcome(lambda: driver.run(op)))  # type: ignore[misc]
+            if got != expected:
+                self._disagree(name, f"{op}\n  expected {expected}\n  got      {got}")
+        self.compare()
+        self.failed = False
+
+    def compare(self) -> None:
+        for name, driver in self.arena.drivers.items():
+            self.check(name, driver)
+
+    def check(self, name: str, driver: Driver) -> None:
+        """The driver's tree is the model's. A name seen before must show the inode numbers it showed then."""
+        expected = model_tree(self.model.root)
+        got = self._guarded(name, driver.tree)
+        identity = self.identities.setdefault(name, {})
+        found = differences(expected, got, identity)
+        if found:
+            self._disagree(name, "\n  ".join(["the tree", *found]))
+        alive = {seen["ino"] for seen in expected.values()} | {
+            inode.serial for inode, _ in self.model.handles.values()
+        }
+        for serial in set(identity) - alive:
+            del identity[serial]
+
+    def finish(self) -> None:
+        """The last comparisons, after an orderly end; nothing if a step has failed."""
+        if not self.failed:
+            self.failed = True
+            self.model.remount()
+            self.arena.finish(self.check)
+            self.failed = False
+
+    def close(self) -> None:
+        self.arena.close()
+
+    def _guarded(self, name: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            if isinstance(error, Disagreement):
+                raise
+            raise Disagreement(f"{self.script()}\n{name} raised {type(error).__name__}: {error}") from error
+
+    def _disagree(self, name: str, text: str) -> None:
+        raise Disagreement(f"{self.script()}\n{name} differs from the model: {text}")
+
+    def script(self) -> str:
+        ops = "".join(f"        {op!r},\n" for op in self.ops)
+        return f"\nreplay(\n    {self.stack!r},\n    [\n{ops}    ],\n)"
+
+
+def replay(stack: Stack, ops: list[Op], make: Callable[[Stack], Arena]) -> None:
+    """Run a script; raises Disagreement at the first step that shows one."""
+    trial = Trial(stack, make)
+    try:
+        for op in ops:
+            trial.apply(op)
+        trial.finish()
+    finally:
+        trial.close()
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """What the call returned, or the name of its errno."""
+    try:
+        return call()
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+
+
+def model_tree(root: Inode) -> Tree:
+    found: Tree = {}
+    model = Model(root)
+
+    def add(inode: Inode, path: str) -> None:
+        seen = {**model.view(inode), "ino": inode.serial, "mtime": inode.mtime, "xattrs": dict(inode.xattrs)}
+        if inode.kind == "file":
+            seen["data"] = inode.data
+        elif inode.kind == "symlink":
+            seen["target"] = inode.target
+        found[path] = seen
+        for name, child in sorted(inode.children.items()):
+            add(child, f"{path}/{name}".lstrip("/"))
+
+    add(root, "")
+    return found
+
+
+def differences(expected: Tree, got: Tree, identity: dict[int, int]) -> list[str]:
+    """One line each. `identity` (the model's serial: st_ino) is completed with what is seen for the first time."""
+    found = [f"{path!r}: missing" for path in sorted(expected.keys() - got.keys())]
+    found += [f"{path!r}: should not exist" for path in sorted(got.keys() - expected.keys())]
+    for path in sorted(expected.keys() & got.keys()):
+        want, have = expected[path], got[path]
+        for key in sorted(want.keys() | have.keys()):
+            if key == "ino":
+                known = identity.setdefault(want["ino"], have["ino"])
+                if known != have["ino"]:
+                    found.append(f"{path!r}: st_ino was {known}, is {have['ino']}")
+            elif want.get(key) != have.get(key) and not (key == "mtime" and want["mtime"] is None):
+                show = oct if key == "mode" and key in want and key in have else repr
+                found.append(f"{path!r}: {key} should be {show(want.get(key))}, is {show(have.get(key))}")
+    owners: dict[int, int] = {}
+    for path, seen in expected.items():
+        ino = identity.get(seen["ino"])
+        if ino is not None and owners.setdefault(ino, seen["ino"]) != seen["ino"]:
+            found.append(f"{path!r}: st_ino {ino} belongs to another inode too")
+    return found

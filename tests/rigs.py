@@ -1,0 +1,401 @@
+"""The mounts that the suites run on, as context managers.
+
+A `Rig` is one way to get a directory tree: the plain directory (`control`), the kernel's overlayfs (`kernel`), and our
+file systems over our transports. A rig is mounted on a `Backing` and yields a `Mounted`, whose `path` is the tree.
+What exists before the mount is said by `populate` functions, keyed by a subdirectory: on control and loopback they
+run in the directory itself, on unions in a lower layer (`above` ones in a second lower on top of the first).
+
+- Servers are subprocesses, always: a test that is both client and server of a mount dead-locks on its own GIL.
+- A rig unmounts whatever happened, and says in `problems()` what the server did wrong: a traceback, a bad exit.
+- What a rig cannot have is its `lacks`; a test that needs it is not generated for that rig.
+- `DEVIATIONS` are the single tests which the kernel's overlayfs does not pass, with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.requirements import missing
+
+PROJECT: Final = Path(__file__).resolve().parent.parent
+START_TIMEOUT: Final = 20.0
+STOP_TIMEOUT: Final = 10.0
+
+PopulateFn = Callable[[Path], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """What exists before the mount in one subdirectory: `base` in the lowest layer, `above` in the layer over it."""
+
+    base: PopulateFn | None = None
+    above: PopulateFn | None = None
+
+
+#: What a rig may lack, and what that means. Tests ask with `@pytest.mark.needs("tmpfile")`.
+CAPABILITIES: Final[Mapping[str, str]] = {
+    "union": "it is a union: overlay xattrs are hidden and char device 0:0 is refused",
+    "rename_flags": "renameat2 with RENAME_NOREPLACE, RENAME_EXCHANGE (libfuse 2 has no flags)",
+    "rename_whiteout": "renameat2 with RENAME_WHITEOUT",
+    "tmpfile": "O_TMPFILE",
+    "seek_hole": "SEEK_HOLE and SEEK_DATA that see holes (without it: the file is all data)",
+    "fallocate": "fallocate and its modes",
+    "copy_file_range": "copy_file_range(2) reaches the file system",
+    "acl": "POSIX ACLs, default ACLs included",
+    "umask_acl": "the umask gives way to a default ACL (needs FUSE_DONT_MASK)",
+    "unlinked_nlink": "fstat of an open unlinked file says st_nlink 0 (libfuse 2 renames to .fuse_hidden*)",
+    "unlinked_setattr": "fchmod, fchown and futimens on an open unlinked file",
+    "stable_cookies": "directory offsets that stay valid while entries come and go",
+    "inode_identity": "st_ino of the file system itself, equal to d_ino",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """One way to get a tree. `fs` and `transport` are what `unionfs.testing.serve` is asked for; None: no server."""
+
+    name: str
+    requirements: tuple[str, ...] = ()
+    lacks: frozenset[str] = frozenset()
+    fs: str | None = None
+    transport: str | None = None
+
+    def has(self, capability: str) -> bool:
+        if capability not in CAPABILITIES:
+            raise KeyError(f"no such capability: {capability}")
+        return capability not in self.lacks
+
+    @property
+    def missing(self) -> str | None:
+        """Why this machine cannot run the rig, or None."""
+        return missing(*self.requirements)
+
+
+_NOT_A_UNION: Final = frozenset({"union"})
+_LIBFUSE2: Final = frozenset({
+    "rename_flags", "rename_whiteout", "tmpfile", "seek_hole", "copy_file_range", "acl", "umask_acl",
+    "unlinked_nlink", "unlinked_setattr", "stable_cookies",
+})  # fmt: skip
+
+RIGS: Final[Mapping[str, Rig]] = {
+    rig.name: rig
+    for rig in (
+        Rig("control", lacks=_NOT_A_UNION),
+        Rig("kernel", ("root", "overlayfs"), frozenset({"rename_whiteout"})),
+        Rig("loopback-fusepy", ("fuse", "libfuse"), _LIBFUSE2 | _NOT_A_UNION, "loopback", "fusepy"),
+        Rig("loopback-devfuse", ("fuse",), _NOT_A_UNION, "loopback", "devfuse"),
+        Rig("union-fusepy", ("fuse", "libfuse"), _LIBFUSE2, "union", "fusepy"),
+        Rig("union-devfuse", ("fuse",), frozenset(), "union", "devfuse"),
+    )
+}
+
+#: (rig, test function) -> why that rig does not do it. The tests are not generated there.
+_CHUNKS: Final = "copy-up keeps holes only where 1 MiB of the chunked copy is hole (ovl_copy_up_file)"
+DEVIATIONS: Final[Mapping[tuple[str, str], str]] = {
+    ("kernel", "test_sparse_file_takes_few_blocks"): _CHUNKS,
+    ("kernel", "test_seek_hole_and_data_after_copy_up"): _CHUNKS,
+    ("kernel", "test_its_link_count_is_zero_for_readers"): "fstat of an unlinked lower file still says 1",
+    ("kernel", "test_its_mode_changes_through_a_readonly_descriptor"): "fchmod of an unlinked lower file is EEXIST",
+}
+
+
+# Backing -----------------------------------------------------------------------------------------------------------
+class Backing:
+    """A private file system for the session, and numbered directories on it. Traversable by every user."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.base = Path(tempfile.mkdtemp(prefix="unionfs-tests-"))
+        self.base.chmod(0o755)
+        self._count = 0
+        self._mounted = False
+        if missing("root") is None:
+            self._mount()
+
+    def _mount(self) -> None:
+        if self.kind == "tmpfs":
+            run("mount", "-t", "tmpfs", "-o", "mode=755", "unionfs-tests", str(self.base))
+        elif self.kind == "ext4":
+            image = Path(f"{self.base}.img")
+            with open(image, "wb") as f:
+                f.truncate(2 << 30)
+            run("mkfs.ext4", "-q", "-F", str(image))
+            run("mount", "-o", "loop", str(image), str(self.base))
+            image.unlink()  # the loop device holds it
+        else:
+            raise ValueError(f"no such backing: {self.kind}")
+        self._mounted = True
+
+    def directory(self, label: str) -> Path:
+        """A fresh directory."""
+        self._count += 1
+        path = self.base / f"{self._count:03d}-{label}"
+        path.mkdir()
+        path.chmod(0o755)
+        return path
+
+    def close(self) -> None:
+        if self._mounted:
+            run("umount", str(self.base))
+            self.base.rmdir()
+        else:
+            shutil.rmtree(self.base, ignore_errors=True)
+
+
+def run(*argv: str) -> None:
+    """Run a command; AssertionError with its output if it fails or takes too long."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr or done.stdout}"
+
+
+# Mounts ------------------------------------------------------------------------------------------------------------
+@dataclass
+class Server:
+    """A running `unionfs.testing.serve`. `log` is its stderr, `connection` its number below /sys/fs/fuse."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    connection: int
+    read: int = 0
+
+    def new_log(self) -> str:
+        """What it wrote on stderr since the last call."""
+        with open(self.log, "rb") as f:
+            f.seek(self.read)
+            data = f.read()
+        self.read += len(data)
+        return data.decode(errors="replace")
+
+
+@dataclass
+class Mounted:
+    """A tree that is there. `layers` are the lower directories, topmost first (unions only)."""
+
+    rig: Rig
+    path: Path
+    directory: Path
+    layers: Sequence[Path] = ()
+    upper: Path | None = None
+    server: Server | None = None
+
+    def problems(self) -> str | None:
+        """What the server has done wrong since the last call, or None."""
+        if self.server is None:
+            return None
+        log = self.server.new_log()
+        code = self.server.process.poll()
+        if code is not None:
+            return f"{self.rig.name}: the server is gone (exit {code})\n{log}"
+        return f"{self.rig.name}: the server logged\n{log}" if "Traceback" in log or "ERROR" in log else None
+
+
+def populate_tree(tree: Path, name: str, fn: PopulateFn | None) -> None:
+    """Run `fn` in the subdirectory `name` of `tree` ("" is the tree itself), made if need be."""
+    place = tree / name if name else tree
+    place.mkdir(exist_ok=True)
+    place.chmod(0o755)
+    if fn is not None:
+        fn(place)
+
+
+@contextlib.contextmanager
+def mount(
+    rig: Rig, backing: Backing, populate: Mapping[str, Population] | None = None, options: Sequence[str] = ()
+) -> Iterator[Mounted]:
+    """Make the rig's tree, hold it, take it down. `options` are further arguments for the server.
+
+    AssertionError on leaving if the server did something wrong.
+    """
+    directory = backing.directory(rig.name)
+    mounted = Mounted(rig, directory / "mnt", directory)
+    mounted.path.mkdir()
+    lower, top = directory / "lower", directory / "top"
+    if rig.has("union"):
+        for path in (lower, top, directory / "upper", directory / "work"):
+            path.mkdir()
+            path.chmod(0o755)
+        mounted.layers, mounted.upper = (top, lower), directory / "upper"
+    else:
+        lower = top = mounted.path if rig.fs is None else directory / "root"
+        lower.mkdir(exist_ok=True)
+        lower.chmod(0o755)
+    for name, population in (populate or {}).items():
+        populate_tree(lower, name, population.base)
+        if population.above is not None:
+            populate_tree(top, name, population.above)
+    with contextlib.ExitStack() as stack:
+        if rig.name == "kernel":
+            stack.enter_context(_kernel(mounted))
+        elif rig.fs is not None:
+            stack.enter_context(_served(mounted, options))
+        yield mounted
+        problem = mounted.problems()
+        assert problem is None, problem
+
+
+@contextlib.contextmanager
+def _kernel(mounted: Mounted) -> Iterator[None]:
+    lowers = ":".join(str(layer) for layer in mounted.layers)
+    options = (
+        f"lowerdir={lowers},upperdir={mounted.upper},workdir={mounted.directory / 'work'},"
+        "redirect_dir=on,index=on,xino=auto,metacopy=off"
+    )
+    run("mount", "-t", "overlay", "-o", options, "unionfs-tests", str(mounted.path))
+    try:
+        yield
+    finally:
+        run("umount", "-l", str(mounted.path))
+
+
+def _server_arguments(mounted: Mounted) -> list[str]:
+    rig = mounted.rig
+    assert rig.fs is not None and rig.transport is not None
+    argv = ["--fs", rig.fs, "--transport", rig.transport]
+    if rig.fs == "loopback":
+        return [*argv, "--root", str(mounted.directory / "root")]
+    for layer in mounted.layers:
+        argv += ["--lower", str(layer)]
+    return [*argv, "--upper", str(mounted.upper), "--work", str(mounted.directory / "work")]
+
+
+@contextlib.contextmanager
+def _served(mounted: Mounted, options: Sequence[str]) -> Iterator[None]:
+    log = Path(f"{mounted.directory}.log")
+    argv = [sys.executable, "-m", "unionfs.testing.serve", *_server_arguments(mounted), *options, str(mounted.path)]
+    with open(log, "wb") as stderr:
+        process = subprocess.Popen(
+            argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+    try:
+        _await_ready(process, log)
+        mounted.server = Server(process, log, connection_of(mounted.path))
+        yield
+    finally:
+        stop(process, mounted)
+
+
+def _await_ready(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the server has written "ready" on stdout. AssertionError with its stderr if it does not."""
+    assert process.stdout is not None
+    said = b""
+    deadline = time.monotonic() + START_TIMEOUT
+    while b"ready\n" not in said:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+            raise AssertionError(f"the server was not ready after {START_TIMEOUT} s:\n{log.read_text()}")
+        data = os.read(process.stdout.fileno(), 4096)
+        if not data:
+            raise AssertionError(f"the server ended (exit {process.wait()}):\n{log.read_text()}")
+        said += data
+
+
+def mount_line(path: Path) -> list[str] | None:
+    """The fields of the topmost mount on `path` in mountinfo, or None. Never touches the mount itself."""
+    found = None
+    with open("/proc/self/mountinfo", errors="surrogateescape") as f:
+        for line in f:
+            fields = line.split()
+            if fields[4] == str(path):
+                found = fields
+    return found
+
+
+def connection_of(path: Path) -> int:
+    """The number of the FUSE connection mounted on `path`: the minor of its st_dev (fs/fuse/control.c)."""
+    fields = mount_line(path)
+    assert fields is not None, f"{path} is not mounted"
+    return int(fields[2].split(":")[1])
+
+
+def stop(process: subprocess.Popen[bytes], mounted: Mounted) -> None:
+    """SIGTERM; whoever does not end is killed and its connection aborted. AssertionError on any but a clean exit."""
+    hung = False
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            hung = True
+            kill(process, mounted)
+    if process.stdout is not None:
+        process.stdout.close()
+    if mount_line(mounted.path) is not None:
+        unmount = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
+        run(*unmount, str(mounted.path))
+    log = Path(f"{mounted.directory}.log").read_text(errors="replace")
+    assert not hung, f"{mounted.rig.name}: the server did not end within {STOP_TIMEOUT} s of SIGTERM\n{log}"
+    assert process.returncode == 0, f"{mounted.rig.name}: the server ended with {process.returncode}\n{log}"
+
+
+def kill(process: subprocess.Popen[bytes], mounted: Mounted) -> None:
+    """End a server that hangs, by its pid, and abort its connection."""
+    process.kill()
+    if mounted.server is not None:
+        with contextlib.suppress(OSError):
+            Path(f"/sys/fs/fuse/connections/{mounted.server.connection}/abort").write_text("1")
+    process.wait()
+
+
+class Watchdog:
+    """The process of watchdog.py, which makes a hanging test an error. See there."""
+
+    def __init__(self) -> None:
+        script = str(Path(__file__).with_name("watchdog.py"))
+        self._process = subprocess.Popen([sys.executable, "-S", "-E", script], stdin=subprocess.PIPE)
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode())
+        self._process.stdin.flush()
+
+    @contextlib.contextmanager
+    def guard(self, mounted: Mounted, seconds: float) -> Iterator[None]:
+        """Break `mounted` when the block takes longer than `seconds`."""
+        if mounted.server is None:
+            yield
+            return
+        self._say(f"{mounted.server.process.pid} {mounted.server.connection} {seconds}\n")
+        try:
+            yield
+        finally:
+            self._say("\n")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+class SharedMount:
+    """One mount that several tests use, made anew when a test has broken it."""
+
+    def __init__(self, rig: Rig, backing: Backing, populate: Mapping[str, Population]) -> None:
+        self._make = lambda: mount(rig, backing, populate)
+        self._stack = contextlib.ExitStack()
+        self._mounted: Mounted | None = None
+
+    def get(self) -> Mounted:
+        if self._mounted is not None and self._mounted.problems() is not None:
+            with contextlib.suppress(AssertionError):  # the test that broke it has been told
+                self.close()
+        if self._mounted is None:
+            self._mounted = self._stack.enter_context(self._make())
+        return self._mounted
+
+    def close(self) -> None:
+        self._mounted = None
+        self._stack.close()
+
+

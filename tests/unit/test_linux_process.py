@@ -1,0 +1,77 @@
+"""unionfs.linux.process and unionfs.linux.syscalls."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from unionfs.linux import process, syscalls
+
+
+def test_lock_is_exclusive_until_released(tmp_path: Path) -> None:
+    one = os.open(tmp_path, os.O_RDONLY)
+    two = os.open(tmp_path, os.O_RDONLY)
+    try:
+        process.flock_exclusive(one)
+        with pytest.raises(BlockingIOError):
+            process.flock_exclusive(two)
+        process.flock_release(one)
+        process.flock_exclusive(two)
+    finally:
+        os.close(one)
+        os.close(two)
+
+
+def test_lock_goes_with_its_descriptor(tmp_path: Path) -> None:
+    one = os.open(tmp_path, os.O_RDONLY)
+    process.flock_exclusive(one)
+    os.close(one)
+    two = os.open(tmp_path, os.O_RDONLY)
+    process.flock_exclusive(two)
+    os.close(two)
+
+
+def test_nofile_limit_is_raised_to_the_hard_one() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+        assert process.raise_nofile_limit() == before[1]
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+        assert process.raise_nofile_limit() == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_missing_function_is_enosys() -> None:
+    with pytest.raises(OSError) as caught:
+        syscalls.call(syscalls.declare("surely_not_in_libc", syscalls.c_int), 1)
+    assert caught.value.errno == errno.ENOSYS
+
+
+def test_unknown_syscall_is_enosys() -> None:
+    with pytest.raises(OSError) as caught:
+        syscalls.call(syscalls.declare_syscall(100_000, syscalls.c_int), 1)
+    assert caught.value.errno == errno.ENOSYS
+
+
+def test_call_is_repeated_after_a_signal() -> None:
+    answers = [errno.EINTR, errno.EINTR, 0]
+
+    def interrupted() -> int:
+        code = answers.pop(0)
+        ctypes.set_errno(code)
+        return -1 if code else 7
+
+    assert syscalls.call(interrupted) == 7
+    assert answers == []
+
+
+def test_error_is_the_matching_subclass() -> None:
+    assert isinstance(syscalls.error(errno.ENOENT, b"x"), FileNotFoundError)
+    assert syscalls.error(errno.ENOENT, b"x").filename == b"x"
+    assert syscalls.error(errno.EEXIST).filename is None

@@ -1,0 +1,173 @@
+"""What an upper changes: listed (`diff`), written as an OCI layer tar (`commit`), put on a directory (`apply`).
+
+`diff` and `commit` take a live mount, or the layers and the upper of a stack that is not mounted. They open the same
+directories once more, read-only; a mount's own cached writes are flushed first. Somebody who goes on writing
+meanwhile may be seen in part.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from unionfs.api.layers import LayerSpec, StackSpec, open_layer, plan
+from unionfs.api.mounting import find_stack
+from unionfs.api.union import open_union
+from unionfs.changeset.apply import AppliedLayer, apply_layer
+from unionfs.changeset.change import Change
+from unionfs.changeset.compression import Compression
+from unionfs.changeset.diff import diff as _diff
+from unionfs.changeset.tar_writer import write_layer
+from unionfs.errors import LayerError, MountError
+from unionfs.layers.layer import Layer
+from unionfs.linux.data import syncfs
+from unionfs.vfs import Filesystem
+
+#: Called now and then with the bytes done so far.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """A layer that was written.
+
+    `diff_id` is the digest of the uncompressed tar, `digest` and `size` are of the bytes in the file `path`, all as
+    "sha256:…". `entries` counts the members of the tar.
+    """
+
+    path: bytes
+    diff_id: str
+    digest: str
+    size: int
+    uncompressed_size: int
+    media_type: str
+    entries: int
+
+
+def diff(
+    mountpoint: LayerSpec | None = None, *, layers: Iterable[LayerSpec] = (), upper: LayerSpec | None = None
+) -> list[Change]:
+    """What the upper changes, in order of paths, as `docker diff` lists it.
+
+    Give a live mount, or the layers (topmost first) and the upper. MountError or LayerError where they are not there.
+    """
+    return diff_spec(_changed_stack(mountpoint, layers, upper))
+
+
+def commit(
+    mountpoint: LayerSpec | None = None,
+    *,
+    layers: Iterable[LayerSpec] = (),
+    upper: LayerSpec | None = None,
+    output: LayerSpec,
+    compression: Compression | None = None,
+    clamp_mtime: int | None = None,
+    skip_sockets: bool = False,
+    progress: Progress | None = None,
+) -> CommitResult:
+    """Write what the upper changes as an OCI layer tar to the file `output`.
+
+    The stack as in `diff`. `compression` None goes by the suffix (.tar, .tar.gz, .tar.zst). `clamp_mtime`: no later
+    time (in seconds, SOURCE_DATE_EPOCH) is written. The same changes give the same bytes. Atomic: `output` appears
+    complete, or stays as it was. ChangesetError names what a layer cannot hold.
+    """
+    return commit_spec(
+        _changed_stack(mountpoint, layers, upper),
+        output,
+        compression=compression,
+        clamp_mtime=clamp_mtime,
+        skip_sockets=skip_sockets,
+        progress=progress,
+    )
+
+
+def apply(file: LayerSpec, directory: LayerSpec, *, progress: Progress | None = None) -> AppliedLayer:
+    """Apply the layer tar `file` (plain, gzip, zstd, bzip2 or xz) to the tree `directory`.
+
+    Nothing outside of `directory` is touched, whatever the tar holds; TarError for what no layer may hold. Not
+    atomic: a failure leaves what was applied so far, and applying the whole again mends that.
+    """
+    return apply_layer(os.fsencode(file), os.fsencode(directory), progress=progress)
+
+
+def diff_spec(spec: StackSpec) -> list[Change]:
+    """`diff` of a checked stack."""
+    with _views(spec) as (before, after, upper):
+        return list(_diff(before, after, upper))
+
+
+def commit_spec(
+    spec: StackSpec,
+    output: LayerSpec,
+    *,
+    compression: Compression | None = None,
+    clamp_mtime: int | None = None,
+    skip_sockets: bool = False,
+    progress: Progress | None = None,
+) -> CommitResult:
+    """`commit` of a checked stack."""
+    path = os.path.abspath(os.fsencode(output))
+    with _views(spec) as (before, after, upper):
+        written = write_layer(
+            before,
+            after,
+            upper,
+            path,
+            compression,
+            clamp_mtime=clamp_mtime,
+            skip_sockets=skip_sockets,
+            progress=progress,
+        )
+    return CommitResult(
+        path,
+        written.diff_id,
+        written.digest,
+        written.size,
+        written.uncompressed_size,
+        written.media_type,
+        written.entries,
+    )
+
+
+def _changed_stack(mountpoint: LayerSpec | None, layers: Iterable[LayerSpec], upper: LayerSpec | None) -> StackSpec:
+    layers = tuple(layers)
+    if mountpoint is not None:
+        if layers or upper is not None:
+            raise LayerError("a mountpoint and layers given at once", hint="give one or the other")
+        spec = find_stack(mountpoint)
+        _flush(mountpoint)
+        return spec
+    if not layers or upper is None:
+        raise LayerError("neither a mountpoint nor layers and an upper given", hint="give MOUNTPOINT, or -l and -u")
+    return plan(layers, upper, read_only=True)
+
+
+def _flush(mountpoint: LayerSpec) -> None:
+    """Have the kernel hand what it caches for the mount to its daemon."""
+    shown = os.fsdecode(mountpoint)
+    try:
+        fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise MountError(
+            f"the mount on {shown} cannot be opened: {e.strerror}", hint="name its -l and -u instead"
+        ) from e
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _views(spec: StackSpec) -> Iterator[tuple[Filesystem, Filesystem, Layer]]:
+    """The tree of the lowers alone, the whole tree, and the upper as it is stored."""
+    assert spec.upper is not None
+    with ExitStack() as stack:
+        before = open_union(StackSpec(spec.lowers))
+        stack.callback(before.close)
+        after = open_union(StackSpec(spec.lowers, spec.upper))
+        stack.callback(after.close)
+        upper = open_layer(spec.upper)
+        stack.callback(upper.close)
+        yield before, after, upper

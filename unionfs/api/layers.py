@@ -1,0 +1,283 @@
+"""What may be stacked: layer specifications read, the upper and the work directory checked and made.
+
+A *layer specification* is today the path of a directory; `open_layer` is the one place that gives it meaning.
+`plan` does everything that can be refused before anything is mounted and answers with a `StackSpec` of absolute
+paths, or with a `LayerError` that says what to do. It makes the upper and the work directory where they are missing.
+
+The rules about overlap are the kernel's (ovl_check_overlapping_layers, fs/overlayfs/super.c), for its reason: a
+layer that changes under our feet through another name would make nonsense of what we remember about it. Unlike the
+kernel, read-only layers may overlap each other, since neither changes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat as _stat
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from unionfs.errors import LayerError
+from unionfs.layers.directory import DirectoryLayer
+from unionfs.layers.layer import Layer
+from unionfs.mounts.registry import Registry
+
+LayerSpec: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+_Identity = tuple[int, int]  # st_dev, st_ino
+
+
+@dataclass(frozen=True, slots=True)
+class StackSpec:
+    """A checked stack. Paths are absolute; `lowers` topmost first; `upper` None means nothing can be written.
+
+    `temporary`: the directory that holds upper and work of an ephemeral stack, to be removed after it.
+    """
+
+    lowers: tuple[bytes, ...]
+    upper: bytes | None = None
+    work: bytes | None = None
+    temporary: bytes | None = None
+
+
+def open_layer(spec: LayerSpec) -> Layer:
+    """The layer that a specification names; LayerError where there is none."""
+    path = check_layer(spec)
+    try:
+        return DirectoryLayer(path)
+    except OSError as e:
+        raise LayerError(f"layer {_show(path)} cannot be opened: {e.strerror}") from e
+
+
+def check_layer(spec: LayerSpec) -> bytes:
+    """The absolute path of a layer specification that can be opened."""
+    path = _absolute(spec)
+    _stat_directory(path, "layer", hint=_layer_hint(path))
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise LayerError(
+            f"layer {_show(path)} cannot be read by this user", hint=f"chmod u+rx {_show(path)}, or run as its owner"
+        )
+    return path
+
+
+def plan(
+    layers: Iterable[LayerSpec],
+    upper: LayerSpec | None = None,
+    work: LayerSpec | None = None,
+    *,
+    read_only: bool = False,
+    ephemeral: bool = False,
+    registry: Registry | None = None,
+) -> StackSpec:
+    """Check a stack and make what it lacks.
+
+    `layers` topmost first. `upper` is made (mode 0755) if only its last component is missing, and so is `work`,
+    which is the upper's name with ".work" behind it unless given. `ephemeral`: upper and work in a temporary
+    directory. `read_only`: an upper, if given, is the topmost layer and stays as it is; nothing is made.
+    """
+    lowers = tuple(check_layer(spec) for spec in layers)
+    if ephemeral:
+        if upper is not None or work is not None or read_only:
+            other = "read-only" if read_only else "an upper or work directory of its own"
+            raise LayerError(f"a stack cannot be ephemeral and {other}", hint="choose one of the two")
+        _need_layers(lowers)
+        return _ephemeral(lowers)
+    if upper is None:
+        if work is not None:
+            raise LayerError("a work directory without an upper", hint="give the upper too (-u), or leave -w out")
+        _need_layers(lowers)
+        return StackSpec(lowers)
+    top = _absolute(upper)
+    if read_only:
+        _stat_directory(top, "upper")
+        return StackSpec(lowers, top)
+    _need_layers(lowers)
+    desk = _absolute(work) if work is not None else top.rstrip(b"/") + b".work"
+    _make(top, "upper")
+    _check_writable(top, "upper")
+    _check_overlap(lowers, top, desk)
+    _make(desk, "work directory")
+    _check_writable(desk, "work directory")
+    _check_overlap(lowers, top, desk)
+    _check_same_file_system(top, desk)
+    _check_unused(top, desk, registry or Registry())
+    return StackSpec(lowers, top, desk)
+
+
+def remove_temporary(directory: bytes) -> None:
+    """Remove the directory of an ephemeral stack, whatever modes were given to what is in it. Idempotent."""
+
+    def unlock(function: object, path: str | bytes, error: object) -> None:
+        # Not root, and a directory without write or search permission: it is ours, so make it removable and go on.
+        os.chmod(os.path.dirname(path), 0o700)
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.chmod(path, 0o700)
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+
+    if os.path.lexists(directory):
+        if sys.version_info >= (3, 12):
+            shutil.rmtree(directory, onexc=unlock)
+        else:
+            shutil.rmtree(directory, onerror=unlock)
+
+
+# checks ---------------------------------------------------------------------------------------------------------------
+def _need_layers(lowers: Sequence[bytes]) -> None:
+    if not lowers:
+        raise LayerError("no layers to stack", hint="give at least one with -l LAYER or -o lowerdir=A:B")
+
+
+def _absolute(spec: LayerSpec) -> bytes:
+    path = os.fsencode(spec)
+    if not path:
+        raise LayerError("a layer has an empty name", hint="in lowerdir=A:B names are separated by one colon")
+    # Not normpath, which would change the meaning of "link/..".
+    return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
+
+
+def _show(path: bytes) -> str:
+    return os.fsdecode(path)
+
+
+def _layer_hint(path: bytes) -> str:
+    if b":" in path:
+        return "a colon inside a name is written \\: in lowerdir=; with -l give one layer at a time"
+    return "layers are directories, topmost first"
+
+
+def _stat_directory(path: bytes, role: str, hint: str | None = None) -> os.stat_result:
+    try:
+        st = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise LayerError(f"{role} {_show(path)} does not exist", hint=hint) from e
+    except OSError as e:
+        raise LayerError(f"{role} {_show(path)} cannot be looked at: {e.strerror}") from e
+    if not _stat.S_ISDIR(st.st_mode):
+        raise LayerError(f"{role} {_show(path)} is not a directory", hint=hint)
+    return st
+
+
+def _make(path: bytes, role: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        _stat_directory(path, role)
+    except FileNotFoundError as e:
+        parent = os.path.dirname(path.rstrip(b"/"))
+        raise LayerError(f"{role} {_show(path)} does not exist", hint=f"mkdir -p {_show(parent)}") from e
+    except OSError as e:
+        raise LayerError(f"{role} {_show(path)} cannot be made: {e.strerror}") from e
+
+
+def _check_writable(path: bytes, role: str) -> None:
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise LayerError(
+            f"{role} {_show(path)} cannot be written by this user",
+            hint="choose a directory of your own, or mount with --read-only",
+        )
+
+
+def _identity(path: bytes) -> _Identity | None:
+    try:
+        st = os.stat(path)
+    except OSError:
+        return None
+    return st.st_dev, st.st_ino
+
+
+def _ancestry(path: bytes) -> list[_Identity]:
+    """The directory and those that contain it, as far as its file system goes: a layer ends where another begins."""
+    current = os.path.realpath(path)
+    chain: list[_Identity] = []
+    while True:
+        identity = _identity(current)
+        if identity is not None:
+            if chain and identity[0] != chain[0][0]:
+                break
+            chain.append(identity)
+        parent = os.path.dirname(current)
+        if parent == current:
+            break
+        current = parent
+    return chain
+
+
+def _check_overlap(lowers: Sequence[bytes], upper: bytes, work: bytes) -> None:
+    """Upper, work and each lower must be three trees with nothing in common. `work` need not exist yet."""
+    up, desk = _ancestry(upper), _ancestry(work)
+    work_id = _identity(work)
+    if work_id == up[0]:
+        raise LayerError(
+            f"upper and work directory are the same, {_show(upper)}",
+            hint="leave -w out: it is then made beside the upper",
+        )
+    if up[0] in desk:
+        raise LayerError(
+            f"work directory {_show(work)} lies inside the upper {_show(upper)}",
+            hint="put it beside the upper, on the same file system",
+        )
+    if work_id in up:
+        raise LayerError(
+            f"upper {_show(upper)} lies inside the work directory {_show(work)}", hint="put them side by side"
+        )
+    for lower in lowers:
+        low = _ancestry(lower)
+        for role, path, chain in (("upper", upper, up), ("work directory", work, desk)):
+            identity = _identity(path)
+            if low[0] == identity:
+                raise LayerError(
+                    f"{role} {_show(path)} is also the layer {_show(lower)}",
+                    hint="a layer stays as it is; changes need a directory of their own",
+                )
+            if low[0] in chain:
+                raise LayerError(
+                    f"{role} {_show(path)} lies inside the layer {_show(lower)}",
+                    hint="choose a directory outside of all layers",
+                )
+            if identity in low:
+                raise LayerError(
+                    f"layer {_show(lower)} lies inside the {role} {_show(path)}",
+                    hint="move one of them out of the other",
+                )
+
+
+def _check_same_file_system(upper: bytes, work: bytes) -> None:
+    if os.stat(upper).st_dev != os.stat(work).st_dev:
+        raise LayerError(
+            f"upper {_show(upper)} and work directory {_show(work)} are on different file systems",
+            hint="changes are built in the work directory and renamed into the upper: give -w a directory on the "
+            "upper's file system",
+        )
+
+
+def _check_unused(upper: bytes, work: bytes, registry: Registry) -> None:
+    for role, path in (("upper", upper), ("work directory", work)):
+        user = registry.user_of(path)
+        if user is not None:
+            raise LayerError(
+                f"{role} {_show(path)} is in use by {user}", hint="unmount that first, or choose another directory"
+            )
+
+
+def _ephemeral(lowers: tuple[bytes, ...]) -> StackSpec:
+    """Upper and work in a fresh temporary directory that lies in none of the layers."""
+    candidates = [os.environb.get(b"TMPDIR", b""), b"/var/tmp", os.fsencode(tempfile.gettempdir()), b"/dev/shm"]
+    layer_ids = {_identity(lower) for lower in lowers}
+    for parent in candidates:
+        if parent and os.access(parent, os.W_OK | os.X_OK) and not layer_ids.intersection(_ancestry(parent)):
+            break
+    else:
+        raise LayerError(
+            "no temporary directory lies outside of the layers", hint="set TMPDIR, or give an upper with -u"
+        )
+    directory = tempfile.mkdtemp(prefix=b"unionfs-", dir=os.path.abspath(parent))
+    spec = StackSpec(lowers, os.path.join(directory, b"upper"), os.path.join(directory, b"work"), directory)
+    for path in (spec.upper, spec.work):
+        assert path is not None
+        os.mkdir(path, 0o755)
+    return spec

@@ -1,0 +1,341 @@
+"""Mounts: make one (in the background or not), list them, remove one.
+
+`mount` checks everything that can be checked first, so that the usual mistakes are reported at once and with a hint,
+and only then forks the daemon (`unionfs.mounts.daemon`), which opens the layers and serves the union through a
+transport. What a command needs to know of a live mount stands in the registry (`unionfs.mounts.registry`).
+
+This module imports little, for `unionfs-mount`: from exec to a usable mount there are 150 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from unionfs.api.layers import LayerSpec, StackSpec, plan, remove_temporary
+from unionfs.api.union import open_union
+from unionfs.errors import MountError, OptionError, ProtocolError, UnionFSError
+from unionfs.mounts import daemon, helper
+from unionfs.mounts.control import ControlServer, Handler, request
+from unionfs.mounts.mountpoint import check_dev_fuse, check_mountpoint
+from unionfs.mounts.mountpoint import umount as _umount
+from unionfs.mounts.registry import Mounted, MountRecord, Registry
+from unionfs.overlay import UnionOptions
+from unionfs.transport import MountOptions
+from unionfs.vfs import Filesystem
+
+TRANSPORTS = ("auto", "devfuse", "fusepy")
+State = Literal["live", "dead", "foreign", "detached"]
+
+#: Options of an ephemeral mount's record: where its upper and work lie, to be removed after a daemon that was killed.
+_TEMPORARY = "unionfs.temporary"
+
+
+class Serve(Protocol):
+    """The one function of a transport; see `unionfs.transport`."""
+
+    def __call__(self, fs: Filesystem, mountpoint: bytes, options: MountOptions, ready: Callable[[], None]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """A mount as asked for. `options` are mount options as `-o` has them, layers and flags already taken out."""
+
+    mountpoint: bytes
+    layers: tuple[LayerSpec, ...]
+    upper: LayerSpec | None = None
+    work: LayerSpec | None = None
+    read_only: bool = False
+    ephemeral: bool = False
+    options: Mapping[str, str | None] = field(default_factory=dict)
+    transport: str = "auto"
+    passthrough: bool = True
+    foreground: bool = False
+    nonempty_ok: bool = False
+    log_file: bytes | str | None = None
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MountResult:
+    """A mount that is ready. `pid` is its daemon's; `upper` and `work` are None where nothing can be written."""
+
+    mountpoint: bytes
+    pid: int
+    transport: str
+    layers: tuple[bytes, ...]
+    upper: bytes | None
+    work: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class MountStatus:
+    """A mount as it is now.
+
+    `state`: live; dead (its daemon is gone, every access is ENOTCONN); foreign (no record of it is readable here);
+    detached (unmounted lazily and still in use). `started` in seconds since the epoch. `statistics` are the counters of
+    a live mount that answers.
+    """
+
+    mountpoint: bytes
+    state: State
+    read_only: bool
+    pid: int | None = None
+    layers: tuple[bytes, ...] = ()
+    upper: bytes | None = None
+    work: bytes | None = None
+    transport: str | None = None
+    options: Mapping[str, str | None] = field(default_factory=dict)
+    started: float | None = None
+    statistics: dict[str, int] | None = None
+
+
+def choose_transport(name: str = "auto") -> tuple[str, Serve]:
+    """The transport and its `serve`. "auto" is devfuse on Linux, which needs no library, and fusepy elsewhere.
+
+    OptionError for an unknown name, TransportUnavailable where the library or the device is missing.
+    """
+    if name not in TRANSPORTS:
+        raise OptionError(f"unknown transport {name!r}", hint=f"one of {', '.join(TRANSPORTS)}")
+    check_dev_fuse()
+    if name == "auto":
+        name = "devfuse" if sys.platform == "linux" else "fusepy"
+    # Imported when chosen: fusepy loads libfuse, which need not be there.
+    if name == "devfuse":
+        from unionfs.transport import devfuse
+
+        return name, devfuse.serve
+    from unionfs.transport import fusepy
+
+    return name, fusepy.serve
+
+
+# mount ----------------------------------------------------------------------------------------------------------------
+def mount(
+    mountpoint: LayerSpec,
+    layers: Iterable[LayerSpec] = (),
+    upper: LayerSpec | None = None,
+    work: LayerSpec | None = None,
+    *,
+    options: Iterable[str] = (),
+    read_only: bool = False,
+    ephemeral: bool = False,
+    transport: str = "auto",
+    passthrough: bool = True,
+    foreground: bool = False,
+    nonempty_ok: bool = False,
+    log_file: bytes | str | None = None,
+    debug: bool = False,
+) -> MountResult:
+    """Mount `layers` (topmost first) under `upper` on the directory `mountpoint`.
+
+    `options` are texts as given to `-o`; they may name layers, upper and work too, if the arguments do not. Returns
+    when the mount can be used; with `foreground` when it has been unmounted.
+
+    Raises LayerError, MountError (TransportUnavailable among them) or OptionError; then nothing stays mounted.
+    The process forks: call this before starting threads.
+    """
+    given = helper.from_options([pair for text in options for pair in helper.parse_mount_options(text)])
+    if given.unknown:
+        raise OptionError(f"unknown mount option {given.unknown[0]!r}", hint="unionfs mount --help")
+    layers = tuple(layers)
+    for what, here, there in (
+        ("layers", layers, given.lowers),
+        ("the upper", upper, given.upper),
+        ("the work directory", work, given.work),
+    ):
+        if here and there:
+            raise OptionError(f"{what} given twice", hint="use the option or -o, not both")
+    return run(
+        MountRequest(
+            mountpoint=os.fsencode(mountpoint),
+            layers=layers or given.lowers,
+            upper=upper or given.upper,
+            work=work or given.work,
+            read_only=read_only or given.read_only,
+            ephemeral=ephemeral,
+            options=given.options,
+            transport=transport,
+            passthrough=passthrough,
+            foreground=foreground,
+            nonempty_ok=nonempty_ok,
+            log_file=log_file,
+            debug=debug,
+        )
+    )
+
+
+def run(asked: MountRequest) -> MountResult:
+    """`mount` for a request that is already taken apart."""
+    mountpoint = check_mountpoint(asked.mountpoint, asked.nonempty_ok)
+    transport, serve = choose_transport(asked.transport)
+    registry = Registry()
+    union_options = union_options_of(asked.options)
+    spec = plan(
+        asked.layers, asked.upper, asked.work, read_only=asked.read_only, ephemeral=asked.ephemeral, registry=registry
+    )
+    _check_outside_layers(mountpoint, spec)
+
+    def serve_union(ready: Callable[[], None]) -> None:
+        _serve(asked, spec, union_options, transport, serve, mountpoint, registry, ready)
+
+    try:
+        if asked.foreground:
+            daemon.run_in_foreground(serve_union, mountpoint, log_file=asked.log_file)
+            pid = os.getpid()
+        else:
+            pid = daemon.run_in_background(serve_union, mountpoint, log_file=asked.log_file)
+    except BaseException:
+        if spec.temporary is not None:
+            remove_temporary(spec.temporary)
+        raise
+    return MountResult(mountpoint, pid, transport, spec.lowers, spec.upper, spec.work)
+
+
+def _serve(
+    asked: MountRequest,
+    spec: StackSpec,
+    union_options: UnionOptions,
+    transport: str,
+    serve: Serve,
+    mountpoint: bytes,
+    registry: Registry,
+    ready: Callable[[], None],
+) -> None:
+    """The life of a daemon: claim the upper, only then open the layers (which sweeps the work directory), serve, clean."""
+    shown = dict(asked.options)
+    if spec.temporary is not None:
+        shown[_TEMPORARY] = os.fsdecode(spec.temporary)
+    record = MountRecord.for_this_process(mountpoint, spec.lowers, spec.upper, spec.work, transport, shown, time.time())
+    try:
+        with registry.claim(record) as entry:
+            fs = open_union(spec, union_options)
+            try:
+                with ControlServer(entry.control_path, _handlers(fs)):
+                    serve(fs, mountpoint, mount_options_of(asked, writable=spec.work is not None), ready)
+            finally:
+                fs.close()
+    finally:
+        if spec.temporary is not None:
+            remove_temporary(spec.temporary)
+
+
+def _handlers(fs: Filesystem) -> dict[str, Handler]:
+    def statistics(params: dict[str, object]) -> dict[str, object]:
+        return dict(fs.statistics())
+
+    return {"statistics": statistics}
+
+
+def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
+    """What mount options say to the engine. OptionError for a value without meaning."""
+    index = options.get("index", "on")
+    if index not in ("on", "off"):
+        raise OptionError(f"index={index}: not on or off")
+    volatile = "volatile" in options or options.get("fsync") in ("0", "volatile")
+    return UnionOptions(
+        xattr_prefix=b"user." if "userxattr" in options else None, index=index == "on", volatile=volatile
+    )
+
+
+def mount_options_of(asked: MountRequest, *, writable: bool) -> MountOptions:
+    """What mount options say to the transport."""
+    options = asked.options
+    return MountOptions(
+        fsname=options.get("fsname") or "unionfs",
+        subtype=options.get("subtype") or "unionfs",
+        read_only=asked.read_only or not writable,
+        allow_other=True if "allow_other" in options else None,
+        passthrough=asked.passthrough,
+        debug=asked.debug,
+        extra=helper.extra_mount_flags(options),
+    )
+
+
+def _check_outside_layers(mountpoint: bytes, spec: StackSpec) -> None:
+    """A layer that contains the mountpoint would contain the union itself, and wait for its own answer.
+
+    A mountpoint that *is* a layer works: the layer was opened before it was covered.
+    """
+    place = os.path.realpath(mountpoint)
+    for path in (*spec.lowers, spec.upper, spec.work):
+        if path is not None and place.startswith(os.path.realpath(path).rstrip(b"/") + b"/"):
+            raise MountError(
+                f"mountpoint {os.fsdecode(mountpoint)} lies inside the layer {os.fsdecode(path)}",
+                hint="choose a mountpoint outside of all layers",
+            )
+
+
+# live mounts ----------------------------------------------------------------------------------------------------------
+def umount(mountpoint: LayerSpec, *, lazy: bool = False) -> None:
+    """Unmount, and wait until the daemon is gone. A dead mount is removed, with what an ephemeral one left behind.
+
+    MountError where there is no unionfs mount, or it is busy.
+    """
+    path = os.fsencode(mountpoint)
+    registry = Registry()
+    found = registry.find(path)
+    _umount(path, lazy, registry=registry)
+    if found is not None and found.state == "dead" and found.record is not None:
+        temporary = found.record.options.get(_TEMPORARY)
+        if temporary is not None:
+            remove_temporary(os.fsencode(temporary))
+
+
+def mounts() -> list[MountStatus]:
+    """All unionfs mounts of this mount namespace, in the order in which they were made."""
+    return [_status(mounted) for mounted in Registry().list_mounts()]
+
+
+def find_stack(mountpoint: LayerSpec) -> StackSpec:
+    """The stack behind a live mount; MountError where there is none, or it is not ours to know."""
+    path = os.fsencode(mountpoint)
+    found = Registry().find(path)
+    shown = os.fsdecode(path)
+    if found is None:
+        raise MountError(f"{shown} is not a unionfs mount", hint="unionfs mounts lists them")
+    if found.state == "dead":
+        raise MountError(
+            f"the mount on {shown} is dead: its daemon is gone",
+            hint=f"unionfs umount {shown}; its upper is intact and can be used with -l and -u",
+        )
+    if found.record is None:
+        raise MountError(
+            f"nothing is known of the mount on {shown}", hint="it was made by another user; name its -l and -u instead"
+        )
+    if found.record.upper is None:
+        raise MountError(f"the mount on {shown} has no upper", hint="without an upper there are no changes")
+    return StackSpec(found.record.layers, found.record.upper)
+
+
+def _status(mounted: Mounted) -> MountStatus:
+    record = mounted.record
+    if record is None:
+        return MountStatus(mounted.mountpoint, mounted.state, mounted.read_only)
+    return MountStatus(
+        mountpoint=mounted.mountpoint,
+        state=mounted.state,
+        read_only=mounted.read_only,
+        pid=record.pid,
+        layers=record.layers,
+        upper=record.upper,
+        work=record.work,
+        transport=record.transport,
+        options={name: value for name, value in record.options.items() if name != _TEMPORARY},
+        started=record.started,
+        statistics=_statistics(mounted),
+    )
+
+
+def _statistics(mounted: Mounted) -> dict[str, int] | None:
+    if mounted.state != "live" or mounted.record is None or mounted.record.control is None:
+        return None
+    try:
+        answer = request(mounted.record.control, "statistics")
+    except (MountError, ProtocolError, UnionFSError, OSError):
+        return None  # it went away, or belongs to another user
+    return {name: value for name, value in answer.items() if isinstance(value, int)}

@@ -1,0 +1,56 @@
+"""The exceptions unionfs raises, as one tree.
+
+    OSError(errno)                file system outcomes; the engine answers nothing else
+    UnionFSError                  everything that is not an errno: bad input, bad format, refused set-up
+    ├── LayerError                a layer that cannot be used: missing, not a directory, nested wrongly
+    ├── MountError                a mount that cannot be made, found or removed
+    │   └── TransportUnavailable  libfuse or /dev/fuse is missing or may not be opened
+    ├── OptionError               a mount option or a combination of them that has no meaning
+    ├── ChangesetError            what a layer tar cannot hold, or a tar that is no layer
+    │   └── TarError              malformed or hostile tar input, with the byte offset
+    └── ProtocolError             bytes from a peer (kernel, control socket) that break their protocol
+
+Every `UnionFSError` carries `hint`: what the person can do about it, or None.
+"""
+
+from __future__ import annotations
+
+
+class UnionFSError(Exception):
+    """Base of all errors that are not a plain errno. `str(e)` says what is wrong, `e.hint` what to do."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class LayerError(UnionFSError):
+    """A layer (or upper, or work directory) that cannot be used as asked."""
+
+
+class MountError(UnionFSError):
+    """A mount that cannot be made, found or removed."""
+
+
+class TransportUnavailable(MountError):
+    """The chosen way to speak FUSE does not exist on this machine."""
+
+
+class OptionError(UnionFSError):
+    """A mount option that is malformed or contradicts another."""
+
+
+class ChangesetError(UnionFSError):
+    """A tree that cannot be written as an OCI layer tar, or a changeset that cannot be applied."""
+
+
+class TarError(ChangesetError):
+    """Malformed or hostile tar input. `offset` is the byte offset in the uncompressed stream, if known."""
+
+    def __init__(self, message: str, *, offset: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message if offset is None else f"{message} (at byte {offset})", hint=hint)
+        self.offset = offset
+
+
+class ProtocolError(UnionFSError):
+    """Bytes from a peer that do not follow the protocol."""

@@ -1,0 +1,64 @@
+"""`FdFile`: an open regular file of a layer, held by a descriptor. Knows no names."""
+
+from __future__ import annotations
+
+import os
+
+from unionfs.layers.layer import LayerFile
+from unionfs.linux import data as linux_data
+
+_CHUNK = 1 << 20
+
+
+class FdFile:
+    """Implements `LayerFile`. Owns `fd`; `close` is idempotent, after it `fd` is -1."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def pread(self, size: int, offset: int) -> bytes:
+        return os.pread(self.fd, size, offset)
+
+    def pwrite(self, data: bytes | memoryview, offset: int) -> int:
+        return os.pwrite(self.fd, data, offset)
+
+    def fstat(self) -> os.stat_result:
+        return os.fstat(self.fd)
+
+    def ftruncate(self, size: int) -> None:
+        os.ftruncate(self.fd, size)
+
+    def fsync(self, datasync: bool) -> None:
+        if datasync:
+            os.fdatasync(self.fd)
+        else:
+            os.fsync(self.fd)
+
+    def fallocate(self, mode: int, offset: int, length: int) -> None:
+        linux_data.fallocate(self.fd, mode, offset, length)
+
+    def seek_data(self, offset: int) -> int:
+        return os.lseek(self.fd, offset, os.SEEK_DATA)
+
+    def seek_hole(self, offset: int) -> int:
+        return os.lseek(self.fd, offset, os.SEEK_HOLE)
+
+    def copy_range(self, source: LayerFile, source_offset: int, offset: int, length: int) -> int:
+        if source.fd >= 0:
+            return linux_data.copy_range(source.fd, source_offset, self.fd, offset, length)
+        chunk = source.pread(min(length, _CHUNK), source_offset)
+        return os.pwrite(self.fd, chunk, offset) if chunk else 0
+
+    def replace(self, other: LayerFile) -> None:
+        """dup3(2) puts the other file in this descriptor's place: a concurrent pread sees the one or the other.
+
+        `other` must have a descriptor of its own (EBADF where it has none)."""
+        os.dup2(other.fd, self.fd, inheritable=False)
+        other.close()
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)

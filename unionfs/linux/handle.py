@@ -1,0 +1,68 @@
+"""File handles: names of inodes that survive rename and remount, and the UUID of the file system that gave them.
+
+The format of a handle is the file system's own; overlayfs stores it in its `origin` attribute beside the UUID
+(fs/overlayfs/overlayfs.h, struct ovl_fb).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from typing import Final, NamedTuple
+
+from unionfs.linux import syscalls
+from unionfs.linux.syscalls import c_bytes, c_int, c_void_p, call, checked
+
+MAX_HANDLE_SZ: Final = 128
+NO_UUID: Final = bytes(16)
+
+_HEADER: Final = struct.Struct("=Ii")  # handle_bytes, handle_type: struct file_handle
+_INT: Final = struct.Struct("=i")
+_FS_IOC_GETFSUUID: Final = 0x80111500  # _IOR(0x15, 0, struct fsuuid2 { u8 len; u8 uuid[16]; }), <linux/fs.h>
+
+_name_to_handle_at = syscalls.declare("name_to_handle_at", c_int, c_bytes, c_void_p, c_void_p, c_int)
+_open_by_handle_at = syscalls.declare("open_by_handle_at", c_int, c_bytes, c_int)
+
+
+class FileHandle(NamedTuple):
+    """name_to_handle_at(2): the type and bytes of the handle, and the id of the mount as in /proc/self/mountinfo."""
+
+    type: int
+    handle: bytes
+    mount_id: int
+
+
+def name_to_handle_at(dir_fd: int, name: bytes) -> FileHandle:
+    """The handle of `name` itself (b"." for the directory). EOPNOTSUPP where the file system gives none."""
+    memory = syscalls.buffer(_HEADER.size + MAX_HANDLE_SZ, _HEADER.pack(MAX_HANDLE_SZ, 0))
+    mount = syscalls.buffer(_INT.size)
+    address, mount_address = syscalls.address_of(memory), syscalls.address_of(mount)
+    call(_name_to_handle_at, dir_fd, checked(name), address, mount_address, 0, name=name)
+    raw = memory.raw
+    size, kind = _HEADER.unpack_from(raw)
+    return FileHandle(kind, raw[_HEADER.size : _HEADER.size + size], _INT.unpack(mount.raw)[0])
+
+
+def open_by_handle_at(mount_fd: int, kind: int, handle: bytes, flags: int) -> int:
+    """Open the inode that a handle of type `kind` names on the file system of `mount_fd` (which may not be O_PATH).
+
+    Returns a new close-on-exec descriptor. ESTALE where that inode is gone, EPERM without CAP_DAC_READ_SEARCH.
+    """
+    return call(_open_by_handle_at, mount_fd, _HEADER.pack(len(handle), kind) + handle, flags | os.O_CLOEXEC)
+
+
+def fs_uuid(fd: int) -> bytes:
+    """The 16 bytes the kernel holds as `sb->s_uuid`; zeros where the file system has none, or the kernel is older
+    than 6.9 and cannot say. `fd` may not be O_PATH (EBADF)."""
+    answer = bytearray(17)
+    try:
+        fcntl.ioctl(fd, _FS_IOC_GETFSUUID, answer, True)
+    except OSError as e:
+        if e.errno in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            return NO_UUID
+        raise
+    length = min(answer[0], 16)
+    # Shorter ones (vfat, 4 bytes) stand at the front of s_uuid, the rest is zero (fs/super.c, super_set_uuid).
+    return bytes(answer[1 : 1 + length]).ljust(16, b"\0")

@@ -1,0 +1,353 @@
+"""Making and removing names: create, mkdir, mknod, symlink, link, unlink, rmdir (fs/overlayfs/dir.c).
+
+A new object whose owner is the daemon's own is made in place by one system call; any other, or one that takes the
+place of a whiteout, is staged in the work directory and renamed, so that no half-made object is ever visible.
+
+Removing an object that the lowers would show again leaves a whiteout, in the same rename that takes the object away.
+
+All functions expect `union.lock` to be held.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from unionfs.layers.layer import LayerFile, Path, WritableLayer
+from unionfs.overlay import hardlink, lookup
+from unionfs.overlay.copy_up import copy_up_directory, mark_impure
+from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, Name, join
+from unionfs.overlay.listing import listing
+from unionfs.overlay.stack import UPPER
+from unionfs.overlay.union import NAME_MAX, Union, fail
+from unionfs.vfs import DT_DIR, DT_REG, Attr, Caller, d_type
+
+_ACL_DEFAULT = b"system.posix_acl_default"
+
+
+class New(NamedTuple):
+    """What to make: `mode` with its S_IFMT bits, the device number, the link's target."""
+
+    mode: int
+    rdev: int = 0
+    target: bytes = b""
+
+
+def check_new_name(union: Union, directory: DirInode, name: bytes) -> None:
+    """EEXIST and friends, before anything is changed."""
+    if len(name) > NAME_MAX:
+        fail(errno.ENAMETOOLONG)
+    if (union.work.aufs and name.startswith(b".wh.")) or name.startswith(b".wh..wh."):
+        fail(errno.EINVAL)  # would be taken for a whiteout, or never be seen
+    if name in listing(union, directory).names:
+        fail(errno.EEXIST)
+
+
+# creating -------------------------------------------------------------------------------------------------------------
+def create(
+    union: Union, directory: DirInode, name: bytes, new: New, caller: Caller, flags: int | None = None
+) -> tuple[Inode, LayerFile | None]:
+    """Make an object; with `flags`, a regular file is also opened. The inode's lookup count is the caller's affair."""
+    check_new_name(union, directory, name)
+    copy_up_directory(union, directory)
+    owner = _owner(union, directory, new, caller)
+    over_whiteout = name in listing(union, directory).whiteouts
+    path = join(directory.path, name)
+    if owner.is_daemon and not over_whiteout:
+        file = make(union.stack.upper, path, owner.new, flags)
+    else:
+        staged, folder, file = stage(union, directory, owner, flags)
+        try:
+            if over_whiteout and stat.S_ISDIR(new.mode):
+                union.work.set_opaque(union.stack.work, staged)
+            union.work.put_in(staged, directory.path, name, is_dir=stat.S_ISDIR(new.mode), over_whiteout=over_whiteout)
+        except BaseException:
+            if file is not None:
+                file.close()
+            union.work.discard(staged)
+            raise
+        finally:
+            if folder is not None:
+                union.work.discard(folder)
+    directory.attr = None
+    return _enter(union, directory, name, path, over_whiteout), file
+
+
+class _Owner(NamedTuple):
+    uid: int
+    gid: int
+    new: New
+    is_daemon: bool
+
+
+def _owner(union: Union, directory: DirInode, new: New, caller: Caller) -> _Owner:
+    """Owner, group and mode by inode_init_owner() of fs/inode.c, the umask only where no default ACL rules."""
+    parent = Attr.unpack(union.attributes(directory))
+    gid, mode = caller.gid, new.mode
+    if parent.mode & stat.S_ISGID:
+        gid = parent.gid
+        if stat.S_ISDIR(mode):
+            mode |= stat.S_ISGID
+    if not stat.S_ISLNK(mode) and not has_default_acl(union, directory):
+        mode &= ~caller.umask
+    is_daemon = caller.uid == os.geteuid() and (bool(parent.mode & stat.S_ISGID) or gid == os.getegid())
+    return _Owner(caller.uid, gid, new._replace(mode=mode), is_daemon)
+
+
+def has_default_acl(union: Union, directory: DirInode) -> bool:
+    if directory.default_acl is None:
+        layer, path = union.place(directory)
+        directory.default_acl = layer.getxattr(path, _ACL_DEFAULT) is not None
+    return directory.default_acl
+
+
+def make(tree: WritableLayer, path: Path, new: New, flags: int | None = None) -> LayerFile | None:
+    """One system call for one new object; an open file if `flags` asks for it."""
+    kind = stat.S_IFMT(new.mode)
+    if kind == stat.S_IFREG:
+        file = tree.create(path, stat.S_IMODE(new.mode), os.O_RDWR)
+        if flags is not None:
+            return file
+        file.close()
+    elif kind == stat.S_IFDIR:
+        tree.mkdir(path, stat.S_IMODE(new.mode))
+    elif kind == stat.S_IFLNK:
+        tree.symlink(path, new.target)
+    else:
+        tree.mknod(path, new.mode, new.rdev)
+    return None
+
+
+def stage(
+    union: Union, directory: DirInode, owner: _Owner, flags: int | None
+) -> tuple[Path, Path | None, LayerFile | None]:
+    """Build an object in the work directory with everything it would have had if made in `directory`.
+
+    Returns (its path, a folder to discard afterwards or None, the open file or None). Where the parent has a default
+    ACL the object is made inside a folder that has it too, so that the file system itself does the inheriting.
+    """
+    work, folder = union.stack.work, None
+    staged = union.work.temporary()
+    if has_default_acl(union, directory) and not stat.S_ISLNK(owner.new.mode):
+        folder = staged
+        acl = union.stack.upper.getxattr(directory.path, _ACL_DEFAULT)
+        work.mkdir(folder, 0o700)
+        if acl is not None:
+            work.setxattr(folder, _ACL_DEFAULT, acl)
+        staged = join(folder, b"new")
+    file: LayerFile | None = None
+    try:
+        file = make(work, staged, owner.new, flags)
+        if (owner.uid, owner.gid) != (os.geteuid(), os.getegid()):
+            work.chown(staged, owner.uid, owner.gid)
+        if not stat.S_ISLNK(owner.new.mode) and owner.new.mode & 0o6000:
+            # chown(2) cleared them, and mkdir(2) never set them. The other bits are the ACL's affair by now.
+            work.chmod(staged, stat.S_IMODE(work.lstat(staged).st_mode) | owner.new.mode & 0o6000)
+    except BaseException:
+        if file is not None:
+            file.close()
+        union.work.discard(folder if folder is not None else staged)
+        raise
+    return staged, folder, file
+
+
+def _enter(union: Union, directory: DirInode, name: bytes, path: Path, over_whiteout: bool) -> Inode:
+    """Note a new object of the upper in the tables."""
+    st = union.stack.upper.lstat(path)
+    type_ = d_type(st.st_mode)
+    entries = listing(union, directory)
+    entries.names[name] = Listed(UPPER, type_, st.st_ino)
+    entries.whiteouts.discard(name)
+    ino = union.stack.number(UPPER, st.st_ino, st.st_dev)
+    if type_ == DT_DIR:
+        child = DirInode(union.table.allocate(), ino, directory, name)
+        child.upper = True
+        directory.children[name] = child
+        union.table.add(child)
+        return child
+    file = FileInode(union.table.allocate(), ino, type_)
+    file.upper = True
+    # A new object may have the stored number of one that was copied up and is gone.
+    union.origins.pop((st.st_dev, st.st_ino), None)
+    file.names.append(Name(directory, name, True))
+    directory.children[name] = file
+    union.table.add(file)
+    union.set_attributes(file, st)
+    return file
+
+
+def create_unnamed(union: Union, directory: DirInode, mode: int, caller: Caller) -> tuple[FileInode, LayerFile]:
+    """O_TMPFILE: a staged file that has no name yet, and may never get one."""
+    copy_up_directory(union, directory)
+    owner = _owner(union, directory, New(stat.S_IFREG | stat.S_IMODE(mode)), caller)
+    staged, folder, file = stage(union, directory, owner, os.O_RDWR)
+    assert file is not None
+    if folder is not None:
+        moved = union.work.temporary()
+        union.stack.work.rename(staged, union.stack.work, moved)
+        union.work.discard(folder)
+        staged = moved
+    st = file.fstat()
+    inode = FileInode(union.table.allocate(), union.stack.number(UPPER, st.st_ino, st.st_dev), DT_REG)
+    inode.upper, inode.orphan = True, staged
+    union.origins.pop((st.st_dev, st.st_ino), None)
+    union.table.add(inode)
+    return inode, file
+
+
+def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> None:
+    """Another name for a file that is in the upper already (ovl_link())."""
+    check_new_name(union, directory, name)
+    copy_up_directory(union, directory)
+    over_whiteout = name in listing(union, directory).whiteouts
+    tree, path = union.upper_place(inode)
+    unnamed = inode.orphan is not None
+    if unnamed and not inode.opens:
+        fail(errno.ENOENT)
+    if inode.index is not None:
+        mark_impure(union, directory)
+        hardlink.save_nlink(union, inode)
+    elif union.origins:
+        st = tree.lstat(path)
+        if (st.st_dev, st.st_ino) in union.origins:
+            mark_impure(union, directory)
+    if over_whiteout:
+        temporary = union.work.temporary()
+        tree.link(path, union.stack.work, temporary)
+        union.work.put_in(temporary, directory.path, name, is_dir=False, over_whiteout=True)
+    else:
+        tree.link(path, union.stack.upper, join(directory.path, name))
+    if unnamed and inode.orphan is not None:
+        union.work.discard(inode.orphan)
+        inode.orphan = None
+    if inode.index is not None:
+        inode.nlink += 1
+    inode.names.append(Name(directory, name, True))
+    directory.children[name] = inode
+    directory.attr = inode.attr = None
+    st = union.stack.upper.lstat(join(directory.path, name))
+    entries = listing(union, directory)
+    entries.names[name] = Listed(UPPER, inode.type, st.st_ino)
+    entries.whiteouts.discard(name)
+    union.table.remember_real((UPPER, st.st_dev, st.st_ino), inode)
+
+
+# removing -------------------------------------------------------------------------------------------------------------
+def unlink(union: Union, directory: DirInode, name: bytes) -> None:
+    """The caller has copied up a lower hard link (`hides_lower_link`) before."""
+    inode = lookup.existing(union, directory, name)
+    if not isinstance(inode, FileInode):
+        fail(errno.EISDIR)
+    copy_up_directory(union, directory)
+    stored = _is_stored(inode, directory, name)
+    entries = listing(union, directory)
+    positive = entries.lower_positive(name)
+    record = union.attributes(inode)
+    hardlink.save_nlink(union, inode)
+    if stored:
+        _remove_stored(union, inode, directory, name, leave_whiteout=positive)
+    elif positive:
+        union.work.add_whiteout(directory.path, name)
+    lost_name(union, inode, directory, name, record)
+    if not stored:
+        hardlink.save_nlink(union, inode)
+    _hide(union, directory, name, positive)
+    union.release_unused(inode)
+
+
+def _is_stored(inode: FileInode, directory: DirInode, name: bytes) -> bool:
+    return any(known.parent is directory and known.name == name and known.stored for known in inode.names)
+
+
+def needs_orphan(union: Union, inode: FileInode) -> bool:
+    """Would removing one name leave an inode that people can still act on, with no place? Files that are open, and
+    special files, whose opens we never see."""
+    if inode.index is not None or inode.orphan is not None:
+        return False
+    if not inode.opens and not (inode.nlookup and inode.type != DT_REG):
+        return False
+    return sum(known.stored for known in inode.names) == 1
+
+
+def _remove_stored(union: Union, inode: FileInode, directory: DirInode, name: bytes, *, leave_whiteout: bool) -> None:
+    keep = needs_orphan(union, inode)
+    if not (keep or leave_whiteout):
+        union.stack.upper.unlink(join(directory.path, name))
+        return
+    taken = union.work.take_out(directory.path, name, leave_whiteout=leave_whiteout)
+    if keep:
+        inode.orphan = taken
+    else:
+        union.work.discard(taken)
+
+
+def lost_name(union: Union, inode: FileInode, directory: DirInode, name: bytes, record: bytes) -> None:
+    """One name of a file is gone from the store: bring the inode up to date. `record`: its attributes before."""
+    inode.forget_name(directory, name)
+    inode.attr = None
+    if inode.index is not None:
+        inode.nlink -= 1
+        hardlink.drop_index(union, inode)
+    if inode.names or inode.index is not None:
+        return
+    if inode.orphan is None and not inode.handles:
+        # It has no place to ask any more. (Names nobody has asked for may remain, and be looked up yet.)
+        inode.attr = union.unlinked(record, max(0, Attr.unpack(record).nlink - 1))
+
+
+def _hide(union: Union, directory: DirInode, name: bytes, positive: bool) -> None:
+    entries = listing(union, directory)
+    del entries.names[name]
+    if positive:
+        entries.covered.add(name)
+        entries.whiteouts.add(name)
+    directory.attr = None
+
+
+def is_empty(union: Union, directory: DirInode) -> bool:
+    return not listing(union, directory).names
+
+
+def rmdir(union: Union, directory: DirInode, name: bytes) -> None:
+    child = lookup.existing(union, directory, name)
+    if not isinstance(child, DirInode):
+        fail(errno.ENOTDIR)
+    if not is_empty(union, child):
+        union.release_unused(child)
+        fail(errno.ENOTEMPTY)
+    copy_up_directory(union, directory)
+    positive = listing(union, directory).lower_positive(name)
+    record = union.attributes(child)
+    if not child.upper:
+        union.work.add_whiteout(directory.path, name)
+    elif positive or _holds_debris(union, child):
+        union.work.discard(union.work.take_out(directory.path, name, leave_whiteout=positive))
+    else:
+        union.stack.upper.rmdir(child.path)
+    removed(union, child, record)
+    _hide(union, directory, name, positive)
+    union.release_unused(child)
+
+
+def _holds_debris(union: Union, directory: DirInode) -> bool:
+    """Does the upper's copy hold anything that is not visible: whiteouts, other writers' marks?"""
+    return bool(union.stack.upper.scan(directory.path))
+
+
+def removed(union: Union, child: DirInode, record: bytes) -> None:
+    """A directory is gone from the store; who has it open still sees its last attributes."""
+    assert child.parent is not None
+    del child.parent.children[child.name]
+    child.removed = True
+    child.listing = None
+    child.attr = union.unlinked(record)
+
+
+def hides_lower_link(union: Union, inode: Inode) -> bool:
+    """Must a lower file be copied up before one of its names is whited out? A hard-link group's count has no place to
+    be kept otherwise (ovl_nlink_start())."""
+    if not isinstance(inode, FileInode) or inode.upper or inode.lower is None:
+        return False
+    return Attr.unpack(union.attributes(inode)).nlink > 1

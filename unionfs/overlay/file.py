@@ -1,0 +1,231 @@
+"""Open files and their data, and the attributes of any inode (fs/overlayfs/file.c, inode.c).
+
+A handle holds one open file of a layer. One opened for reading on a lower file is switched to the copy when the file
+is copied up, in place, so that it sees what is written from then on (unlike the kernel, where it keeps the old data).
+
+Reading and writing need no lock; opening and changing attributes hold `union.lock`, after any copy-up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from unionfs.layers.layer import LayerFile
+from unionfs.overlay.copy_up import copy_up
+from unionfs.overlay.inode import FileInode, Inode
+from unionfs.overlay.union import Union, fail
+from unionfs.vfs import DT_LNK, DT_REG, Attr, AttrRecord, OpenResult, SetAttr
+
+_CAPABILITY = b"security.capability"
+
+
+class Handle:
+    """An open file. `writable` also says that attributes may change without our knowing (passthrough)."""
+
+    __slots__ = ("file", "inode", "writable")
+
+    def __init__(self, inode: FileInode, file: LayerFile, writable: bool) -> None:
+        self.inode = inode
+        self.file = file
+        self.writable = writable
+
+
+def handle(union: Union, fh: int) -> Handle:
+    found = union.handles.get(fh)
+    if not isinstance(found, Handle):
+        fail(errno.EBADF)
+    return found
+
+
+# opening --------------------------------------------------------------------------------------------------------------
+def open_file(union: Union, inode: Inode, flags: int) -> OpenResult:
+    """Open by inode. Copies up for writing; with O_TRUNC, none of the data."""
+    if inode.is_dir:
+        fail(errno.EISDIR)
+    assert isinstance(inode, FileInode)
+    if inode.type != DT_REG:
+        fail(errno.ELOOP if inode.type == DT_LNK else errno.ENXIO)
+    writable = flags & os.O_ACCMODE != os.O_RDONLY
+    truncate = bool(flags & os.O_TRUNC)
+    if writable or truncate:
+        copy_up(union, inode, 0 if truncate else None)
+    with union.lock:
+        layer, path = union.place(inode)
+        # Readable too: the kernel may have to read what a partial write surrounds.
+        file = layer.open(path, os.O_RDWR if writable else os.O_RDONLY)
+        try:
+            if truncate:
+                _truncate(union, inode, file if writable else None, 0)
+            return add(union, inode, file, writable)
+        except BaseException:
+            file.close()
+            raise
+
+
+def add(union: Union, inode: FileInode, file: LayerFile, writable: bool) -> OpenResult:
+    """Register an open file. Lock held."""
+    inode.opens += 1
+    if writable:
+        inode.writers += 1
+        inode.attr = None
+    if inode.handles is None:
+        inode.handles = []
+    inode.handles.append(file)
+    return OpenResult(union.add_handle(Handle(inode, file, writable)), file.fd)
+
+
+def release(union: Union, fh: int) -> None:
+    opened = handle(union, fh)
+    with union.lock:
+        del union.handles[fh]
+        inode = opened.inode
+        inode.opens -= 1
+        if opened.writable:
+            inode.writers -= 1
+            inode.attr = None
+        if inode.handles is not None:
+            inode.handles.remove(opened.file)
+            if not inode.handles:
+                if not inode.names and inode.orphan is None and inode.index is None:
+                    # The last way to ask: what is known now is what stays known.
+                    inode.attr = union.set_attributes(inode, opened.file.fstat())
+                inode.handles = None
+        opened.file.close()
+        union.release_unused(inode)
+
+
+# attributes -----------------------------------------------------------------------------------------------------------
+def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> AttrRecord:
+    """Change attributes, in the order that lets none disturb another: size, owner, mode, times."""
+    size = changes.size
+    if isinstance(inode, FileInode):
+        if size is not None and inode.type != DT_REG:
+            fail(errno.EINVAL)
+        if inode.type == DT_LNK and changes.mode is not None:
+            fail(errno.EOPNOTSUPP)
+        copy_up(union, inode, size)
+    elif size is not None:
+        fail(errno.EISDIR)
+    elif not (inode.is_dir and _is_removed(inode)):
+        copy_up(union, inode)
+    with union.lock:
+        if _is_removed(inode):
+            return _set_remembered(union, inode, changes)
+        if size is not None:
+            assert isinstance(inode, FileInode)
+            opened = union.handles.get(fh) if fh is not None else None
+            _truncate(union, inode, opened.file if isinstance(opened, Handle) and opened.writable else None, size)
+        _set_owner_mode_times(union, inode, changes)
+        inode.attr = None
+        return union.attributes(inode)
+
+
+def _is_removed(inode: Inode) -> bool:
+    """Has it no place any more: a removed directory still open, a file whose every known name is gone?"""
+    if isinstance(inode, FileInode):
+        return inode.upper and not inode.names and inode.orphan is None and inode.index is None
+    return bool(getattr(inode, "removed", False))
+
+
+def _set_remembered(union: Union, inode: Inode, changes: SetAttr) -> AttrRecord:
+    """Change the last known attributes of an inode that lives in memory only."""
+    attr = Attr.unpack(union.attributes(inode))
+    if changes.mode is not None:
+        attr = attr._replace(mode=stat.S_IFMT(attr.mode) | stat.S_IMODE(changes.mode))
+    if changes.uid is not None:
+        attr = attr._replace(uid=changes.uid)
+    if changes.gid is not None:
+        attr = attr._replace(gid=changes.gid)
+    if isinstance(changes.atime_ns, int):
+        attr = attr._replace(atime_ns=changes.atime_ns)
+    if isinstance(changes.mtime_ns, int):
+        attr = attr._replace(mtime_ns=changes.mtime_ns)
+    inode.attr = attr.pack()
+    return inode.attr
+
+
+def _set_owner_mode_times(union: Union, inode: Inode, changes: SetAttr) -> None:
+    tree, path = union.upper_place(inode)
+    if changes.kill_priv:
+        kill_privileges(union, inode)
+    if changes.uid is not None or changes.gid is not None:
+        uid = -1 if changes.uid is None else changes.uid
+        gid = -1 if changes.gid is None else changes.gid
+        tree.chown(path, uid, gid)
+    if changes.mode is not None:
+        tree.chmod(path, stat.S_IMODE(changes.mode))
+    if changes.atime_ns is not None or changes.mtime_ns is not None:
+        tree.utime(path, changes.atime_ns, changes.mtime_ns)
+
+
+def _truncate(union: Union, inode: FileInode, file: LayerFile | None, size: int) -> None:
+    if file is not None:
+        file.ftruncate(size)
+    else:
+        tree, path = union.upper_place(inode)
+        tree.truncate(path, size)
+    inode.attr = None
+
+
+def kill_privileges(union: Union, inode: Inode) -> None:
+    """Take set-user-ID, set-group-ID and file capabilities away, as a write by an unprivileged process does
+    (setattr_should_drop_suidgid(), security_inode_killpriv()). Lock held; the inode is in the upper."""
+    if inode.is_dir:
+        return
+    tree, path = union.upper_place(inode)
+    mode = tree.lstat(path).st_mode
+    drop = mode & stat.S_ISUID
+    if mode & stat.S_IXGRP:
+        drop |= mode & stat.S_ISGID
+    if drop:
+        tree.chmod(path, stat.S_IMODE(mode & ~drop))
+    if tree.getxattr(path, _CAPABILITY) is not None:
+        tree.removexattr(path, _CAPABILITY)
+    inode.attr = None
+
+
+# data -----------------------------------------------------------------------------------------------------------------
+def read(union: Union, fh: int, offset: int, size: int) -> bytes:
+    return handle(union, fh).file.pread(size, offset)
+
+
+def write(union: Union, fh: int, offset: int, data: bytes | memoryview, kill_priv: bool) -> int:
+    opened = _writable(union, fh)
+    if kill_priv:
+        with union.lock:
+            if not _is_removed(opened.inode):
+                kill_privileges(union, opened.inode)
+    return opened.file.pwrite(data, offset)
+
+
+def _writable(union: Union, fh: int) -> Handle:
+    opened = handle(union, fh)
+    if not opened.writable:
+        fail(errno.EBADF)
+    return opened
+
+
+def fsync(union: Union, fh: int, datasync: bool) -> None:
+    opened = handle(union, fh)
+    if opened.inode.upper and not union.options.volatile:
+        opened.file.fsync(datasync)
+
+
+def fallocate(union: Union, fh: int, mode: int, offset: int, length: int) -> None:
+    _writable(union, fh).file.fallocate(mode, offset, length)
+
+
+def lseek(union: Union, fh: int, offset: int, whence: int) -> int:
+    file = handle(union, fh).file
+    if whence == os.SEEK_DATA:
+        return file.seek_data(offset)
+    if whence == os.SEEK_HOLE:
+        return file.seek_hole(offset)
+    fail(errno.EINVAL)
+
+
+def copy_file_range(union: Union, fh_in: int, offset_in: int, fh_out: int, offset_out: int, length: int) -> int:
+    source, target = handle(union, fh_in), _writable(union, fh_out)
+    return target.file.copy_range(source.file, offset_in, offset_out, length)

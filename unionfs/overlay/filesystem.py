@@ -1,0 +1,306 @@
+"""`UnionFilesystem`: the union as a `vfs.Filesystem`. Locks and delegation, no rules of its own.
+
+Lock order (README.md beside this file): `union.copying(inode)` before `union.lock`; the second is re-entrant, the
+first is never taken while holding it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.overlay import dir as directories
+from unionfs.overlay import file as files
+from unionfs.overlay import lookup, readdir, rename, xattrs
+from unionfs.overlay.copy_up import copy_up
+from unionfs.overlay.inode import DirInode, FileInode, Inode, join
+from unionfs.overlay.invariants import check
+from unionfs.overlay.stack import Stack, UnionOptions
+from unionfs.overlay.union import Union, fail
+from unionfs.vfs import (
+    AttrRecord,
+    Caller,
+    DirEntry,
+    DirEntryPlus,
+    Entry,
+    FileHandle,
+    NodeId,
+    OpenResult,
+    SetAttr,
+    StatFs,
+)
+
+#: More data than this makes a copy-up slow enough to leave a transport's own thread.
+SLOW_COPY_UP = 1 << 20
+
+
+class UnionFilesystem:
+    """Implements `vfs.Filesystem` over a stack of layers.
+
+    `lowers` are topmost first; `upper` and `work` come together, on one file system. The process umask must be 0.
+    The layers belong to the union from now on and are closed with it.
+    """
+
+    def __init__(
+        self,
+        lowers: Sequence[Layer],
+        upper: WritableLayer | None = None,
+        work: WritableLayer | None = None,
+        options: UnionOptions | None = None,
+    ) -> None:
+        self._union = Union(Stack(lowers, upper, work), options or UnionOptions())
+        self._lock = self._union.lock
+        self._closed = False
+
+    def _entry(self, inode: Inode) -> Entry:
+        record = self._union.attributes(inode)
+        inode.nlookup += 1
+        return Entry(inode.node, record)
+
+    # names --------------------------------------------------------------------------------------------------------
+    def lookup(self, parent: NodeId, name: bytes) -> Entry:
+        union = self._union
+        with self._lock:
+            return self._entry(lookup.existing(union, union.directory(parent), name))
+
+    def forget(self, node: NodeId, count: int) -> None:
+        with self._lock:
+            self._union.release_unused(self._union.table.forget(node, count))
+
+    def _create(self, parent: NodeId, name: bytes, new: directories.New, caller: Caller) -> Entry:
+        union = self._union
+        with self._lock:
+            inode, _ = directories.create(union, union.live_directory(parent), name, new, caller)
+            return self._entry(inode)
+
+    def mknod(self, parent: NodeId, name: bytes, mode: int, rdev: int, caller: Caller) -> Entry:
+        if stat.S_ISCHR(mode) and rdev == 0:
+            fail(errno.EPERM)  # a whiteout is not a user's to make (ovl_mknod())
+        if not stat.S_IFMT(mode):
+            mode |= stat.S_IFREG
+        return self._create(parent, name, directories.New(mode, rdev), caller)
+
+    def mkdir(self, parent: NodeId, name: bytes, mode: int, caller: Caller) -> Entry:
+        return self._create(parent, name, directories.New(stat.S_IFDIR | stat.S_IMODE(mode)), caller)
+
+    def symlink(self, parent: NodeId, name: bytes, target: bytes, caller: Caller) -> Entry:
+        return self._create(parent, name, directories.New(stat.S_IFLNK | 0o777, 0, target), caller)
+
+    def link(self, node: NodeId, parent: NodeId, name: bytes, caller: Caller) -> Entry:
+        union = self._union
+        inode = union.inode(node)
+        if not isinstance(inode, FileInode):
+            fail(errno.EPERM)
+        copy_up(union, inode)
+        with self._lock:
+            directories.link(union, inode, union.live_directory(parent), name)
+            return self._entry(inode)
+
+    def unlink(self, parent: NodeId, name: bytes) -> None:
+        union = self._union
+        with self._lock:
+            inode = lookup.existing(union, union.directory(parent), name)
+            hides_link = directories.hides_lower_link(union, inode)
+            inode.nlookup += 1
+        try:
+            if hides_link:
+                copy_up(union, inode)
+        finally:
+            self.forget(inode.node, 1)
+        with self._lock:
+            directories.unlink(union, union.directory(parent), name)
+
+    def rmdir(self, parent: NodeId, name: bytes) -> None:
+        with self._lock:
+            directories.rmdir(self._union, self._union.directory(parent), name)
+
+    def rename(self, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int) -> None:
+        union = self._union
+        while True:
+            old, new = union.directory(parent), union.live_directory(new_parent)
+            union.stack.upper  # noqa: B018  read-only union: EROFS
+            with self._lock:
+                if rename.prepared(union, old, name, new, new_name, flags):
+                    try:
+                        rename.rename(union, old, name, new, new_name, flags)
+                        return
+                    except rename.RedirectImpossible as e:
+                        tree = e.directory
+                else:
+                    tree = None
+            if tree is not None:
+                rename.copy_up_tree(union, tree)
+            else:
+                rename.prepare(union, old, name, new, new_name, flags)
+
+    # inodes -------------------------------------------------------------------------------------------------------
+    def getattr(self, node: NodeId, fh: FileHandle | None = None) -> AttrRecord:
+        with self._lock:
+            return self._union.attributes(self._union.inode(node))
+
+    def setattr(self, node: NodeId, changes: SetAttr, caller: Caller, fh: FileHandle | None = None) -> AttrRecord:
+        return files.setattr(self._union, self._union.inode(node), changes, fh)
+
+    def readlink(self, node: NodeId) -> bytes:
+        with self._lock:
+            layer, path = self._union.place(self._union.inode(node))
+            return layer.readlink(path)
+
+    def getxattr(self, node: NodeId, name: bytes) -> bytes:
+        with self._lock:
+            return xattrs.getxattr(self._union, self._union.inode(node), name)
+
+    def listxattr(self, node: NodeId) -> list[bytes]:
+        with self._lock:
+            return xattrs.listxattr(self._union, self._union.inode(node))
+
+    def setxattr(self, node: NodeId, name: bytes, value: bytes, flags: int) -> None:
+        xattrs.setxattr(self._union, self._union.inode(node), name, value, flags)
+
+    def removexattr(self, node: NodeId, name: bytes) -> None:
+        xattrs.removexattr(self._union, self._union.inode(node), name)
+
+    def statfs(self, node: NodeId) -> StatFs:
+        with self._lock:
+            return self._union.stack.topmost.statfs()
+
+    # files --------------------------------------------------------------------------------------------------------
+    def open(self, node: NodeId, flags: int) -> OpenResult:
+        return files.open_file(self._union, self._union.inode(node), flags)
+
+    def create(self, parent: NodeId, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Entry, OpenResult]:
+        union = self._union
+        new = directories.New(stat.S_IFREG | stat.S_IMODE(mode))
+        with self._lock:
+            directory = union.live_directory(parent)
+            found = lookup.child(union, directory, name)
+            if found is None:
+                inode, file = directories.create(union, directory, name, new, caller, flags)
+                assert isinstance(inode, FileInode) and file is not None
+                opened = files.add(union, inode, file, flags & os.O_ACCMODE != os.O_RDONLY)
+                return self._entry(inode), opened
+            if flags & os.O_EXCL:
+                union.release_unused(found)
+                fail(errno.EEXIST)
+            found.nlookup += 1
+        try:
+            opened = files.open_file(union, found, flags)
+        except BaseException:
+            self.forget(found.node, 1)
+            raise
+        with self._lock:
+            return Entry(found.node, union.attributes(found)), opened
+
+    def tmpfile(self, parent: NodeId, mode: int, flags: int, caller: Caller) -> tuple[Entry, OpenResult]:
+        union = self._union
+        with self._lock:
+            inode, file = directories.create_unnamed(union, union.live_directory(parent), mode, caller)
+            opened = files.add(union, inode, file, flags & os.O_ACCMODE != os.O_RDONLY)
+            return self._entry(inode), opened
+
+    def read(self, fh: FileHandle, offset: int, size: int) -> bytes:
+        return files.read(self._union, fh, offset, size)
+
+    def write(self, fh: FileHandle, offset: int, data: bytes | memoryview, kill_priv: bool = False) -> int:
+        return files.write(self._union, fh, offset, data, kill_priv)
+
+    def flush(self, fh: FileHandle) -> None:
+        files.handle(self._union, fh)
+
+    def release(self, fh: FileHandle) -> None:
+        files.release(self._union, fh)
+
+    def fsync(self, fh: FileHandle, datasync: bool) -> None:
+        files.fsync(self._union, fh, datasync)
+
+    def fallocate(self, fh: FileHandle, mode: int, offset: int, length: int) -> None:
+        files.fallocate(self._union, fh, mode, offset, length)
+
+    def lseek(self, fh: FileHandle, offset: int, whence: int) -> int:
+        return files.lseek(self._union, fh, offset, whence)
+
+    def copy_file_range(
+        self, fh_in: FileHandle, offset_in: int, fh_out: FileHandle, offset_out: int, length: int
+    ) -> int:
+        return files.copy_file_range(self._union, fh_in, offset_in, fh_out, offset_out, length)
+
+    # directories --------------------------------------------------------------------------------------------------
+    def opendir(self, node: NodeId) -> FileHandle:
+        with self._lock:
+            return readdir.opendir(self._union, self._union.directory(node))
+
+    def readdir(self, fh: FileHandle, offset: int, budget: int, overhead: int) -> Sequence[DirEntry]:
+        with self._lock:
+            return readdir.readdir(self._union, fh, offset, budget, overhead)
+
+    def readdirplus(self, fh: FileHandle, offset: int, budget: int, overhead: int) -> Sequence[DirEntryPlus]:
+        with self._lock:
+            return readdir.readdirplus(self._union, fh, offset, budget, overhead)
+
+    def releasedir(self, fh: FileHandle) -> None:
+        with self._lock:
+            readdir.releasedir(self._union, fh)
+
+    def fsyncdir(self, fh: FileHandle, datasync: bool) -> None:
+        union = self._union
+        with self._lock:
+            directory = readdir.handle(union, fh).directory
+            if directory.upper and not directory.removed and not union.options.volatile:
+                union.stack.upper.fsync_dir(directory.path)
+
+    # the whole ----------------------------------------------------------------------------------------------------
+    def syncfs(self) -> None:
+        if not self._union.stack.read_only and not self._union.options.volatile:
+            self._union.stack.upper.sync()
+
+    def slow(self, node: NodeId) -> bool:
+        """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data? (A hint for transports.)"""
+        with self._lock:
+            inode = self._union.table.nodes.get(node)
+            if not isinstance(inode, FileInode) or inode.upper:
+                return False
+            layer, path = self._union.place(inode)
+            return layer.lstat(path).st_size > SLOW_COPY_UP
+
+    def supersede(self, node: NodeId) -> None:
+        """From now on look-ups answer with another NodeId for this inode; the old one stays valid until forgotten."""
+        with self._lock:
+            self._union.table.supersede(self._union.inode(node))
+
+    def upper_path(self, node: NodeId) -> bytes | None:
+        """Where the inode is stored in the upper, if it is."""
+        with self._lock:
+            inode = self._union.inode(node)
+            if isinstance(inode, DirInode):
+                return inode.path if inode.upper else None
+            assert isinstance(inode, FileInode)
+            name = inode.stored_name()
+            return join(name.parent.path, name.name) if name is not None else None
+
+    def statistics(self) -> dict[str, int]:
+        union = self._union
+        with self._lock:
+            return {**union.counters, "inodes": len(union.table), "handles": len(union.handles)}
+
+    def check_invariants(self) -> None:
+        """Assert every INVARIANT of the engine's tables; for tests."""
+        with self._lock:
+            check(self._union)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with self._lock:
+            union = self._union
+            for opened in union.handles.values():
+                if isinstance(opened, files.Handle):
+                    opened.file.close()
+            union.handles.clear()
+            for inode in list(union.table):
+                if isinstance(inode, FileInode) and inode.orphan is not None and union.workdir is not None:
+                    union.workdir.discard(inode.orphan)
+            union.stack.close()

@@ -1,0 +1,237 @@
+"""Inodes of the union and the table of those in use.
+
+An inode is what a person sees as one file or directory; where it lives changes (copy-up, rename) while it stays.
+`node` is the handle a transport holds, `ino` the number shown as st_ino; they are unrelated.
+
+    DirInode    identity: its place in the merged tree. Sources: the upper (at `path`) and any number of lowers.
+    FileInode   everything else. Identity: the stored object, so that all hard links are one inode.
+
+Life: an inode is in the table while its lookup count, open handles or (directories) known children need it.
+
+INVARIANT: `parent.children[name] is inode` for each (parent, name) in an inode's names, and the reverse.
+INVARIANT: a directory's `path` is its parent's `path` joined with its name; the upper, if it has the directory at
+           all, has it at that very path.
+INVARIANT: once `upper` is True it stays True.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from unionfs.layers.layer import LayerFile
+from unionfs.vfs import AttrRecord, NodeId
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
+
+
+class Listed(NamedTuple):
+    """What a merged listing knows of a name: the layer that has it topmost (0 is the upper, 1… the lowers), its DT_*
+    type and stored inode number there, and, for a directory, the lower layers in which it goes on."""
+
+    layer: int
+    type: int
+    ino: int
+    more: tuple[int, ...] = ()
+
+
+class Listing:
+    """One directory's merged names.
+
+    `names` is what is visible. `whiteouts` are the names the upper whites out. `covered` are names present or whited
+    out in the upper that the lowers alone would show, so that removing them takes a whiteout.
+    """
+
+    __slots__ = ("covered", "names", "whiteouts")
+
+    def __init__(self) -> None:
+        self.names: dict[bytes, Listed] = {}
+        self.whiteouts: set[bytes] = set()
+        self.covered: set[bytes] = set()
+
+    def lower_positive(self, name: bytes) -> bool:
+        """Would the lowers alone show `name`? (ovl_lower_positive() of fs/overlayfs/namei.c)"""
+        if name in self.covered:
+            return True
+        listed = self.names.get(name)
+        return listed is not None and listed.layer > 0
+
+
+class Inode:
+    __slots__ = ("attr", "ino", "nlookup", "node", "opens")
+
+    is_dir = False
+
+    def __init__(self, node: NodeId, ino: int) -> None:
+        self.node = node
+        self.ino = ino
+        self.nlookup = 0
+        self.opens = 0
+        self.attr: AttrRecord | None = None
+
+
+class DirInode(Inode):
+    """`lowers`: (layer, path there), topmost first. `lower_path`: where the lowers alone would show the directory,
+    which is what a redirect must say. `xwhiteouts`: the layers in which it may hold xattr-encoded whiteouts.
+    `removed`: rmdir'ed but still referred to; it has no store any more, only its last attributes."""
+
+    __slots__ = (
+        "children",
+        "default_acl",
+        "impure",
+        "listing",
+        "lower_path",
+        "lowers",
+        "name",
+        "parent",
+        "path",
+        "redirect",
+        "removed",
+        "upper",
+        "xwhiteouts",
+    )
+
+    is_dir = True
+
+    def __init__(self, node: NodeId, ino: int, parent: DirInode | None, name: bytes) -> None:
+        super().__init__(node, ino)
+        self.parent = parent
+        self.name = name
+        self.path: bytes = join(parent.path, name) if parent is not None else b""
+        self.upper = False
+        self.lowers: tuple[tuple[int, bytes], ...] = ()
+        self.lower_path = b""
+        self.redirect: bytes | None = None
+        self.xwhiteouts: tuple[int, ...] = ()
+        self.impure = False
+        self.default_acl: bool | None = None
+        self.removed = False
+        self.children: dict[bytes, Inode] = {}
+        self.listing: Listing | None = None
+
+    @property
+    def merged(self) -> bool:
+        return len(self.lowers) + self.upper > 1
+
+    def rebase(self, parent: DirInode, name: bytes) -> None:
+        """Move to another place in the tree: this and every known directory below get their new paths."""
+        self.parent, self.name = parent, name
+        todo: list[DirInode] = [self]
+        while todo:
+            directory = todo.pop()
+            assert directory.parent is not None
+            directory.path = join(directory.parent.path, directory.name)
+            todo.extend(child for child in directory.children.values() if isinstance(child, DirInode))
+
+
+class Name(NamedTuple):
+    """One known name of a file. `stored`: the upper has the file under this very name (a lower hard link whose group
+    was copied up by another name is shown, but not stored there)."""
+
+    parent: DirInode
+    name: bytes
+    stored: bool
+
+
+class FileInode(Inode):
+    """`lower`: (layer, path) of the object in the lower layers it is, or was copied up from. `names`: those looked up.
+    `orphan`: path in the work directory while it has no name but is still open. `index`: its path in the index, when
+    it is a copied-up hard-link group; then `nlink` is the group's link count in the union. `type` is its DT_*."""
+
+    __slots__ = ("handles", "index", "lower", "names", "nlink", "orphan", "real", "type", "upper", "writers")
+
+    def __init__(self, node: NodeId, ino: int, type_: int) -> None:
+        super().__init__(node, ino)
+        self.type = type_
+        self.upper = False
+        self.lower: tuple[int, bytes] | None = None
+        self.names: list[Name] = []
+        self.orphan: bytes | None = None
+        self.index: bytes | None = None
+        self.nlink = 0
+        self.real: tuple[tuple[int, int, int], ...] = ()
+        self.writers = 0
+        self.handles: list[LayerFile] | None = None
+
+    def stored_name(self) -> Name | None:
+        for name in self.names:
+            if name.stored:
+                return name
+        return None
+
+    def forget_name(self, parent: DirInode, name: bytes) -> Name:
+        """Drop one name from both sides."""
+        for i, known in enumerate(self.names):
+            if known.parent is parent and known.name == name:
+                del self.names[i]
+                del parent.children[name]
+                return known
+        raise KeyError(name)
+
+
+class InodeTable:
+    """Nodes in use: by NodeId, and hard-linked files by the stored object.
+
+    `real` keys are (layer, st_dev, st_ino); only files that may be met by a second name are entered.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: dict[NodeId, Inode] = {}
+        self.real: dict[tuple[int, int, int], FileInode] = {}
+        self._superseded: dict[NodeId, int] = {}
+        self._last: NodeId = 0
+
+    def allocate(self) -> NodeId:
+        """A NodeId is never used twice, so FUSE's `generation` may stay 0."""
+        self._last += 1
+        return self._last
+
+    def add(self, inode: Inode) -> None:
+        self.nodes[inode.node] = inode
+
+    def supersede(self, inode: Inode) -> None:
+        """Give `inode` a new NodeId; the old one goes on naming it until forgotten."""
+        self._superseded[inode.node] = inode.nlookup
+        inode.nlookup = 0
+        inode.node = self.allocate()
+        self.nodes[inode.node] = inode
+
+    def forget(self, node: NodeId, count: int) -> Inode | None:
+        """Take lookups back; the inode if its current NodeId is concerned and may now be unused."""
+        inode = self.nodes.get(node)
+        if inode is None:
+            return None
+        if node in self._superseded:
+            left = self._superseded[node] - count
+            if left > 0:
+                self._superseded[node] = left
+                return None
+            del self._superseded[node]
+            del self.nodes[node]
+            return inode
+        inode.nlookup = max(0, inode.nlookup - count)
+        return inode
+
+    def is_superseded(self, inode: Inode) -> bool:
+        return bool(self._superseded) and any(self.nodes.get(node) is inode for node in self._superseded)
+
+    def remember_real(self, key: tuple[int, int, int], inode: FileInode) -> None:
+        """Enter a stored object as this inode; a file copied up is found by its old object as well as by the new."""
+        if key not in inode.real:
+            inode.real += (key,)
+        self.real[key] = inode
+
+    def drop(self, inode: Inode) -> None:
+        self.nodes.pop(inode.node, None)
+        if isinstance(inode, FileInode):
+            for key in inode.real:
+                if self.real.get(key) is inode:
+                    del self.real[key]
+
+    def __iter__(self) -> Iterator[Inode]:
+        return iter(self.nodes.values())
+
+    def __len__(self) -> int:
+        return len(self.nodes)

@@ -1,0 +1,74 @@
+"""The INVARIANTs of the engine's tables, as assertions. Tests call `check` after every operation."""
+
+from __future__ import annotations
+
+from unionfs.overlay.inode import DirInode, FileInode, join
+from unionfs.overlay.stack import UPPER
+from unionfs.overlay.union import Union
+from unionfs.vfs import Attr
+
+
+def check(union: Union) -> None:
+    """AssertionError naming the inode where a table contradicts another, or the store."""
+    for node, inode in union.table.nodes.items():
+        assert inode.node == node or union.table.is_superseded(inode), (node, inode.node)
+        assert (
+            inode is union.root
+            or inode.nlookup
+            or inode.opens
+            or _has_children(inode)
+            or (union.table.is_superseded(inode))
+        ), f"unused inode {_name(inode)!r} kept"
+        if isinstance(inode, DirInode):
+            _check_directory(union, inode)
+        elif isinstance(inode, FileInode):
+            _check_file(union, inode)
+
+
+def _has_children(inode: object) -> bool:
+    return isinstance(inode, DirInode) and bool(inode.children)
+
+
+def _name(inode: object) -> bytes:
+    if isinstance(inode, DirInode):
+        return inode.path
+    assert isinstance(inode, FileInode)
+    return join(inode.names[0].parent.path, inode.names[0].name) if inode.names else b"(unnamed)"
+
+
+def _check_directory(union: Union, inode: DirInode) -> None:
+    if inode.removed:
+        return
+    if inode.parent is not None:
+        assert inode.parent.children.get(inode.name) is inode, inode.path
+        assert inode.path == join(inode.parent.path, inode.name), inode.path
+        assert not inode.parent.removed, inode.path
+        assert inode.parent.upper or not inode.upper, f"{inode.path!r} in the upper, its parent not"
+    assert inode.upper or inode.lowers, inode.path
+    if inode.upper:
+        union.stack.upper.lstat(inode.path)
+    for name, child in inode.children.items():
+        if isinstance(child, FileInode):
+            assert any(known.parent is inode and known.name == name for known in child.names), (inode.path, name)
+    if inode.listing is not None:
+        entries = inode.listing
+        assert not entries.whiteouts & set(entries.names), inode.path
+        for name, listed in entries.names.items():
+            assert listed.layer != UPPER or inode.upper, (inode.path, name)
+        assert set(inode.children) <= set(entries.names), inode.path
+
+
+def _check_file(union: Union, inode: FileInode) -> None:
+    for known in inode.names:
+        assert known.parent.children.get(known.name) is inode, known.name
+        if known.stored:
+            assert inode.upper, known.name
+            union.stack.upper.lstat(join(known.parent.path, known.name))
+    if inode.attr is not None and (inode.names or inode.orphan is not None):
+        layer, path = union.place(inode)
+        st = layer.lstat(path)
+        attr = Attr.unpack(inode.attr)
+        if not union.is_inner_whiteout(inode):
+            assert (attr.mode, attr.size, attr.mtime_ns) == (st.st_mode, st.st_size, st.st_mtime_ns), (
+                f"stale attributes of {_name(inode)!r}"
+            )

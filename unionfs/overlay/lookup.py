@@ -1,0 +1,305 @@
+"""From a directory and a name to an inode: which layer wins, what goes on below, what hides what.
+
+The rules are ovl_lookup()'s (fs/overlayfs/namei.c): the topmost entry wins; a whiteout hides the name in all layers
+below; a directory merges with the directories below it until a file, a whiteout or an opaque directory ends the run;
+a redirect makes the lookup go on under another name.
+
+A name is resolved from the parent's merged listing (listing.py), never by asking each layer for it: which layers
+have a directory, and that a name is nowhere, is known from reading each layer's directory once.
+
+All functions expect `union.lock` to be held.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from typing import NamedTuple
+
+from unionfs.layers import whiteout
+from unionfs.layers.layer import Layer, OriginHandle, Path
+from unionfs.overlay import hardlink
+from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, Name, join
+from unionfs.overlay.listing import listing
+from unionfs.overlay.stack import IMPURE, INNER_WHITEOUT, UPPER
+from unionfs.overlay.union import NAME_MAX, Union, fail
+from unionfs.vfs import DT_CHR, DT_DIR, d_type
+
+
+def child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
+    """The inode of a name, or None. The caller adds to its lookup count or calls `release_unused` when done."""
+    known = directory.children.get(name)
+    if known is not None:
+        return known
+    if len(name) > NAME_MAX:
+        fail(errno.ENAMETOOLONG)
+    if directory.removed:
+        return None
+    listed = listing(union, directory).names.get(name)
+    if listed is None:
+        return None
+    union.counters["lookups"] += 1
+    if listed.type == DT_DIR:
+        return _directory(union, directory, name, listed)
+    return _file(union, directory, name, listed)
+
+
+def existing(union: Union, directory: DirInode, name: bytes) -> Inode:
+    inode = child(union, directory, name)
+    if inode is None:
+        fail(errno.ENOENT)
+    return inode
+
+
+# directories ------------------------------------------------------------------------------------------------------
+class Marks(NamedTuple):
+    """What the xattrs of one stored directory say."""
+
+    opaque: bool
+    xwhiteouts: bool
+    redirect: bytes | None
+    impure: bool
+
+
+_NO_MARKS = Marks(False, False, None, False)
+
+
+def marks(union: Union, number: int, path: Path) -> Marks:
+    layer = union.stack.layer(number)
+    names = layer.listxattr(path)
+    if not names:
+        return _NO_MARKS
+    opaque = b""
+    for name in union.stack.opaque_xattrs(number):
+        if name in names and not opaque:
+            opaque = whiteout.opaque_value(lambda x: layer.getxattr(path, x), (name,))
+    redirect = None
+    for name in union.stack.redirect_xattrs(number):
+        if name in names and redirect is None:
+            redirect = whiteout.redirect_target(layer.getxattr(path, name) or b"")
+    xwhiteouts = opaque == b"x" or any(name in names for name in whiteout.XWHITEOUTS_XATTRS)
+    impure = number == UPPER and union.stack.private(IMPURE) in names
+    return Marks(opaque == b"y", xwhiteouts, redirect, impure)
+
+
+class _Merge:
+    """Collects the layers of one directory, topmost first (struct ovl_lookup_data)."""
+
+    def __init__(self, union: Union, parent: DirInode, name: bytes) -> None:
+        self.union = union
+        self.parent = parent
+        self.lower_path = join(parent.lower_path, name) if parent.lowers else b""
+        self.upper = False
+        self.lowers: list[tuple[int, bytes]] = []
+        self.xwhiteouts: list[int] = []
+        self.redirect: bytes | None = None  # of the upper
+        self.impure = False
+        self.original = name
+        self.name = name  # in the parent's lowers, as changed by relative redirects
+        self.absolute: bytes | None = None  # once an absolute redirect was met
+        self.stop = False
+
+    def add(self, number: int, path: Path) -> None:
+        found = marks(self.union, number, path)
+        if number == UPPER:
+            self.upper, self.impure = True, found.impure
+            self.redirect = found.redirect
+        else:
+            self.lowers.append((number, path))
+        if found.xwhiteouts:
+            self.xwhiteouts.append(number)
+        if found.opaque:
+            self.stop = True
+        elif found.redirect is not None:
+            self._follow(found.redirect, number)
+
+    def _follow(self, redirect: bytes, number: int) -> None:
+        if redirect[:1] == b"/":
+            self.absolute = redirect[1:]
+        elif self.absolute is not None:
+            self.absolute = join(self.absolute.rpartition(b"/")[0], redirect)
+        else:
+            self.name = redirect
+        if number == UPPER:
+            self.lower_path = self.absolute if self.absolute is not None else join(self.parent.lower_path, redirect)
+
+    @property
+    def redirected(self) -> bool:
+        return self.absolute is not None or self.name != self.original
+
+
+def _directory(union: Union, parent: DirInode, name: bytes, listed: Listed) -> DirInode:
+    merge = _Merge(union, parent, name)
+    paths = dict(parent.lowers)
+    for number in (listed.layer, *listed.more):
+        if merge.stop or merge.redirected:
+            break
+        merge.add(number, join(parent.path if number == UPPER else paths[number], name))
+    if merge.redirected and not merge.stop:
+        _follow_redirect(union, merge, listed.layer)
+    return _new_directory(union, parent, name, merge, listed)
+
+
+def _new_directory(union: Union, parent: DirInode, name: bytes, merge: _Merge, listed: Listed) -> DirInode:
+    inode = DirInode(union.table.allocate(), 0, parent, name)
+    inode.upper, inode.lowers = merge.upper, tuple(merge.lowers)
+    inode.lower_path = merge.lower_path if merge.lowers else b""
+    inode.redirect, inode.impure = merge.redirect, merge.impure
+    inode.xwhiteouts = tuple(merge.xwhiteouts)
+    # The number of the topmost lower is what the directory showed before it was copied up.
+    top, path = merge.lowers[0] if merge.lowers else (UPPER, inode.path)
+    if (top, path.rpartition(b"/")[2]) == (listed.layer, name) and not merge.redirected:
+        inode.ino = union.stack.number(top, listed.ino)
+    else:
+        st = union.stack.layer(top).lstat(path)
+        inode.ino = union.stack.number(top, st.st_ino, st.st_dev)
+    parent.children[name] = inode
+    union.table.add(inode)
+    return inode
+
+
+def _follow_redirect(union: Union, merge: _Merge, first: int) -> None:
+    """Go on in the layers below the last one found, under the redirected name."""
+    last = merge.lowers[-1][0] if merge.lowers else first
+    paths = dict(merge.parent.lowers)
+    for number in range(last + 1, len(union.stack.lowers) + 1):
+        if merge.stop:
+            return
+        if merge.absolute is not None:
+            found, merge.absolute, stop = find_in_layer(union, number, merge.absolute)
+        elif number in paths:
+            found, _, stop = _single(union, number, paths[number], merge.name)
+        else:
+            continue
+        if found is not None:
+            merge.add(number, found)
+        merge.stop = merge.stop or stop
+
+
+def _single(union: Union, number: int, base: Path, name: bytes) -> tuple[Path | None, bool, bool]:
+    """One name in one layer, for a directory being merged: (path or None, there was something, stop)."""
+    layer = union.stack.layer(number)
+    path = join(base, name)
+    try:
+        st = layer.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None, False, _hidden_by_aufs(layer, base, name)
+    if not stat.S_ISDIR(st.st_mode):
+        return None, True, True
+    return path, True, _hidden_by_aufs(layer, base, name) or _holds(layer, join(path, whiteout.OPAQUE))
+
+
+def _holds(layer: Layer, path: Path) -> bool:
+    try:
+        layer.lstat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _hidden_by_aufs(layer: Layer, base: Path, name: bytes) -> bool:
+    return len(name) + len(whiteout.PREFIX) <= NAME_MAX and _holds(layer, join(base, whiteout.PREFIX + name))
+
+
+def find_in_layer(union: Union, number: int, path: Path) -> tuple[Path | None, Path, bool]:
+    """Walk an absolute path in one lower layer (ovl_lookup_layer()).
+
+    Returns (where it is in the layer or None, the path to go on with in the layers below, whether to stop there):
+    redirects met on the way change the path; an opaque or hidden ancestor stops, unless a later absolute redirect
+    resumes.
+    """
+    base, stop = b"", False
+    rest = path.split(b"/")
+    done: list[bytes] = []
+    while rest:
+        name = rest.pop(0)
+        found, _, ended = _single(union, number, base, name)
+        stop = stop or ended
+        if found is None:
+            return None, b"/".join([*done, name, *rest]), stop
+        base = found
+        done.append(name)
+        if not rest:
+            break  # the last component's own marks are read by the merge
+        mark = marks(union, number, found)
+        if mark.opaque:
+            stop = True
+        elif mark.redirect is not None and mark.redirect[:1] == b"/":
+            done, stop = mark.redirect[1:].split(b"/"), False
+        elif mark.redirect is not None:
+            done[-1] = mark.redirect
+    return base, b"/".join(done), stop
+
+
+# files ------------------------------------------------------------------------------------------------------------
+def _file(union: Union, parent: DirInode, name: bytes, listed: Listed) -> Inode | None:
+    number = listed.layer
+    layer = union.stack.layer(number)
+    path = join(parent.path if number == UPPER else dict(parent.lowers)[number], name)
+    st = layer.lstat(path)
+    key = (number, st.st_dev, st.st_ino)
+    known = union.table.real.get(key) if st.st_nlink > 1 else None
+    if known is None and number != UPPER and st.st_nlink > 1:
+        known = hardlink.by_index(union, number, path, st)
+    if known is not None:
+        # A lower name of a group that was copied up by another name is not stored in the upper.
+        known.names.append(Name(parent, name, number == UPPER))
+        parent.children[name] = known
+        return known
+    inode = FileInode(union.table.allocate(), 0, d_type(st.st_mode))
+    if number == UPPER:
+        inode.upper = True
+        inode.ino = union.stack.number(UPPER, st.st_ino, st.st_dev)
+        if parent.impure or union.origins:
+            _origin(union, parent, name, inode, path, st.st_dev, st.st_ino)
+        if parent.impure and st.st_size == 0 and stat.S_ISREG(st.st_mode):
+            _inner_whiteout(union, inode, path)
+    else:
+        inode.lower = (number, path)
+        inode.ino = union.stack.number(number, st.st_ino, st.st_dev)
+    inode.names.append(Name(parent, name, number == UPPER))
+    parent.children[name] = inode
+    union.table.add(inode)
+    if st.st_nlink > 1:
+        union.table.remember_real(key, inode)
+    union.set_attributes(inode, st)
+    return inode
+
+
+def _inner_whiteout(union: Union, inode: FileInode, path: Path) -> None:
+    if union.stack.upper.getxattr(path, union.stack.private(INNER_WHITEOUT)) is not None:
+        inode.type, inode.nlink = DT_CHR, -1
+
+
+def _origin(
+    union: Union, parent: DirInode, name: bytes, inode: FileInode, path: Path, device: int, number: int
+) -> None:
+    """Show a copied-up file under the number it had below (ovl_check_origin())."""
+    shown = union.origins.get((device, number))
+    origin = hardlink.origin_of(union, union.stack.upper, path) if parent.impure else None
+    if shown is None and origin is not None:
+        shown = _number_of_origin(union, parent, name, origin)
+        if shown is not None:
+            union.origins[device, number] = shown
+    if shown is not None:
+        inode.ino = shown
+    if origin is not None:
+        hardlink.attach_index(union, inode, origin, device, number)
+
+
+def _number_of_origin(union: Union, parent: DirInode, name: bytes, origin: OriginHandle) -> int | None:
+    """The number of the lower object that `origin` names: the one under the same name if it is that, else found by
+    its handle where the system lets us (CAP_DAC_READ_SEARCH)."""
+    for number, base in parent.lowers:
+        layer = union.stack.layer(number)
+        path = join(base, name)
+        try:
+            st = layer.lstat(path)
+        except OSError:
+            continue
+        if layer.handle(path) == origin:
+            return union.stack.number(number, st.st_ino, st.st_dev)
+        if not stat.S_ISDIR(st.st_mode):
+            break
+    found = hardlink.find_origin(union, origin)
+    return union.stack.number(found[0], found[1].st_ino, found[1].st_dev) if found else None

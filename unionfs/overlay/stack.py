@@ -1,0 +1,143 @@
+"""The layers of a union in order, and how this union writes its marks.
+
+Layer 0 is the upper; layers 1…n are the lowers, topmost first. `Stack` knows which xattr namespace the union's own
+attributes live in, hides them from view, and numbers inodes so that each stored object of each layer has its own
+`st_ino`. It decides nothing about names.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unionfs.layers import whiteout
+from unionfs.layers.layer import Layer, WritableLayer
+
+UPPER = 0
+#: Inode numbers are (slot of the layer) << SLOT_BITS | (number there); the base layer is slot 0 and keeps its numbers.
+SLOT_BITS = 48
+_DYNAMIC_SLOT = 0x7FFF
+
+IMPURE, OPAQUE, ORIGIN, REDIRECT, NLINK, INNER_WHITEOUT = (
+    b"impure",
+    b"opaque",
+    b"origin",
+    b"redirect",
+    b"nlink",
+    b"unionfs.whiteout",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UnionOptions:
+    """How a union behaves.
+
+    `xattr_prefix`: namespace of the union's own attributes, b"trusted." or b"user."; None takes trusted where
+    permitted. `index`: keep hard-link groups across copy-up and remount (the kernel's `index=on`). `volatile`: skip
+    every fsync; a crash may lose the upper.
+    """
+
+    xattr_prefix: bytes | None = None
+    index: bool = True
+    volatile: bool = False
+
+
+class Stack:
+    """`upper` and `work` come together or not at all; `work` is the directory that holds `work/` and `index/`."""
+
+    def __init__(
+        self,
+        lowers: Sequence[Layer],
+        upper: WritableLayer | None,
+        work: WritableLayer | None,
+    ) -> None:
+        if (upper is None) != (work is None):
+            raise ValueError("an upper needs a work directory, and the reverse")
+        if not lowers and upper is None:
+            raise ValueError("a union needs at least one layer")
+        self.lowers = tuple(lowers)
+        self._upper = upper
+        self._work = work
+        self._prefix = b"trusted.overlay."
+        self._devices = [self._device(upper)] + [self._device(layer) for layer in self.lowers]
+        self._foreign: dict[tuple[int, int, int], int] = {}
+
+    @staticmethod
+    def _device(layer: Layer | None) -> int:
+        return layer.lstat(b"").st_dev if layer is not None else -1
+
+    # layers ---------------------------------------------------------------------------------------------------
+    @property
+    def read_only(self) -> bool:
+        return self._upper is None
+
+    @property
+    def upper(self) -> WritableLayer:
+        if self._upper is None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return self._upper
+
+    @property
+    def work(self) -> WritableLayer:
+        if self._work is None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return self._work
+
+    def layer(self, number: int) -> Layer:
+        return self.upper if number == UPPER else self.lowers[number - 1]
+
+    @property
+    def topmost(self) -> Layer:
+        return self._upper if self._upper is not None else self.lowers[0]
+
+    def close(self) -> None:
+        for layer in (self._upper, self._work, *self.lowers):
+            if layer is not None:
+                layer.close()
+
+    # inode numbers ---------------------------------------------------------------------------------------------
+    def number(self, layer: int, ino: int, device: int | None = None) -> int:
+        """The st_ino to show for the object `ino` of `layer`.
+
+        Each layer has its own range, since one stored file may stand in two layers (hard-linked layer directories)
+        and is then two files. Objects out of range, or on a file system mounted inside a layer, get a number for the
+        session.
+        """
+        if ino >> SLOT_BITS or (device is not None and device != self._devices[layer]):
+            key = (layer, device or 0, ino)
+            return self._foreign.setdefault(key, _DYNAMIC_SLOT << SLOT_BITS | (len(self._foreign) + 1))
+        return (len(self.lowers) - layer) << SLOT_BITS | ino
+
+    # xattrs -----------------------------------------------------------------------------------------------------
+    def use_namespace(self, namespace: bytes) -> None:
+        self._prefix = namespace + b"overlay."
+
+    def private(self, name: bytes) -> bytes:
+        """The stored name of one of the union's own attributes."""
+        return self._prefix + name
+
+    def stored_xattr(self, name: bytes) -> bytes:
+        """The name under which a user's xattr is stored: what looks like ours gains one `overlay.`
+        (ovl_xattr_escape_name() of fs/overlayfs/xattrs.c)."""
+        if name.startswith(self._prefix):
+            return self._prefix + b"overlay." + name[len(self._prefix) :]
+        return name
+
+    def shown_xattr(self, name: bytes) -> bytes | None:
+        """The name under which a stored xattr is shown, or None if it is the union's own."""
+        if not name.startswith(self._prefix):
+            return None if name.startswith(b"user.fuseoverlayfs.") else name
+        inner = name[len(self._prefix) :]
+        if inner.startswith(b"overlay."):
+            return self._prefix + inner[len(b"overlay.") :]
+        return None
+
+    def opaque_xattrs(self, layer: int) -> tuple[bytes, ...]:
+        """Which attributes make a directory of `layer` opaque: in lowers any writer's, in the upper only those of
+        its own kind, since a union mounted on top of this one keeps the others there as its data."""
+        return whiteout.OPAQUE_XATTRS if layer else (self._prefix + OPAQUE, b"user.fuseoverlayfs.opaque")
+
+    def redirect_xattrs(self, layer: int) -> tuple[bytes, ...]:
+        return whiteout.REDIRECT_XATTRS if layer else (self._prefix + REDIRECT,)

@@ -1,0 +1,213 @@
+"""The state that all operations share: layers, inodes, handles, one lock.
+
+Operations live in the modules named after what they change; each takes a `Union` and, where its name ends in
+`_locked` or its docstring says so, expects `union.lock` to be held.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from unionfs.layers.layer import Layer, Path, WritableLayer
+from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, join
+from unionfs.overlay.stack import Stack, UnionOptions
+from unionfs.overlay.workdir import Workdir
+from unionfs.vfs import ATTR_RECORD, DT_CHR, Attr, AttrRecord, NodeId, pack_stat
+
+NAME_MAX = 255
+
+
+def fail(number: int) -> NoReturn:
+    raise OSError(number, os.strerror(number))
+
+
+class Union:
+    """Everything one mounted union is."""
+
+    def __init__(self, stack: Stack, options: UnionOptions) -> None:
+        self.stack = stack
+        self.options = options
+        #: Guards names, tables and attributes. Data is read, written and copied without it.
+        self.lock = threading.RLock()
+        self.table = InodeTable()
+        self.workdir = None if stack.read_only else Workdir(stack, options)
+        self.counters: Counter[str] = Counter()
+        self.handles: dict[int, object] = {}
+        self.next_handle = itertools.count(1)
+        #: st_ino shown for upper files that were copied up in this session: (st_dev, st_ino) there -> shown.
+        self.origins: dict[tuple[int, int], int] = {}
+        self._copying: dict[int, tuple[threading.Lock, list[None]]] = {}
+        self.root = self._root()
+
+    def _root(self) -> DirInode:
+        root = DirInode(self.table.allocate(), 0, None, b"")
+        root.upper = not self.stack.read_only
+        root.lowers = tuple((i, b"") for i in range(1, len(self.stack.lowers) + 1))
+        top = root.lowers[0][0] if root.lowers else 0
+        root.ino = self.stack.number(top, self.stack.layer(top).lstat(b"").st_ino)
+        root.nlookup = 1
+        self.table.add(root)
+        return root
+
+    @property
+    def work(self) -> Workdir:
+        if self.workdir is None:
+            fail(errno.EROFS)
+        return self.workdir
+
+    # inodes -----------------------------------------------------------------------------------------------------
+    def inode(self, node: NodeId) -> Inode:
+        inode = self.table.nodes.get(node)
+        if inode is None:
+            fail(errno.ESTALE)
+        return inode
+
+    def directory(self, node: NodeId) -> DirInode:
+        inode = self.inode(node)
+        if not isinstance(inode, DirInode):
+            fail(errno.ENOTDIR)
+        return inode
+
+    def live_directory(self, node: NodeId) -> DirInode:
+        """A directory in which names may be made: not one that is removed and only still open."""
+        directory = self.directory(node)
+        if directory.removed:
+            fail(errno.ENOENT)
+        return directory
+
+    def release_unused(self, inode: Inode | None) -> None:
+        """Drop an inode that nothing refers to any more, and the parents that were kept for it alone."""
+        while inode is not None and inode.nlookup == 0 and inode.opens == 0 and inode is not self.root:
+            if self.table.is_superseded(inode):
+                return
+            parent: DirInode | None
+            if isinstance(inode, DirInode):
+                if inode.children:
+                    return
+                parent = inode.parent
+                if parent is not None and not inode.removed:
+                    del parent.children[inode.name]
+            else:
+                assert isinstance(inode, FileInode)
+                if inode.orphan is not None and self.workdir is not None:
+                    self.workdir.discard(inode.orphan)
+                for name in inode.names[1:]:
+                    del name.parent.children[name.name]
+                    self.release_unused(name.parent)
+                parent = inode.names[0].parent if inode.names else None
+                if parent is not None:
+                    del parent.children[inode.names[0].name]
+                inode.names.clear()
+            self.table.drop(inode)
+            inode = parent
+
+    # places -----------------------------------------------------------------------------------------------------
+    def place(self, inode: Inode) -> tuple[Layer, Path]:
+        """Where the inode's attributes and data are now."""
+        if isinstance(inode, DirInode):
+            if inode.removed:
+                fail(errno.ENOENT)
+            if inode.upper:
+                return self.stack.upper, inode.path
+            layer, path = inode.lowers[0]
+            return self.stack.layer(layer), path
+        assert isinstance(inode, FileInode)
+        if inode.upper:
+            return self.upper_place(inode)
+        assert inode.lower is not None
+        layer, path = inode.lower
+        return self.stack.layer(layer), path
+
+    def upper_place(self, inode: Inode) -> tuple[WritableLayer, Path]:
+        """Where to change an inode that has been copied up."""
+        if isinstance(inode, DirInode):
+            if inode.removed:
+                fail(errno.ENOENT)
+            return self.stack.upper, inode.path
+        assert isinstance(inode, FileInode)
+        if inode.orphan is not None:
+            return self.stack.work, inode.orphan
+        name = inode.stored_name()
+        if name is not None:
+            return self.stack.upper, join(name.parent.path, name.name)
+        if inode.index is not None:
+            return self.stack.work, inode.index
+        fail(errno.ESTALE)
+
+    # attributes ---------------------------------------------------------------------------------------------------
+    def attributes(self, inode: Inode) -> AttrRecord:
+        """The attribute record, from the cache where nobody can have changed the file behind it."""
+        record = inode.attr
+        if record is not None:
+            return record
+        if isinstance(inode, DirInode):
+            layer, path = self.place(inode)
+            st = layer.lstat(path)
+            record = pack_stat(st, inode.ino, 1 if inode.merged else st.st_nlink)
+            inode.attr = record
+            return record
+        assert isinstance(inode, FileInode)
+        if inode.handles and inode.upper:
+            st = inode.handles[0].fstat()
+        else:
+            layer, path = self.place(inode)
+            st = layer.lstat(path)
+        return self.set_attributes(inode, st)
+
+    def set_attributes(self, inode: FileInode, st: os.stat_result) -> AttrRecord:
+        """The record of a file from its stored stat; cached unless a writer may change it without our knowing."""
+        nlink = st.st_nlink
+        if inode.index is not None:
+            nlink = inode.nlink
+        elif inode.orphan is not None or not (inode.names or inode.upper):
+            # One link is our own, or is the name in a lower layer that is whited out by now.
+            nlink -= 1
+        record = pack_stat(st, inode.ino, nlink)
+        if inode.type == DT_CHR and self.is_inner_whiteout(inode):
+            attr = Attr.unpack(record)
+            record = attr._replace(mode=0o020000, rdev=0, size=0, blocks=0).pack()
+        if not inode.writers:
+            inode.attr = record
+        return record
+
+    @staticmethod
+    def is_inner_whiteout(inode: FileInode) -> bool:
+        """Stored as a marked empty file, shown as the char device 0:0 that a mount above takes for a whiteout."""
+        return inode.index is None and inode.nlink == -1
+
+    @staticmethod
+    def unlinked(record: AttrRecord, nlink: int = 0) -> AttrRecord:
+        """The record of an inode that has lost a name and can no longer be asked: its last known one."""
+        fields = list(ATTR_RECORD.unpack(record))
+        fields[10] = nlink
+        return ATTR_RECORD.pack(*fields)
+
+    # exclusion ----------------------------------------------------------------------------------------------------
+    @contextmanager
+    def copying(self, inode: Inode) -> Iterator[None]:
+        """Only one thread at a time copies up an inode. Taken before `lock`, never while holding it."""
+        key = id(inode)
+        with self.lock:
+            lock, users = self._copying.setdefault(key, (threading.Lock(), []))
+            users.append(None)
+        try:
+            with lock:
+                yield
+        finally:
+            with self.lock:
+                users.pop()
+                if not users:
+                    del self._copying[key]
+
+    # handles ------------------------------------------------------------------------------------------------------
+    def add_handle(self, handle: object) -> int:
+        fh = next(self.next_handle)
+        self.handles[fh] = handle
+        return fh

@@ -1,0 +1,187 @@
+"""The work directory: where things are built before one rename makes them real.
+
+Layout, as the kernel's: `work/` holds temporary objects named `#<hex>`, `index/` one entry per copied-up hard-link
+group, named by the hex of the group's origin handle. Whatever a crash leaves in `work/` was never visible; it is
+swept when the directory is next used (ovl_workdir_cleanup() of fs/overlayfs/readdir.c).
+
+`Workdir` also knows how the upper's file system can hold marks: whiteout devices and xattrs where it has them, else
+the AUFS names (`.wh.NAME`, `.wh..wh..opq`), announced by `.wh..wh.aufs` in the upper's root.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+
+from unionfs.layers import whiteout
+from unionfs.layers.layer import Path, WritableLayer
+from unionfs.overlay.inode import join
+from unionfs.overlay.stack import INNER_WHITEOUT, OPAQUE, Stack, UnionOptions
+from unionfs.vfs import DT_DIR, RENAME_EXCHANGE, RENAME_WHITEOUT
+
+WORK, INDEX = b"work", b"index"
+_NO_XATTR = (errno.EPERM, errno.EOPNOTSUPP, errno.EACCES)
+
+
+def exists(layer: WritableLayer, path: Path) -> bool:
+    try:
+        layer.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def remove_tree(layer: WritableLayer, path: Path) -> None:
+    """Remove `path` and all below it. Without recursion: the depth is whatever somebody made it."""
+    stack = [path]
+    while stack:
+        top = stack[-1]
+        try:
+            layer.unlink(top)
+        except (IsADirectoryError, PermissionError):
+            pass
+        else:
+            stack.pop()
+            continue
+        children = layer.scan(top)
+        directories = [join(top, entry.name) for entry in children if entry.type == DT_DIR]
+        for entry in children:
+            if entry.type != DT_DIR:
+                layer.unlink(join(top, entry.name))
+        if directories:
+            stack.extend(directories)
+        else:
+            layer.rmdir(top)
+            stack.pop()
+
+
+class Workdir:
+    def __init__(self, stack: Stack, options: UnionOptions) -> None:
+        """Make `work/` and `index/`, sweep what a crash left, find out what the file system can hold. Idempotent."""
+        self._stack = stack
+        self.tree = stack.work
+        self._upper = stack.upper
+        self._temporary = itertools.count(1)
+        for name in (WORK, INDEX):
+            try:
+                self.tree.mkdir(name, 0o700)
+            except FileExistsError:
+                pass
+        for entry in self.tree.scan(WORK):
+            remove_tree(self.tree, join(WORK, entry.name))
+        self._probe(options)
+
+    def _probe(self, options: UnionOptions) -> None:
+        probe = self.temporary()
+        self.tree.create(probe, 0o600).close()
+        namespaces = (options.xattr_prefix,) if options.xattr_prefix else (b"trusted.", b"user.")
+        self.xattrs = any(self._holds_xattrs(probe, namespace) for namespace in namespaces)
+        self.tree.unlink(probe)
+        try:
+            self.tree.mknod(probe, stat.S_IFCHR | 0o000, 0)
+            self.tree.unlink(probe)
+            self.devices = not exists(self._upper, whiteout.AUFS_MARKER)
+        except OSError:
+            self.devices = False
+        self.rename_whiteout = self.devices and self._renames_with_whiteout()
+        if not (self.devices and self.xattrs) and not exists(self._upper, whiteout.AUFS_MARKER):
+            self._upper.create(whiteout.AUFS_MARKER, 0o600).close()
+        self.aufs = exists(self._upper, whiteout.AUFS_MARKER)
+
+    def _holds_xattrs(self, probe: Path, namespace: bytes) -> bool:
+        self._stack.use_namespace(namespace)
+        try:
+            self.tree.setxattr(probe, self._stack.private(OPAQUE), b"y")
+        except OSError as e:
+            if e.errno not in _NO_XATTR:
+                raise
+            return False
+        return True
+
+    def _renames_with_whiteout(self) -> bool:
+        """ovl_check_rename_whiteout() of fs/overlayfs/super.c."""
+        source, target = self.temporary(), self.temporary()
+        self.tree.create(source, 0o600).close()
+        try:
+            self.tree.rename(source, self.tree, target, RENAME_WHITEOUT)
+        except OSError:
+            self.tree.unlink(source)
+            return False
+        self.tree.unlink(target)
+        self.tree.unlink(source)
+        return True
+
+    def temporary(self) -> Path:
+        """A path in `work/` that no other call gets."""
+        return b"%s/#%x" % (WORK, next(self._temporary))
+
+    def discard(self, path: Path) -> None:
+        """Remove a temporary object. Never fails: what cannot be removed is swept by the next user."""
+        try:
+            remove_tree(self.tree, path)
+        except OSError:
+            pass
+
+    # marks ------------------------------------------------------------------------------------------------------
+    def set_opaque(self, tree: WritableLayer, path: Path) -> None:
+        """Make a directory that is not visible yet opaque."""
+        if self.xattrs:
+            tree.setxattr(path, self._stack.private(OPAQUE), b"y")
+        else:
+            tree.create(join(path, whiteout.OPAQUE), 0o600).close()
+
+    def set_mark(self, path: Path, name: bytes, value: bytes) -> None:
+        """Set one of the union's own attributes on an object of the upper."""
+        if not self.xattrs:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self._upper.setxattr(path, self._stack.private(name), value)
+
+    def add_whiteout(self, directory: Path, name: bytes) -> None:
+        """White out a name that the upper does not have."""
+        if self.devices:
+            self._upper.mknod(join(directory, name), stat.S_IFCHR, 0)
+        else:
+            self._upper.create(join(directory, whiteout.PREFIX + name), 0o600).close()
+
+    def drop_whiteout(self, directory: Path, name: bytes) -> None:
+        """Take back a whiteout of the AUFS kind, whose name stands beside the one it hides."""
+        if not self.devices:
+            self._upper.unlink(join(directory, whiteout.PREFIX + name))
+
+    def stage_inner_whiteout(self) -> Path:
+        """A whiteout that people see as such (RENAME_WHITEOUT of a mount on top of ours): the kernel's encoding is
+        taken by our own, so it is an empty file with a mark."""
+        path = self.temporary()
+        self.tree.create(path, 0o600).close()
+        self.tree.setxattr(path, self._stack.private(INNER_WHITEOUT), b"y")
+        return path
+
+    # moves between upper and work ---------------------------------------------------------------------------------
+    def take_out(self, directory: Path, name: bytes, *, leave_whiteout: bool) -> Path:
+        """Move an object of the upper into `work/` and return its path there. Atomic for readers: afterwards the
+        name is gone, or (`leave_whiteout`) whited out."""
+        source, target = join(directory, name), self.temporary()
+        if leave_whiteout and self.rename_whiteout:
+            self._upper.rename(source, self.tree, target, RENAME_WHITEOUT)
+        elif leave_whiteout and self.devices:
+            self.tree.mknod(target, stat.S_IFCHR, 0)
+            self._upper.rename(source, self.tree, target, RENAME_EXCHANGE)
+        else:
+            if leave_whiteout:
+                self.add_whiteout(directory, name)
+            self._upper.rename(source, self.tree, target)
+        return target
+
+    def put_in(self, path: Path, directory: Path, name: bytes, *, is_dir: bool, over_whiteout: bool) -> None:
+        """Give a staged object its name in the upper, over a whiteout if one is there. Atomic for readers."""
+        target = join(directory, name)
+        if over_whiteout and self.devices and is_dir:
+            # A directory cannot be renamed over the whiteout, which is no directory.
+            self.tree.rename(path, self._upper, target, RENAME_EXCHANGE)
+            self.discard(path)
+            return
+        self.tree.rename(path, self._upper, target)
+        if over_whiteout:
+            self.drop_whiteout(directory, name)

@@ -1,0 +1,67 @@
+"""Extended attributes as people see them (fs/overlayfs/xattrs.c).
+
+The union's own attributes are hidden; a user's attribute of such a name is stored with one more `overlay.` and shown
+without it, so that a union can be nested in a union.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from unionfs.overlay.copy_up import copy_up
+from unionfs.overlay.inode import DirInode, FileInode, Inode
+from unionfs.overlay.union import Union, fail
+
+_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+NAME_MAX, SIZE_MAX = 255, 65536
+
+
+def getxattr(union: Union, inode: Inode, name: bytes) -> bytes:
+    """Lock held. ENODATA where there is none; also for what an absent namespace would answer otherwise."""
+    layer, path = union.place(inode)
+    value = layer.getxattr(path, union.stack.stored_xattr(name))
+    if value is None:
+        fail(errno.ENODATA)
+    return value
+
+
+def listxattr(union: Union, inode: Inode) -> list[bytes]:
+    """Lock held."""
+    layer, path = union.place(inode)
+    shown = (union.stack.shown_xattr(name) for name in layer.listxattr(path))
+    return [name for name in shown if name is not None]
+
+
+def setxattr(union: Union, inode: Inode, name: bytes, value: bytes, flags: int) -> None:
+    if len(value) > SIZE_MAX:
+        fail(errno.E2BIG)
+    _prepare(union, inode)
+    with union.lock:
+        tree, path = union.upper_place(inode)
+        tree.setxattr(path, union.stack.stored_xattr(name), value, flags)
+        _changed(inode, name)
+
+
+def removexattr(union: Union, inode: Inode, name: bytes) -> None:
+    with union.lock:
+        # Do not copy up a file to remove what it has not (ovl_xattr_set()).
+        if name not in _ACLS:
+            getxattr(union, inode, name)
+    _prepare(union, inode)
+    with union.lock:
+        tree, path = union.upper_place(inode)
+        tree.removexattr(path, union.stack.stored_xattr(name))
+        _changed(inode, name)
+
+
+def _prepare(union: Union, inode: Inode) -> None:
+    if isinstance(inode, DirInode) and inode.removed:
+        fail(errno.ENOENT)
+    if isinstance(inode, FileInode) or not inode.is_dir or isinstance(inode, DirInode):
+        copy_up(union, inode)
+
+
+def _changed(inode: Inode, name: bytes) -> None:
+    inode.attr = None  # ctime; an access ACL also changes the mode
+    if isinstance(inode, DirInode) and name == _ACLS[1]:
+        inode.default_acl = None

@@ -1,0 +1,67 @@
+"""The Linux FUSE protocol, spoken on /dev/fuse without libfuse.
+
+    abi          numbers and structure layouts of linux/fuse.h
+    requests     bytes -> fields, with every length checked
+    replies      values -> bytes
+    negotiate    INIT as a table
+    session      request bytes -> vfs.Filesystem -> reply bytes: no I/O
+    passthrough  which backing file the kernel reads and writes by itself
+    notify       telling the kernel to forget
+    channel      mount, unmount, abort
+    workers      threads for slow requests
+    loop         reading, waiting, writing
+
+A file system may offer more than `vfs.Filesystem` asks; each is used where it is there:
+
+    slow(node) -> bool            a change of `node` would first copy up a lot of data: do not make others wait
+    supersede(node)               the next lookup of this inode answers with a fresh NodeId; the old one stays valid
+    stable_cookies: bool          cookies of a directory hold in all its handles as long as its node is known
+    attach(notifier, statistics)  called at the start: a `notify.Notifier`, and a function with the transport's counters
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from unionfs.linux import fuse_dev
+from unionfs.transport import MountOptions
+from unionfs.transport.devfuse import channel
+from unionfs.transport.devfuse.channel import abort, connection_of, unmount
+from unionfs.transport.devfuse.loop import FileReader, Loop
+from unionfs.transport.devfuse.notify import Notifier
+from unionfs.transport.devfuse.passthrough import Backings
+from unionfs.transport.devfuse.session import Session
+from unionfs.vfs import Filesystem
+
+__all__ = ["abort", "connection_of", "serve", "unmount"]
+
+
+def serve(
+    fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready: Callable[[], None]
+) -> None:
+    """Mount `fs` on `mountpoint`, call `ready` once it answers, return after the unmount. See unionfs.transport."""
+    where = os.path.abspath(os.fsencode(mountpoint))
+    fd = channel.mount(where, options)
+    ended = False
+    try:
+        backings = None
+        if options.passthrough and channel.may_register_backing_files():
+            backings = Backings(
+                lambda file: fuse_dev.passthrough_open(fd, file), lambda number: fuse_dev.passthrough_close(fd, number)
+            )
+        notifier = Notifier.on(fd)
+        session = Session(fs, backings=backings, reader=FileReader(), invalidate=notifier.inval_attributes)
+        loop = Loop(fd, session, debug=options.debug)
+        session.on_interrupt = loop.cancel
+        attach = getattr(fs, "attach", None)
+        if attach is not None:
+            attach(notifier, session.statistics)
+        loop.run(ready)
+        ended = True
+        session.close()
+    finally:
+        # With its last descriptor the connection ends, and nothing waits for us for ever.
+        os.close(fd)
+        if not ended:
+            channel.unmount(where, lazy=True)

@@ -1,0 +1,278 @@
+"""The loop of a mount: reads requests from /dev/fuse, answers them, hands slow ones to worker threads.
+
+One readv is one request, one write is one reply. One thread reads; any thread may write.
+
+*Waiting.* Where client and daemon run on different CPUs, waking a sleeping daemon costs several times what answering
+costs. So after a reply the loop looks for the next request a few times without sleeping. That is for nothing where
+the client needs our own CPU, or thinks for long; so it is an experiment repeated: `_Patience` counts how often looking
+was worth it and stops where it seldom is. Between requests, with nobody asking, the loop always sleeps.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import select
+from collections.abc import Callable
+from typing import Final
+
+from unionfs.errors import ProtocolError
+from unionfs.transport.devfuse import abi, negotiate, replies, requests
+from unionfs.transport.devfuse.requests import Buffer
+from unionfs.transport.devfuse.session import LATER, Reply, Session
+from unionfs.transport.devfuse.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+#: fuse_dev_do_read wants room for both headers and max_write; a page for the former leaves the data aligned.
+BUFFER_SIZE: Final = negotiate.MAX_WRITE + 4096
+_REPLY_HEADER: Final = 16
+
+
+class FileReader:
+    """session.Reader over preadv2(2). Without `may_wait` it uses one buffer again and again: for one thread."""
+
+    def __init__(self) -> None:
+        self._reply = memoryview(bytearray(_REPLY_HEADER + negotiate.MAX_WRITE))
+
+    def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
+        if may_wait:
+            reply, flags = memoryview(bytearray(_REPLY_HEADER + size)), 0
+        elif size <= negotiate.MAX_WRITE:
+            reply, flags = self._reply, os.RWF_NOWAIT
+        else:
+            return None
+        done = 0
+        while done < size:
+            part = reply[_REPLY_HEADER + done : _REPLY_HEADER + size]
+            try:
+                count = os.preadv(fd, (part,), offset + done, flags)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP or not flags:
+                    raise
+                flags = 0  # this file system cannot say whether it would wait
+                continue
+            if not count:
+                break  # only the end of the file makes a READ short
+            done += count
+        end = _REPLY_HEADER + done
+        reply[:_REPLY_HEADER] = replies.data_header(unique, done)
+        return reply[:end]
+
+
+class _Patience:
+    """Whether to look again before sleeping, from how that turned out before."""
+
+    #: Looks without sleeping after a reply: some 20 µs.
+    LOOKS = 50
+    #: Tries per experiment, and how many of them must have found a request.
+    TRIALS, WORTH = 32, 8
+    #: Requests until the next experiment, doubled with each that fails.
+    PAUSE, LONGEST_PAUSE = 64, 16384
+
+    def __init__(self, enabled: bool) -> None:
+        self._tries = self._found = 0
+        self._length = self.PAUSE
+        self._pause = 0 if enabled else -1  # -1: for ever
+
+    def looking(self) -> bool:
+        return self._pause == 0
+
+    def slept(self) -> None:
+        """A request was waited for asleep, in a pause."""
+        if self._pause > 0:
+            self._pause -= 1
+
+    def looked(self, found: bool) -> None:
+        self._tries += 1
+        self._found += found
+        if self._tries < self.TRIALS:
+            return
+        if self._found < self.WORTH:
+            self._pause = self._length
+            self._length = min(self._length * 2, self.LONGEST_PAUSE)
+        else:
+            self._length = self.PAUSE
+        self._tries = self._found = 0
+
+
+class Loop:
+    """Serves `session` over the device descriptor `fd`, which stays the caller's."""
+
+    def __init__(self, fd: int, session: Session, *, debug: bool = False) -> None:
+        self._fd = fd
+        self._session = session
+        self._debug = debug
+        self._workers = Workers(self._answer_slow)
+        self._file = io.FileIO(fd, "r+", closefd=False)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        # Looking for work on the CPU that the client waits for would only keep it waiting.
+        self._patience = _Patience(len(os.sched_getaffinity(0)) > 1)
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Until the kernel ends the connection (unmount or abort). Calls `ready` when INIT has been answered.
+
+        ProtocolError, with a hint, for a kernel that is too old."""
+        buffer = bytearray(BUFFER_SIZE)
+        try:
+            if self._greet(buffer):
+                ready()
+                self._serve(buffer)
+        finally:
+            self._workers.stop()
+
+    def cancel(self, unique: int) -> None:
+        """INTERRUPT: answer a request that still waits for a worker with EINTR."""
+        if self._workers.cancel(unique):
+            self._write(replies.error(unique, errno.EINTR), 0, 0)
+
+    def _greet(self, buffer: bytearray) -> bool:
+        """Answer up to INIT. False where the connection ended before it."""
+        session = self._session
+        while session.agreed is None:
+            length = self._read_blocking(buffer)
+            if not length:
+                return False
+            opcode, unique, _ = requests.check(buffer, length)
+            if opcode == abi.Opcode.INIT:
+                # Here a bad version is the caller's business, not an EINVAL in the log.
+                offer = requests.init(buffer, length)
+                if offer.major <= abi.VERSION:
+                    try:
+                        negotiate.agree(offer, session.wishes)
+                    except ProtocolError:
+                        self._write(replies.error(unique, errno.EPROTO), opcode, 0)
+                        raise
+            self._answer(buffer, length)
+        return True
+
+    def _read_blocking(self, buffer: bytearray) -> int:
+        """The length of the next request, 0 at the end of the connection."""
+        while True:
+            try:
+                length = self._file.readinto(buffer)
+            except OSError as error:
+                if error.errno in _AGAIN:
+                    continue
+                if error.errno in _ENDED:
+                    return 0
+                raise
+            if length is not None:
+                return length
+            self._poll.poll()
+
+    def _serve(self, buffer: bytearray) -> None:
+        patience = self._patience
+        readinto, handle, answer = self._file.readinto, self._session.handle, self._write
+        fd, write = self._fd, os.write
+        looking = None
+        if self._debug:
+            handle = self._traced
+        while True:
+            if looking is not patience.looking():
+                looking = patience.looking()
+                os.set_blocking(fd, not looking)
+            try:
+                length = readinto(buffer)
+                if length is None:
+                    length = self._look(buffer)
+            except OSError as error:
+                if error.errno in _AGAIN:
+                    continue
+                if error.errno in _ENDED:
+                    return
+                raise
+            if not looking:
+                patience.slept()
+            reply = handle(buffer, length)
+            if reply is None:
+                continue
+            if reply is LATER:
+                self._workers.submit(requests.header(buffer).unique, bytes(memoryview(buffer)[:length]))
+                continue
+            try:
+                write(fd, reply)
+            except OSError:
+                header = requests.header(buffer)
+                answer(reply, header.opcode, header.node)
+
+    def _look(self, buffer: bytearray) -> int:
+        """The next request, by looking for a while and then by sleeping."""
+        readinto = self._file.readinto
+        for _ in range(_Patience.LOOKS):
+            length = readinto(buffer)
+            if length is not None:
+                self._patience.looked(True)
+                return length
+        self._patience.looked(False)
+        while True:
+            self._poll.poll()
+            length = readinto(buffer)
+            if length is not None:
+                return length
+
+    def _answer(self, buffer: bytearray, length: int) -> None:
+        reply = self._session.handle(buffer, length)
+        if reply is not None:
+            header = requests.header(buffer)
+            self._write(reply, header.opcode, header.node)
+
+    def _answer_slow(self, request: bytes) -> None:
+        """In a worker."""
+        try:
+            reply = self._session.handle_now(request, len(request))
+            if self._debug:
+                _log.debug("%s -> %s", _described(request, len(request)), _outcome(reply))
+            if reply is not None:
+                header = requests.header(request)
+                self._write(reply, header.opcode, header.node)
+        except Exception:
+            _log.exception("a request was not answered")
+
+    def _write(self, reply: bytes | memoryview, opcode: int, node: int) -> None:
+        """Send a reply. What it granted is taken back when nobody waits for it any more."""
+        try:
+            os.write(self._fd, reply)
+        except OSError as error:
+            if error.errno == errno.EINVAL and opcode:
+                # The kernel found the reply malformed (too long, say): our bug, and the caller still waits.
+                _log.error("the kernel refused the reply to %s", requests.opcode_name(opcode))
+                os.write(self._fd, replies.error(int.from_bytes(reply[8:16], "little"), errno.EIO))
+            elif error.errno not in _UNWANTED:
+                raise
+            if opcode:
+                self._session.undelivered(reply, opcode, node)
+
+    def _traced(self, buffer: Buffer, length: int) -> Reply:
+        reply = self._session.handle(buffer, length)
+        if reply is not LATER:
+            _log.debug("%s -> %s", _described(buffer, length), _outcome(reply))
+        return reply
+
+
+def _described(buffer: Buffer, length: int) -> str:
+    try:
+        return str(requests.decode(buffer, length))
+    except ProtocolError as error:
+        return f"malformed request: {error}"
+
+
+def _outcome(reply: Reply) -> str:
+    if reply is None:
+        return "no reply"
+    number = -int.from_bytes(reply[4:8], "little", signed=True)
+    if number:
+        return errno.errorcode.get(number, str(number))
+    return f"{len(reply) - _REPLY_HEADER} bytes"
+
+
+#: ENOENT: the request was aborted between its being announced and read.
+_AGAIN: Final = frozenset((errno.ENOENT, errno.EINTR, errno.EAGAIN))
+_ENDED: Final = frozenset((errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN))
+#: Replies to requests that were aborted, or after the unmount.
+_UNWANTED: Final = frozenset((errno.ENOENT, errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN, errno.EPERM))

@@ -1,0 +1,101 @@
+"""Passthrough: which backing file the kernel reads and writes for an inode, one backing id each.
+
+    fs/fuse/iomode.c: all opens of an inode that is open in passthrough must name the same backing id, and a cached
+    open beside a passthrough open is refused; either mistake reaches the user as EIO.
+
+So the first open of an inode decides the mode for as long as any open of it lasts, and the id is counted. When a
+later open brings another file (the inode was copied up meanwhile), `open` raises `StaleBacking`: the caller answers
+ESTALE, and the kernel looks the name up again and comes back with a new inode number.
+
+Which file a descriptor is, is fixed when its id is made: at copy-up the file system may put another file behind the
+same descriptor, while the kernel's id keeps the old one.
+
+The kernel ends its use of an id before it sends RELEASE (fuse_file_put, fs/fuse/file.c), hence our count is never
+below its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+
+class StaleBacking(Exception):
+    """The inode is open in passthrough on another file than the one just opened."""
+
+
+class _Backing:
+    __slots__ = ("dev", "id", "ino", "users")
+
+    def __init__(self, backing_id: int, dev: int, ino: int) -> None:
+        self.id = backing_id
+        self.dev = dev
+        self.ino = ino
+        self.users = 1
+
+
+class Backings:
+    """The open files of a mount, by node. `register(fd)` makes a backing id (> 0), `unregister(id)` ends it.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self, register: Callable[[int], int], unregister: Callable[[int], None]) -> None:
+        self._register = register
+        self._unregister = unregister
+        self._open: dict[int, _Backing] = {}
+        self._lock = threading.Lock()
+        self._refused = False
+
+    def open(self, node: int, fd: int) -> int:
+        """Count an open of `node` on the file `fd`. Returns its backing id, or 0: the open is to be a cached one."""
+        with self._lock:
+            backing = self._open.get(node)
+            if backing is None:
+                self._open[node] = self._first(fd)
+                return self._open[node].id
+            if backing.id:
+                if fd < 0:
+                    raise StaleBacking
+                st = os.fstat(fd)
+                if st.st_ino != backing.ino or st.st_dev != backing.dev:
+                    raise StaleBacking
+            backing.users += 1
+            return backing.id
+
+    def _first(self, fd: int) -> _Backing:
+        if fd < 0 or self._refused:
+            return _Backing(0, 0, 0)
+        try:
+            backing_id = self._register(fd)
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                # CAP_SYS_ADMIN is missing, and will be for every file.
+                self._refused = True
+                _log.warning("the kernel refuses passthrough (%s): reads and writes go through the daemon", error)
+            # ELOOP: this file's own file system is a stacked one. Others may be fine.
+            return _Backing(0, 0, 0)
+        st = os.fstat(fd)
+        return _Backing(backing_id, st.st_dev, st.st_ino)
+
+    def release(self, node: int) -> None:
+        """An open counted by `open` has ended."""
+        with self._lock:
+            backing = self._open.get(node)
+            if backing is None:
+                return
+            backing.users -= 1
+            if backing.users:
+                return
+            del self._open[node]
+        if backing.id:
+            self._unregister(backing.id)
+
+    def __len__(self) -> int:
+        """How many inodes are open in passthrough."""
+        return sum(1 for backing in list(self._open.values()) if backing.id)

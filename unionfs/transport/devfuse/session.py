@@ -1,0 +1,636 @@
+"""One mount's conversation: request bytes in, calls on a `vfs.Filesystem`, reply bytes out. No I/O of its own.
+
+    handle(buffer, length)     answers a request, or says LATER where that could take long
+    handle_now(buffer, length) answers it in any case; may run in any thread, beside others
+    undelivered(reply, opcode) takes back what a reply gave that never reached the kernel
+
+The rules:
+  * An `OSError` of the file system is the reply. Anything else is our bug: one log record names the request, the
+    caller gets EIO, the mount stays.
+  * No object is built per request on the common paths but the reply: fields are unpacked where they are used.
+  * Names and attributes are valid for ever, as every change passes through here. The exceptions are inodes that have
+    two node numbers for a while (`_supersede`), whose attributes the kernel must ask for each time.
+  * What has no handler is answered ENOSYS, which the kernel remembers for the opcodes where that matters.
+
+What data path a file takes (passthrough, cached) is decided in `_opened`; the files that do I/O for it are given in.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from struct import Struct
+from typing import Final, Protocol
+
+from unionfs.errors import ProtocolError
+from unionfs.transport.devfuse import abi, negotiate, replies, requests
+from unionfs.transport.devfuse.abi import IN_HEADER_SIZE, OPCODES, Opcode
+from unionfs.transport.devfuse.negotiate import Agreed, Wishes
+from unionfs.transport.devfuse.passthrough import StaleBacking
+from unionfs.transport.devfuse.replies import FOREVER
+from unionfs.transport.devfuse.requests import Buffer
+from unionfs.vfs import NOW, AttrRecord, Caller, FileHandle, Filesystem, NodeId, Now, OpenResult, SetAttr
+
+_log = logging.getLogger(__name__)
+
+#: A reply goes out in one write. None: the kernel expects none.
+Reply = bytes | memoryview | None
+Handler = Callable[[Buffer, int, int, int], Reply]
+
+#: What `handle` returns instead of a reply: call `handle_now` in a thread that may wait.
+LATER: Final[bytes] = b"later"
+
+_BODY: Final = IN_HEADER_SIZE
+_NS: Final = 1_000_000_000
+_S_ISUID, _S_ISGID, _S_IXGRP = 0o4000, 0o2000, 0o010
+_caller = Struct("<24xIII").unpack_from
+_record_ino = Struct("<Q").unpack_from
+_record_mode = Struct("<60xI").unpack_from
+
+
+class BackingFiles(Protocol):
+    """See passthrough.Backings."""
+
+    def open(self, node: int, fd: int) -> int: ...
+    def release(self, node: int) -> None: ...
+    def __len__(self) -> int: ...
+
+
+class Reader(Protocol):
+    """Reads file data into a ready reply."""
+
+    def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
+        """The READ reply, or None where the data is not in memory and `may_wait` is false."""
+        ...
+
+
+class Session:
+    """See the module. `backings` is None where passthrough is not wanted, `reader` None where READ goes through
+    `fs.read`. `invalidate(node)` tells the kernel that a node's attributes are stale."""
+
+    def __init__(
+        self,
+        fs: Filesystem,
+        *,
+        backings: BackingFiles | None = None,
+        reader: Reader | None = None,
+        invalidate: Callable[[int], object] | None = None,
+        readdirplus: str = "auto",
+    ) -> None:
+        self.fs = fs
+        self.agreed: Agreed | None = None
+        self.finished = False
+        self._backings = backings
+        self._passthrough: BackingFiles | None = None
+        self._reader = reader
+        self._invalidate = invalidate
+        #: Called with the `unique` of a request that its caller has given up.
+        self.on_interrupt: Callable[[int], None] | None = None
+        self.wishes = Wishes(
+            passthrough=backings is not None,
+            stable_cookies=bool(getattr(fs, "stable_cookies", False)),
+            readdirplus=readdirplus,
+        )
+        self._writeback = False
+        self._setxattr_ext = False
+        # Optional parts of a file system, see vfs.Filesystem's users in the README of the engine.
+        self._fs_slow: Callable[[NodeId], bool] | None = getattr(fs, "slow", None)
+        self._fs_slow_name: Callable[[NodeId, bytes], bool] | None = getattr(fs, "slow_name", None)
+        self._fs_supersede: Callable[[NodeId], None] | None = getattr(fs, "supersede", None)
+        self._fds: dict[FileHandle, int] = {}  # cached files: handle -> descriptor to read from
+        self._dirs: dict[NodeId, FileHandle] = {}  # with no_opendir: one handle for each directory
+        self._superseded: dict[NodeId, int] = {}  # node -> st_ino
+        self._shared_inos: set[int] = set()  # st_ino of those: attributes are not to be kept
+        self.counts = [0] * OPCODES
+        self._handlers = self._table()
+        self._slow = self._slow_table()
+
+    # dispatch ---------------------------------------------------------------------------------------------------
+    def handle(self, buffer: Buffer, length: int) -> Reply:
+        """The reply to the request in `buffer[:length]`, None where there is none to give, or LATER."""
+        opcode, unique, node = requests.check(buffer, length)
+        if opcode >= OPCODES:
+            return replies.error(unique, errno.ENOSYS)
+        self.counts[opcode] += 1
+        try:
+            slow = self._slow[opcode]
+            if slow is not None and slow(buffer, node):
+                return LATER
+            return self._handlers[opcode](buffer, length, unique, node)
+        except Exception as error:
+            return self._failed(error, buffer, length, opcode, unique)
+
+    def handle_now(self, buffer: Buffer, length: int) -> Reply:
+        """As `handle`, and never LATER. `buffer` must be the request's own."""
+        opcode, unique, node = requests.check(buffer, length)
+        try:
+            if opcode == Opcode.READ:
+                return self._read_waiting(buffer, length, unique, node)
+            return self._handlers[opcode](buffer, length, unique, node)
+        except Exception as error:
+            return self._failed(error, buffer, length, opcode, unique)
+
+    def _failed(self, error: Exception, buffer: Buffer, length: int, opcode: int, unique: int) -> Reply:
+        if isinstance(error, OSError):
+            number = error.errno
+            if number is not None and 0 < number < 512:  # what fuse_dev_do_write accepts
+                return None if opcode in _NO_REPLY else replies.error(unique, number)
+        if isinstance(error, ProtocolError):
+            _log.error("%s: malformed request: %s", requests.opcode_name(opcode), error)
+            return None if opcode in _NO_REPLY else replies.error(unique, errno.EINVAL)
+        try:
+            request = str(requests.decode(buffer, length, setxattr_ext=self._setxattr_ext))
+        except ProtocolError:
+            request = requests.opcode_name(opcode)
+        _log.error("%s: internal error, answered EIO", request, exc_info=error)
+        return None if opcode in _NO_REPLY else replies.error(unique, errno.EIO)
+
+    def undelivered(self, reply: Reply, opcode: int, node: int) -> None:
+        """`reply` to `opcode` on `node` could not be written as the caller has gone: give back what it granted."""
+        if reply is None or bytes(reply[4:8]) != b"\0\0\0\0":
+            return
+        start = abi.OUT_HEADER_SIZE
+        if opcode in _ENTRY_REPLIES:
+            entry_node = abi.ENTRY_OUT.unpack_from(reply, start)[0]
+            if opcode in (Opcode.CREATE, Opcode.TMPFILE):
+                self._close(entry_node, abi.OPEN_OUT.unpack_from(reply, start + abi.ENTRY_OUT.size)[0])
+            if entry_node:
+                self.fs.forget(entry_node, 1)
+        elif opcode == Opcode.OPEN:
+            self._close(node, abi.OPEN_OUT.unpack_from(reply, start)[0])
+        elif opcode == Opcode.OPENDIR:
+            self.fs.releasedir(abi.OPEN_OUT.unpack_from(reply, start)[0])
+
+    def close(self) -> None:
+        """The connection has ended: release what is held for it. Open handles are the file system's to close."""
+        self._fds.clear()
+        for fh in self._dirs.values():
+            self.fs.releasedir(fh)
+        self._dirs.clear()
+
+    def statistics(self) -> dict[str, int]:
+        """Requests by opcode, and the passthrough files open now."""
+        counts = {f"request_{op.name.lower()}": self.counts[op] for op in Opcode if self.counts[op]}
+        counts["passthrough_open"] = len(self._passthrough) if self._passthrough is not None else 0
+        return counts
+
+    # set-up -----------------------------------------------------------------------------------------------------
+    def _init(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        offer = requests.init(buffer, length)
+        if offer.major > abi.VERSION:
+            return replies.init_version(unique)  # the kernel asks again, with a version that we know
+        agreed = negotiate.agree(offer, self.wishes)
+        if "passthrough" in agreed.features:
+            self._passthrough = self._backings
+        self._writeback = "writeback" in agreed.features
+        self._setxattr_ext = "setxattr_ext" in agreed.features
+        if "no_opendir" not in agreed.features:
+            self._handlers[Opcode.OPENDIR] = self._opendir
+        self.agreed = agreed
+        return agreed.reply(unique)
+
+    def _destroy(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        self.finished = True
+        return replies.empty(unique)
+
+    def _interrupted(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        # Only work that still waits can be called off; "the file system may ignore it" otherwise (fuse.rst).
+        if self.on_interrupt is not None:
+            self.on_interrupt(abi.INTERRUPT_IN.unpack_from(buffer, _BODY)[0])
+        return None
+
+    # names ------------------------------------------------------------------------------------------------------
+    def _lookup(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        name = requests.one_name(buffer, _BODY, length)
+        try:
+            entry_node, record = self.fs.lookup(node, name)
+        except FileNotFoundError:
+            return replies.negative_entry(unique)
+        return replies.entry(unique, entry_node, record, self._valid(record) if self._shared_inos else FOREVER)
+
+    def _entry(self, unique: int, node: NodeId, record: AttrRecord) -> Reply:
+        return replies.entry(unique, node, record, self._valid(record) if self._shared_inos else FOREVER)
+
+    def _valid(self, record: AttrRecord) -> int:
+        """For how long the kernel may keep attributes, in seconds."""
+        return 0 if _record_ino(record)[0] in self._shared_inos else FOREVER
+
+    def _forget(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        self.fs.forget(node, abi.FORGET_IN.unpack_from(buffer, _BODY)[0])
+        if self._dirs or self._superseded:
+            self._forgotten(node)
+        return None
+
+    def _batch_forget(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        forget = self.fs.forget
+        for one, count in requests.forgets(buffer, length):
+            forget(one, count)
+            if self._dirs or self._superseded:
+                self._forgotten(one)
+        return None
+
+    def _forgotten(self, node: NodeId) -> None:
+        """The kernel drops an inode with all its lookups at once, so what is kept for it here goes too."""
+        fh = self._dirs.pop(node, None)
+        if fh is not None:
+            self.fs.releasedir(fh)
+        ino = self._superseded.pop(node, None)
+        if ino is not None and ino not in self._superseded.values():
+            self._shared_inos.discard(ino)
+
+    def _mknod(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        mode, rdev, umask = abi.MKNOD_IN.unpack_from(buffer, _BODY)
+        name = requests.one_name(buffer, _BODY + 16, length)
+        uid, gid, pid = _caller(buffer)
+        return self._entry(unique, *self.fs.mknod(node, name, mode, rdev, Caller(uid, gid, pid, umask)))
+
+    def _mkdir(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        mode, umask = abi.MKDIR_IN.unpack_from(buffer, _BODY)
+        name = requests.one_name(buffer, _BODY + 8, length)
+        uid, gid, pid = _caller(buffer)
+        return self._entry(unique, *self.fs.mkdir(node, name, mode, Caller(uid, gid, pid, umask)))
+
+    def _symlink(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        name, target = requests.two_names(buffer, _BODY, length)
+        return self._entry(unique, *self.fs.symlink(node, name, target, Caller(*_caller(buffer))))
+
+    def _link(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        (old,) = abi.LINK_IN.unpack_from(buffer, _BODY)
+        name = requests.one_name(buffer, _BODY + 8, length)
+        return self._entry(unique, *self.fs.link(old, node, name, Caller(*_caller(buffer))))
+
+    def _unlink(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        self.fs.unlink(node, requests.one_name(buffer, _BODY, length))
+        return replies.empty(unique)
+
+    def _rmdir(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        self.fs.rmdir(node, requests.one_name(buffer, _BODY, length))
+        return replies.empty(unique)
+
+    def _rename(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        (new_parent,) = abi.RENAME_IN.unpack_from(buffer, _BODY)
+        name, new_name = requests.two_names(buffer, _BODY + 8, length)
+        self.fs.rename(node, name, new_parent, new_name, 0)
+        return replies.empty(unique)
+
+    def _rename2(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        new_parent, flags = abi.RENAME2_IN.unpack_from(buffer, _BODY)
+        name, new_name = requests.two_names(buffer, _BODY + 16, length)
+        self.fs.rename(node, name, new_parent, new_name, flags)
+        return replies.empty(unique)
+
+    # inodes -----------------------------------------------------------------------------------------------------
+    def _getattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        flags, fh = abi.GETATTR_IN.unpack_from(buffer, _BODY)
+        record = self.fs.getattr(node, fh if flags & abi.GETATTR_FH else None)
+        return replies.attr(unique, record, self._valid(record) if self._shared_inos else FOREVER)
+
+    def _setattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        # ctime is not settable on any file system below; FATTR_CTIME comes with writeback caching only, where the
+        # kernel's own idea of it prevails while the inode is cached.
+        valid, fh, size, at, mt, _ct, atn, mtn, _ctn, mode, uid, gid = abi.SETATTR_IN.unpack_from(buffer, _BODY)
+        atime: int | Now | None = None
+        mtime: int | Now | None = None
+        if valid & abi.FATTR_ATIME_NOW:
+            atime = NOW
+        elif valid & abi.FATTR_ATIME:
+            atime = at * _NS + atn
+        if valid & abi.FATTR_MTIME_NOW:
+            mtime = NOW
+        elif valid & abi.FATTR_MTIME:
+            mtime = mt * _NS + mtn
+        changes = SetAttr(
+            mode & 0o7777 if valid & abi.FATTR_MODE else None,
+            uid if valid & abi.FATTR_UID else None,
+            gid if valid & abi.FATTR_GID else None,
+            size if valid & abi.FATTR_SIZE else None,
+            atime,
+            mtime,
+            bool(valid & abi.FATTR_KILL_SUIDGID),
+        )
+        caller = Caller(*_caller(buffer))
+        record = self.fs.setattr(node, changes, caller, fh if valid & abi.FATTR_FH else None)
+        return replies.attr(unique, record, self._valid(record) if self._shared_inos else FOREVER)
+
+    def _readlink(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        return replies.data(unique, self.fs.readlink(node))
+
+    def _statfs(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        return replies.statfs(unique, self.fs.statfs(node))
+
+    def _getxattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        (size,) = abi.GETXATTR_IN.unpack_from(buffer, _BODY)
+        return self._xattr_reply(unique, size, self.fs.getxattr(node, requests.one_name(buffer, _BODY + 8, length)))
+
+    def _listxattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        (size,) = abi.GETXATTR_IN.unpack_from(buffer, _BODY)
+        names = self.fs.listxattr(node)
+        return self._xattr_reply(unique, size, b"\0".join(names) + b"\0" if names else b"")
+
+    def _xattr_reply(self, unique: int, size: int, value: bytes) -> Reply:
+        if size == 0:
+            return replies.xattr_size(unique, len(value))
+        if len(value) > size:
+            return replies.error(unique, errno.ERANGE)
+        return replies.data(unique, value)
+
+    def _setxattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        name, value, flags, ext = requests.setxattr(buffer, length, self._setxattr_ext)
+        self.fs.setxattr(node, name, value, flags)
+        if ext & abi.SETXATTR_ACL_KILL_SGID:
+            # posix_acl_update_mode(): a caller who is no member of the group may not keep setgid with a new ACL.
+            mode = _record_mode(self.fs.getattr(node))[0]
+            if mode & _S_ISGID:
+                self.fs.setattr(node, SetAttr(mode=mode & 0o7777 & ~_S_ISGID), Caller(*_caller(buffer)))
+        return replies.empty(unique)
+
+    def _removexattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        self.fs.removexattr(node, requests.one_name(buffer, _BODY, length))
+        return replies.empty(unique)
+
+    # files ------------------------------------------------------------------------------------------------------
+    def _open_flags(self, flags: int) -> int:
+        """Access mode and O_TRUNC for vfs.open. With writeback caching the kernel reads a page before it changes
+        part of it, through any handle that may write (fuse_write_begin, fuse_write_file_get)."""
+        if self._writeback and flags & os.O_ACCMODE == os.O_WRONLY:
+            return (flags & ~os.O_ACCMODE) | os.O_RDWR
+        return flags
+
+    def _open(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        flags, open_flags = abi.OPEN_IN.unpack_from(buffer, _BODY)
+        direct = 0
+        try:
+            opened = self.fs.open(node, self._open_flags(flags))
+        except PermissionError:
+            if self._open_flags(flags) == flags:
+                raise
+            # Its owner may write but not read it: this handle goes around the page cache.
+            opened, direct = self.fs.open(node, flags), abi.FOPEN_DIRECT_IO
+        if open_flags & abi.OPEN_KILL_SUIDGID:
+            self._kill_priv(node, buffer, opened)
+        mode = 0
+        if self._passthrough is not None and flags & os.O_ACCMODE:
+            mode = _record_mode(self.fs.getattr(node))[0]
+        fopen, backing_id = self._opened(node, opened, flags, mode)
+        return replies.opened(unique, opened.fh, fopen | direct, backing_id)
+
+    def _kill_priv(self, node: NodeId, buffer: Buffer, opened: OpenResult) -> None:
+        """O_TRUNC by a caller without CAP_FSETID clears set-user-ID and set-group-ID."""
+        self.fs.setattr(node, SetAttr(kill_priv=True), Caller(*_caller(buffer)), opened.fh)
+
+    def _opened(self, node: NodeId, opened: OpenResult, flags: int, mode: int) -> tuple[int, int]:
+        """Choose the data path of an open file: (FOPEN_* flags, backing id). Closes it again where it raises."""
+        if self._passthrough is not None:
+            try:
+                backing_id = self._passthrough.open(node, opened.fd)
+            except StaleBacking:
+                self.fs.release(opened.fh)
+                self._supersede(node)
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+            if backing_id:
+                if flags & os.O_ACCMODE and _has_suid(mode):
+                    # A passthrough write has the daemon's rights, which keep set-user-ID; so writes to such a file
+                    # come to us, with WRITE_KILL_SUIDGID where the writer has not those rights.
+                    return abi.FOPEN_PASSTHROUGH | abi.FOPEN_DIRECT_IO, backing_id
+                return abi.FOPEN_PASSTHROUGH, backing_id
+        if opened.fd >= 0:
+            self._fds[opened.fh] = opened.fd
+        # Pages stay valid over close and open: nobody changes the data behind the kernel's back.
+        return abi.FOPEN_KEEP_CACHE, 0
+
+    def _supersede(self, node: NodeId) -> None:
+        """`node` was copied up while the kernel reads the lower file for it: its name is to lead to a new node.
+
+        From here on two nodes stand for one inode. What is changed through one is not seen by the kernel on the
+        other, so the attributes of neither may be kept until the old one is forgotten.
+        """
+        ino = _record_ino(self.fs.getattr(node))[0]
+        if self._fs_supersede is not None:
+            self._fs_supersede(node)
+        self._superseded[node] = ino
+        self._shared_inos.add(ino)
+        if self._invalidate is not None:
+            self._invalidate(node)
+
+    def _create(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        flags, mode, umask, open_flags = abi.CREATE_IN.unpack_from(buffer, _BODY)
+        name = requests.one_name(buffer, _BODY + 16, length)
+        uid, gid, pid = _caller(buffer)
+        entry, opened = self.fs.create(node, name, mode, self._open_flags(flags), Caller(uid, gid, pid, umask))
+        if open_flags & abi.OPEN_KILL_SUIDGID:
+            self._kill_priv(entry.node, buffer, opened)
+        return self._created(unique, entry.node, entry.attr, opened, flags)
+
+    def _tmpfile(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        flags, mode, umask, _ = abi.CREATE_IN.unpack_from(buffer, _BODY)
+        uid, gid, pid = _caller(buffer)
+        entry, opened = self.fs.tmpfile(node, mode, self._open_flags(flags), Caller(uid, gid, pid, umask))
+        return self._created(unique, entry.node, entry.attr, opened, flags)
+
+    def _created(self, unique: int, node: NodeId, record: AttrRecord, opened: OpenResult, flags: int) -> Reply:
+        try:
+            fopen, backing_id = self._opened(node, opened, flags, _record_mode(record)[0])
+        except OSError:
+            self.fs.forget(node, 1)  # an existing file that was copied up: the kernel comes back as it does for OPEN
+            raise
+        valid = self._valid(record) if self._shared_inos else FOREVER
+        return replies.created(unique, node, record, valid, opened.fh, fopen, backing_id)
+
+    def _read(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
+        fd = self._fds.get(fh, -1)
+        if fd < 0 or self._reader is None:
+            return LATER  # it could be a cold read, or one that unpacks
+        reply = self._reader(unique, fd, offset, size, False)
+        return LATER if reply is None else reply
+
+    def _read_waiting(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
+        fd = self._fds.get(fh, -1)
+        if fd >= 0 and self._reader is not None:
+            return self._reader(unique, fd, offset, size, True)
+        return replies.data(unique, self.fs.read(fh, offset, size))
+
+    def _write(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        fh, offset, size, flags, _ = abi.WRITE_IN.unpack_from(buffer, _BODY)
+        data = requests.write_data(buffer, size, length)
+        return replies.written(unique, self.fs.write(fh, offset, data, bool(flags & abi.WRITE_KILL_SUIDGID)))
+
+    def _release(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        self._close(node, abi.RELEASE_IN.unpack_from(buffer, _BODY)[0])
+        return replies.empty(unique)
+
+    def _close(self, node: NodeId, fh: FileHandle) -> None:
+        if self._passthrough is not None:
+            self._passthrough.release(node)
+        self._fds.pop(fh, None)
+        self.fs.release(fh)
+
+    def _fsync(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        fh, flags = abi.FSYNC_IN.unpack_from(buffer, _BODY)
+        self.fs.fsync(fh, bool(flags & abi.FSYNC_FDATASYNC))
+        return replies.empty(unique)
+
+    def _fallocate(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        fh, offset, count, mode = abi.FALLOCATE_IN.unpack_from(buffer, _BODY)
+        self.fs.fallocate(fh, mode, offset, count)
+        return replies.empty(unique)
+
+    def _lseek(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        fh, offset, whence = abi.LSEEK_IN.unpack_from(buffer, _BODY)
+        return replies.offset(unique, self.fs.lseek(fh, offset, whence))
+
+    def _copied(self, buffer: Buffer) -> int:
+        fh_in, offset_in, _node, fh_out, offset_out, count, _ = abi.COPY_FILE_RANGE_IN.unpack_from(buffer, _BODY)
+        # The first reply has 32 bits for the count; the kernel asks for no more, but let that be certain.
+        return self.fs.copy_file_range(fh_in, offset_in, fh_out, offset_out, min(count, 0xFFFFF000))
+
+    def _copy_file_range(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        return replies.written(unique, self._copied(buffer))
+
+    def _copy_file_range_64(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        return replies.offset(unique, self._copied(buffer))
+
+    # directories ------------------------------------------------------------------------------------------------
+    def _opendir(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        return replies.opened(unique, self.fs.opendir(node), 0, 0)
+
+    def _dir(self, fh: FileHandle, node: NodeId) -> FileHandle:
+        """The handle of a listing. Without OPENDIR the kernel names none, and one per directory serves all."""
+        if fh:
+            return fh
+        shared = self._dirs.get(node)
+        if shared is None:
+            shared = self._dirs[node] = self.fs.opendir(node)
+        return shared
+
+    def _readdir(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
+        return replies.directory(
+            unique, self.fs.readdir(self._dir(fh, node), offset, size, replies.DIRENT_OVERHEAD)
+        )  # fmt: skip
+
+    def _readdirplus(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
+        entries = self.fs.readdirplus(self._dir(fh, node), offset, size, replies.DIRENTPLUS_OVERHEAD)
+        # While some inode has two nodes, all attributes given here are for one use: rare, and simpler than sorting.
+        return replies.directory_plus(unique, entries, 0 if self._shared_inos else FOREVER)
+
+    def _releasedir(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        self.fs.releasedir(abi.RELEASE_IN.unpack_from(buffer, _BODY)[0])
+        return replies.empty(unique)
+
+    def _fsyncdir(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        fh, flags = abi.FSYNC_IN.unpack_from(buffer, _BODY)
+        self.fs.fsyncdir(self._dir(fh, node), bool(flags & abi.FSYNC_FDATASYNC))
+        return replies.empty(unique)
+
+    def _syncfs(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        self.fs.syncfs()
+        return replies.empty(unique)
+
+    # refusals ---------------------------------------------------------------------------------------------------
+    def _enosys(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        """Not offered, and the kernel need not ask again: ACCESS (it checks modes itself, default_permissions),
+        FLUSH (nothing is held back from the backing file by then), STATX (only the birth time would be new), BMAP,
+        POLL (files are always ready), locks (they stay in the kernel), OPENDIR with no_opendir."""
+        return replies.error(unique, errno.ENOSYS)
+
+    def _enotty(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        return replies.error(unique, errno.ENOTTY)
+
+    def _ignore(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        return None
+
+    # tables -----------------------------------------------------------------------------------------------------
+    def _table(self) -> list[Handler]:
+        handlers: list[Handler] = [self._enosys] * OPCODES
+        for opcode, handler in {
+            Opcode.LOOKUP: self._lookup,
+            Opcode.FORGET: self._forget,
+            Opcode.GETATTR: self._getattr,
+            Opcode.SETATTR: self._setattr,
+            Opcode.READLINK: self._readlink,
+            Opcode.SYMLINK: self._symlink,
+            Opcode.MKNOD: self._mknod,
+            Opcode.MKDIR: self._mkdir,
+            Opcode.UNLINK: self._unlink,
+            Opcode.RMDIR: self._rmdir,
+            Opcode.RENAME: self._rename,
+            Opcode.LINK: self._link,
+            Opcode.OPEN: self._open,
+            Opcode.READ: self._read,
+            Opcode.WRITE: self._write,
+            Opcode.STATFS: self._statfs,
+            Opcode.RELEASE: self._release,
+            Opcode.FSYNC: self._fsync,
+            Opcode.SETXATTR: self._setxattr,
+            Opcode.GETXATTR: self._getxattr,
+            Opcode.LISTXATTR: self._listxattr,
+            Opcode.REMOVEXATTR: self._removexattr,
+            Opcode.INIT: self._init,
+            Opcode.READDIR: self._readdir,
+            Opcode.RELEASEDIR: self._releasedir,
+            Opcode.FSYNCDIR: self._fsyncdir,
+            Opcode.CREATE: self._create,
+            Opcode.INTERRUPT: self._interrupted,
+            Opcode.DESTROY: self._destroy,
+            Opcode.IOCTL: self._enotty,
+            Opcode.NOTIFY_REPLY: self._ignore,
+            Opcode.BATCH_FORGET: self._batch_forget,
+            Opcode.FALLOCATE: self._fallocate,
+            Opcode.READDIRPLUS: self._readdirplus,
+            Opcode.RENAME2: self._rename2,
+            Opcode.LSEEK: self._lseek,
+            Opcode.COPY_FILE_RANGE: self._copy_file_range,
+            Opcode.SYNCFS: self._syncfs,
+            Opcode.TMPFILE: self._tmpfile,
+            Opcode.COPY_FILE_RANGE_64: self._copy_file_range_64,
+        }.items():
+            handlers[opcode] = handler
+        return handlers
+
+    def _slow_table(self) -> list[Callable[[Buffer, int], bool] | None]:
+        """By opcode: whether a request may take long. Handing one over costs some 20 µs, hence not all are."""
+        table: list[Callable[[Buffer, int], bool] | None] = [None] * OPCODES
+        always = (
+            Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE,
+            Opcode.COPY_FILE_RANGE, Opcode.COPY_FILE_RANGE_64,
+        )  # fmt: skip
+        for opcode in always:
+            table[opcode] = _always
+        table[Opcode.OPEN] = self._slow_open
+        table[Opcode.SETATTR] = self._slow_setattr
+        slow = self._fs_slow
+        if slow is not None:
+            table[Opcode.LINK] = lambda buffer, node: slow(abi.LINK_IN.unpack_from(buffer, _BODY)[0])
+            table[Opcode.SETXATTR] = table[Opcode.REMOVEXATTR] = lambda buffer, node: slow(node)
+        return table
+
+    def _slow_open(self, buffer: Buffer, node: int) -> bool:
+        flags = abi.OPEN_IN.unpack_from(buffer, _BODY)[0]
+        if not flags & (os.O_ACCMODE | os.O_TRUNC):
+            return False
+        # Freeing the blocks of a large file takes long as well.
+        return bool(flags & os.O_TRUNC) or (self._fs_slow is not None and self._fs_slow(node))
+
+    def _slow_setattr(self, buffer: Buffer, node: int) -> bool:
+        valid = abi.SETATTR_IN.unpack_from(buffer, _BODY)[0]
+        return bool(valid & abi.FATTR_SIZE) or (self._fs_slow is not None and self._fs_slow(node))
+
+
+def _always(buffer: Buffer, node: int) -> bool:
+    return True
+
+
+def _has_suid(mode: int) -> bool:
+    """setattr_should_drop_suidgid(): set-group-ID counts with group execute only."""
+    return bool(mode & _S_ISUID) or mode & (_S_ISGID | _S_IXGRP) == _S_ISGID | _S_IXGRP
+
+
+_NO_REPLY: Final = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY))
+_ENTRY_REPLIES: Final = frozenset(
+    (Opcode.LOOKUP, Opcode.MKNOD, Opcode.MKDIR, Opcode.SYMLINK, Opcode.LINK, Opcode.CREATE, Opcode.TMPFILE)
+)

@@ -1,0 +1,65 @@
+"""Threads for requests that may take long: each is answered beside the others, in no particular order.
+
+A request is queued as bytes of its own, for the receive buffer goes on. One that has not begun can be called off by
+its `unique` (INTERRUPT). Threads are started when none is idle, up to a limit, and end with `stop`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final
+
+#: A full house of copy-ups must leave room for an fsync; more threads than this only compete for the disk.
+LIMIT: Final = 8
+
+
+class Workers:
+    """`run(request)` is called in some thread for each submitted request; it must not raise."""
+
+    def __init__(self, run: Callable[[bytes], None], limit: int = LIMIT) -> None:
+        self._run = run
+        self._limit = limit
+        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._waiting: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+
+    def submit(self, unique: int, request: bytes) -> None:
+        with self._lock:
+            self._waiting[unique] = request
+            if self._idle < len(self._waiting) and len(self._threads) < self._limit:
+                thread = threading.Thread(target=self._work, name="unionfs-worker", daemon=True)
+                self._threads.append(thread)
+                self._idle += 1
+                thread.start()
+        self._queue.put(unique)
+
+    def cancel(self, unique: int) -> bool:
+        """Take a request back. False where it is being answered already, or is not here at all."""
+        with self._lock:
+            return self._waiting.pop(unique, None) is not None
+
+    def stop(self) -> None:
+        """Finish what was submitted and end the threads."""
+        with self._lock:
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._queue.put(None)
+        for thread in threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (unique := self._queue.get()) is not None:
+            with self._lock:
+                request = self._waiting.pop(unique, None)
+                if request is None:
+                    continue
+                self._idle -= 1
+            try:
+                self._run(request)
+            finally:
+                with self._lock:
+                    self._idle += 1

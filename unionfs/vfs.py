@@ -1,0 +1,316 @@
+"""The vocabulary that engine and transports share: attributes, entries, callers, and `Filesystem`.
+
+Nothing here behaves. A `Filesystem` is addressed by `NodeId`, the handle its user (a transport, the path API)
+holds on an inode; `st_ino`, the number people see, is a field of the attributes and quite another thing.
+
+Names, link targets, paths and xattr names are `bytes`; times are integer nanoseconds since the epoch.
+
+*Attribute records.* Attributes travel as `bytes` of 88 octets, little-endian, in the order of `ATTR_RECORD`
+below, so that an attribute cached once can be handed out any number of times with no object built for it.
+`Attr.unpack(record)` gives the readable form. (The layout is that of the Linux FUSE `struct fuse_attr`, whose
+transport may copy it verbatim; nothing else follows from that.)
+"""
+
+from __future__ import annotations
+
+import os
+import stat as _stat
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+NodeId = int
+FileHandle = int
+AttrRecord = bytes
+
+ROOT: Final[NodeId] = 1
+
+#: ino size blocks | atime mtime ctime (s) | atime mtime ctime (ns part) | mode nlink uid gid rdev blksize flags
+ATTR_RECORD: Final = struct.Struct("<QQQqqqIIIIIIIIII")
+
+DT_UNKNOWN, DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK = 0, 1, 2, 4, 6, 8, 10, 12
+
+# renameat2(2)
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
+
+# fallocate(2)
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_COLLAPSE_RANGE = 0x01, 0x02, 0x08
+FALLOC_FL_ZERO_RANGE, FALLOC_FL_INSERT_RANGE = 0x10, 0x20
+
+# setxattr(2)
+XATTR_CREATE, XATTR_REPLACE = 1, 2
+
+
+def d_type(mode: int) -> int:
+    """The `DT_*` of a mode (dirent's d_type; IFTODT of <dirent.h>)."""
+    return (mode & 0o170000) >> 12
+
+
+class Attr(NamedTuple):
+    """struct stat, without st_dev (one for the whole mount). Sizes in bytes, `blocks` in 512-byte units."""
+
+    ino: int
+    size: int
+    blocks: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    blksize: int
+
+    @classmethod
+    def unpack(cls, record: AttrRecord) -> Attr:
+        (ino, size, blocks, at, mt, ct, atn, mtn, ctn, mode, nlink, uid, gid, rdev, blksize, _) = ATTR_RECORD.unpack(
+            record
+        )
+        ns = 1_000_000_000
+        return cls(
+            ino, size, blocks, at * ns + atn, mt * ns + mtn, ct * ns + ctn, mode, nlink, uid, gid, rdev, blksize
+        )
+
+    def pack(self) -> AttrRecord:
+        at, atn = divmod(self.atime_ns, 1_000_000_000)
+        mt, mtn = divmod(self.mtime_ns, 1_000_000_000)
+        ct, ctn = divmod(self.ctime_ns, 1_000_000_000)
+        return ATTR_RECORD.pack(
+            self.ino, self.size, self.blocks, at, mt, ct, atn, mtn, ctn,
+            self.mode, self.nlink, self.uid, self.gid, self.rdev, self.blksize, 0,
+        )  # fmt: skip
+
+    @classmethod
+    def from_stat(cls, st: os.stat_result) -> Attr:
+        return cls(
+            st.st_ino, st.st_size, st.st_blocks, st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns,
+            st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_rdev, st.st_blksize,
+        )  # fmt: skip
+
+    @property
+    def is_dir(self) -> bool:
+        return _stat.S_ISDIR(self.mode)
+
+
+def pack_stat(st: os.stat_result, ino: int, nlink: int) -> AttrRecord:
+    """The attribute record of a stat result, shown under `ino` and `nlink` in place of its own. The hot path."""
+    # st[7..9] are the times in whole seconds, rounded towards minus infinity as the ns properties are.
+    return ATTR_RECORD.pack(
+        ino, st.st_size, st.st_blocks, st[7], st[8], st[9],
+        st.st_atime_ns % 1_000_000_000, st.st_mtime_ns % 1_000_000_000, st.st_ctime_ns % 1_000_000_000,
+        st.st_mode, nlink, st.st_uid, st.st_gid, st.st_rdev & 0xFFFFFFFF, st.st_blksize, 0,
+    )  # fmt: skip
+
+
+class Now:
+    """The type of `NOW`: set a time to the file system's own current time (UTIME_NOW)."""
+
+    __slots__ = ()
+
+
+NOW: Final = Now()
+
+
+@dataclass(frozen=True, slots=True)
+class SetAttr:
+    """What `setattr` changes; None leaves a field as it is (UTIME_OMIT for the times).
+
+    `kill_priv`: the caller asks that set-user-ID, set-group-ID and file capabilities go, as after a write by an
+    unprivileged process (FUSE_HANDLE_KILLPRIV_V2; the kernel itself sends the new mode where that is not agreed).
+    """
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | Now | None = None
+    mtime_ns: int | Now | None = None
+    kill_priv: bool = False
+
+
+class Caller(NamedTuple):
+    """Who asks: owner of what the call creates. `mode` arguments arrive unmasked; `umask` is applied by the file
+    system unless the parent has a default ACL (acl(5), OBJECT CREATION AND DEFAULT ACLs)."""
+
+    uid: int
+    gid: int
+    pid: int = 0
+    umask: int = 0
+
+
+class Entry(NamedTuple):
+    """A looked-up name. Each `Entry` handed out adds one to the node's lookup count, to be given back by `forget`."""
+
+    node: NodeId
+    attr: AttrRecord
+
+
+class DirEntry(NamedTuple):
+    """One directory entry. `cookie` is the offset at which reading continues after it."""
+
+    name: bytes
+    ino: int
+    type: int
+    cookie: int
+
+
+class DirEntryPlus(NamedTuple):
+    """A directory entry with its attributes. `node` is 0 for "." and "..", for which no lookup is counted."""
+
+    name: bytes
+    node: NodeId
+    attr: AttrRecord
+    cookie: int
+
+
+class OpenResult(NamedTuple):
+    """An open file.
+
+    `fh` names it in later calls. `fd` is the descriptor of the file that holds the data, or -1; it belongs to the
+    file system and is valid until `release`, and at copy-up it may come to mean another file.
+    """
+
+    fh: FileHandle
+    fd: int = -1
+
+
+class StatFs(NamedTuple):
+    """statvfs(3). Counts are in units of `frsize`."""
+
+    bsize: int
+    frsize: int
+    blocks: int
+    bfree: int
+    bavail: int
+    files: int
+    ffree: int
+    namemax: int
+
+
+class Filesystem(Protocol):
+    """One method per operation. Every failure is an `OSError` with an errno; nothing else may come out.
+
+    Concurrency: all methods may be called from several threads at once. Operations on names are atomic with respect
+    to each other; `read`, `write`, `fsync` and the data of a copy-up run beside them.
+
+    A `NodeId` stays valid until its lookup count, raised by each `Entry` or `DirEntryPlus`, has been forgotten. Open
+    handles keep the inode alive by themselves.
+    """
+
+    # names ------------------------------------------------------------------------------------------------------
+    def lookup(self, parent: NodeId, name: bytes) -> Entry:
+        """ENOENT where there is no such name, ENOTDIR where `parent` is no directory, ENAMETOOLONG over 255 bytes."""
+        ...
+
+    def forget(self, node: NodeId, count: int) -> None:
+        """Give back `count` lookups. Never fails; unknown nodes are ignored."""
+        ...
+
+    def mknod(self, parent: NodeId, name: bytes, mode: int, rdev: int, caller: Caller) -> Entry:
+        """Make a regular file, fifo, socket or device; `mode` has the S_IFMT bits. A char device 0:0 is EPERM."""
+        ...
+
+    def mkdir(self, parent: NodeId, name: bytes, mode: int, caller: Caller) -> Entry: ...
+
+    def symlink(self, parent: NodeId, name: bytes, target: bytes, caller: Caller) -> Entry: ...
+
+    def link(self, node: NodeId, parent: NodeId, name: bytes, caller: Caller) -> Entry: ...
+
+    def unlink(self, parent: NodeId, name: bytes) -> None: ...
+
+    def rmdir(self, parent: NodeId, name: bytes) -> None: ...
+
+    def rename(self, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int) -> None:
+        """renameat2(2): flags are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT. Never EXDEV."""
+        ...
+
+    # inodes -----------------------------------------------------------------------------------------------------
+    def getattr(self, node: NodeId, fh: FileHandle | None = None) -> AttrRecord: ...
+
+    def setattr(
+        self, node: NodeId, changes: SetAttr, caller: Caller, fh: FileHandle | None = None
+    ) -> AttrRecord: ...
+
+    def readlink(self, node: NodeId) -> bytes: ...
+
+    def getxattr(self, node: NodeId, name: bytes) -> bytes:
+        """ENODATA where the attribute does not exist, EOPNOTSUPP where its namespace does not."""
+        ...
+
+    def listxattr(self, node: NodeId) -> list[bytes]: ...
+
+    def setxattr(self, node: NodeId, name: bytes, value: bytes, flags: int) -> None: ...
+
+    def removexattr(self, node: NodeId, name: bytes) -> None: ...
+
+    def statfs(self, node: NodeId) -> StatFs: ...
+
+    # files ------------------------------------------------------------------------------------------------------
+    def open(self, node: NodeId, flags: int) -> OpenResult:
+        """`flags` are open(2)'s access mode and O_TRUNC; others are ignored."""
+        ...
+
+    def create(
+        self, parent: NodeId, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[Entry, OpenResult]:
+        """Create and open. An existing name is EEXIST with O_EXCL, else opened (the kernel's race with another
+        client)."""
+        ...
+
+    def tmpfile(self, parent: NodeId, mode: int, flags: int, caller: Caller) -> tuple[Entry, OpenResult]:
+        """O_TMPFILE in `parent`: an inode with no name; `link` gives it one unless opened with O_EXCL."""
+        ...
+
+    def read(self, fh: FileHandle, offset: int, size: int) -> bytes: ...
+
+    def write(self, fh: FileHandle, offset: int, data: bytes | memoryview, kill_priv: bool = False) -> int: ...
+
+    def flush(self, fh: FileHandle) -> None:
+        """close(2) of one descriptor: report what writing back would fail with."""
+        ...
+
+    def release(self, fh: FileHandle) -> None: ...
+
+    def fsync(self, fh: FileHandle, datasync: bool) -> None: ...
+
+    def fallocate(self, fh: FileHandle, mode: int, offset: int, length: int) -> None: ...
+
+    def lseek(self, fh: FileHandle, offset: int, whence: int) -> int:
+        """SEEK_HOLE and SEEK_DATA only."""
+        ...
+
+    def copy_file_range(
+        self, fh_in: FileHandle, offset_in: int, fh_out: FileHandle, offset_out: int, length: int
+    ) -> int: ...
+
+    # directories ------------------------------------------------------------------------------------------------
+    def opendir(self, node: NodeId) -> FileHandle: ...
+
+    def readdir(self, fh: FileHandle, offset: int, budget: int, overhead: int) -> Sequence[DirEntry]:
+        """Entries from `offset` (0, or a cookie of this handle) on, "." and ".." first, none at the end.
+
+        As many as fit in `budget` bytes where an entry takes `overhead` plus its name, rounded up to 8. Offset 0
+        looks at the directory anew; a cookie stays valid while entries come and go.
+        """
+        ...
+
+    def readdirplus(self, fh: FileHandle, offset: int, budget: int, overhead: int) -> Sequence[DirEntryPlus]:
+        """As `readdir`, each entry looked up (and its lookup count raised). Names that vanish meanwhile are left out."""
+        ...
+
+    def releasedir(self, fh: FileHandle) -> None: ...
+
+    def fsyncdir(self, fh: FileHandle, datasync: bool) -> None: ...
+
+    # the whole --------------------------------------------------------------------------------------------------
+    def syncfs(self) -> None: ...
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start and present sizes, by name."""
+        ...
+
+    def close(self) -> None:
+        """Release every descriptor. Idempotent; no other call may follow or run beside it."""
+        ...

@@ -94,7 +94,8 @@ def mounted(peer: Peer, stack: Stack, mountpoint: Path, runner: Runner, control:
                 entry = _await_mount(peer, mountpoint, server, log)
             else:
                 entry = mount_by_command(peer, launch, mountpoint, runner)
-            client = replace(runner, on_timeout=lambda: abort(entry, control, [server.pid] if server else []))
+            pids = [server.pid] if server else []
+            client = replace(runner, servers=pids, on_timeout=lambda: abort(entry, control, pids))
             client.run(["stat", str(mountpoint)])
         except StepError as error:
             raise MountFailed(str(error)) from None
@@ -126,8 +127,7 @@ def _await_mount(peer: Peer, mountpoint: Path, server: subprocess.Popen[bytes], 
                 raise MountFailed(f"mounted as {entry.fstype}, which is not {peer.name}")
             return entry
         if processes.ended_within(server, 0.005):
-            words = processes.read_all(log).decode(errors="replace").strip().splitlines()
-            raise MountFailed(f"exit {server.returncode}: {words[-1] if words else 'no message'}")
+            raise MountFailed(f"exit {server.returncode}: {processes.gist(processes.read_all(log))}")
         if time.monotonic() > deadline:
             raise MountFailed(f"no mount after {READY_LIMIT:g} s")
 

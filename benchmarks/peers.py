@@ -8,7 +8,7 @@ user of that engine would write, the same for every workload; none is tuned to a
     fuse-overlayfs       the C engine, as root               fuse-overlayfs-user   as an ordinary user
     unionfs-fuse         the older C engine, copy-on-write
     ours-devfuse         unionfs, transport devfuse          ours-user             as an ordinary user (no passthrough)
-    ours-cached          the same, passthrough=off           ours-fusepy           unionfs, transport fusepy
+    ours-cached          the same, --passthrough off         ours-fusepy           unionfs, transport fusepy
 
 `tar-sha256sum` is no engine but what `commit` is measured beside; it takes part in that workload only.
 """
@@ -210,22 +210,30 @@ def _ours(name: str, title: str, transport: str, *options: str, user: bool = Fal
             return f"no Python ≥ 3.11 that uid {USER_ID} may run (Debian package python3)"
         return _device_missing(user)
 
+    def command(stack: Stack, mountpoint: Path, *, stays: bool) -> Launch:
+        lowers = [word for lower in stack.lowers for word in ("-l", str(lower))]
+        places = [*lowers, "-u", str(stack.upper), "-w", str(stack.work)]
+        words = ["--transport", transport, *options, *(["-f"] if stays else [])]
+        return Launch([*(command_line() or ()), "mount", *places, *words, str(mountpoint)], stays)
+
     def helper(stack: Stack, mountpoint: Path, *, stays: bool) -> Launch:
         lowers = ":".join(map(str, stack.lowers))
-        values = [f"lowerdir={lowers}", f"upperdir={stack.upper}", f"workdir={stack.work}", f"transport={transport}"]
+        values = f"lowerdir={lowers},upperdir={stack.upper},workdir={stack.work}"
         interpreter = (user and _interpreter_for_users()) or sys.executable
-        words = ["-f"] if stays else []
-        argv = [*_mount_helper(interpreter), *words, "-o", ",".join([*values, *options]), str(mountpoint)]
-        return Launch(argv, stays)
+        return Launch([*_mount_helper(interpreter), *(["-f"] if stays else []), "-o", values, str(mountpoint)], stays)
 
+    # The helper's transport is the default one. It is what a user of a container runtime waits for, so it is what
+    # `mount-ready` times; and the only one an ordinary user's bare interpreter can import.
+    served = helper if user else command
+    ready = helper if user or (transport, options) == ("devfuse", ()) else command
     return Peer(
         name,
         title,
         frozenset({"fuse.unionfs"}),
         _our_version,
         missing,
-        lambda stack, mountpoint: helper(stack, mountpoint, stays=True),
-        lambda stack, mountpoint: helper(stack, mountpoint, stays=False),
+        lambda stack, mountpoint: served(stack, mountpoint, stays=True),
+        lambda stack, mountpoint: ready(stack, mountpoint, stays=False),
         user,
         our_environment(),
     )
@@ -265,7 +273,7 @@ def all_peers(programs: Mapping[str, str] | None = None) -> dict[str, Peer]:
         _fuse_overlayfs("fuse-overlayfs-user", use["fuse-overlayfs"], user=True),
         _unionfs_fuse(use["unionfs-fuse"]),
         _ours("ours-devfuse", "ours", "devfuse"),
-        _ours("ours-cached", "ours, passthrough off", "devfuse", "passthrough=off"),
+        _ours("ours-cached", "ours, passthrough off", "devfuse", "--passthrough", "off"),
         _ours("ours-user", "ours, as a user", "devfuse", user=True),
         _ours("ours-fusepy", "ours, fusepy", "fusepy"),
         TAR,

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import times
+
 #: Colour-blind safe (Okabe and Ito), one per peer in a fixed order, so that a peer keeps its colour between runs.
 _COLOURS = {
     "fuse-overlayfs": "#E69F00",
@@ -39,7 +41,7 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
         raise NothingToPlot("no metric has a figure for the kernel and for another peer")
     peers = [name for name in _COLOURS if any(name in bars for panel in panels.values() for bars in panel.values())]
     metrics = [m for m in content["metrics"] if any(m["name"] in panel for panel in panels.values())]
-    height = 1.6 + len(metrics) * (0.17 * len(peers) + 0.22)
+    height = 1.6 + len(metrics) * (0.15 * len(peers) + 0.2)
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=(3.2 + 5.2 * len(panels), height), sharey=True, squeeze=False, layout="constrained"
     )
@@ -49,7 +51,8 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
         axis.set_title(f"{setting}, layers on {backing}", fontsize=11)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)), frameon=False, fontsize=10)
-    figure.supxlabel("time, × the kernel's overlayfs (logarithmic; left is faster)", fontsize=10)
+    shown = content["options"].get("shown", "wall-clock time")
+    figure.supxlabel(f"{shown}, × the kernel's overlayfs (logarithmic; left is faster)", fontsize=10)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
@@ -99,7 +102,7 @@ def _draw(
         for place, ratio, (_, bar) in zip(places, ratios, rows, strict=True):
             right = ratio >= 1
             axis.annotate(
-                f"{ratio:.2f}" if ratio < 9.95 else f"{ratio:.0f}",
+                times(ratio),
                 (max(bar) if right else min(bar), place),
                 xytext=(3 if right else -3, 0),
                 textcoords="offset points",

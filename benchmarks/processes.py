@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -40,9 +41,11 @@ class WrongResult(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One ended client. `seconds` wall clock, `stdout` and `stderr` whole."""
+    """One ended client. `seconds` wall clock; `cpu_seconds` of it, its children and the servers of its mount; `stdout`
+    and `stderr` whole."""
 
     seconds: float
+    cpu_seconds: float
     stdout: bytes
     stderr: bytes
 
@@ -52,18 +55,21 @@ class Runner:
     """Starts client programs. `environment` holds the marker; `user` runs them as `USER_ID`; `limit` in seconds.
 
     `on_timeout` is called before the client is killed: it must make the mount answer or fail (abort the
-    connection), for a client that waits for a FUSE reply may not die before.
+    connection), for a client that waits for a FUSE reply may not die before. `servers`: processes whose processor
+    time is part of a client's.
     """
 
     environment: dict[str, str]
     limit: float
     user: bool = False
     on_timeout: Callable[[], None] | None = None
+    servers: Sequence[int] = ()
 
     def run(self, argv: Sequence[str], *, words_expected: bool = False, cwd: str = "/") -> Step:
         """Run to the end. `words_expected`: standard error may hold text. Raises `StepError` or `StepTimedOut`."""
         out, err = os.memfd_create("stdout"), os.memfd_create("stderr")
         try:
+            busy = self._cpu_seconds()
             started = time.perf_counter()
             process = start(argv, self.environment, user=self.user, stdout=out, stderr=err, cwd=cwd)
             try:
@@ -71,14 +77,18 @@ class Runner:
             finally:
                 kill_group(process)
             seconds = time.perf_counter() - started
-            step = Step(seconds, read_all(out), read_all(err))
+            step = Step(seconds, self._cpu_seconds() - busy, read_all(out), read_all(err))
         finally:
             os.close(out)
             os.close(err)
         if process.returncode != 0 or (step.stderr and not words_expected):
-            words = step.stderr.decode(errors="replace").strip().splitlines()
-            raise StepError(f"{argv[0]}: exit {process.returncode}: {words[0] if words else 'no message'}")
+            raise StepError(f"{argv[0]}: exit {process.returncode}: {gist(step.stderr)}")
         return step
+
+    def _cpu_seconds(self) -> float:
+        """Processor time so far of the servers and of all ended children of the runner (getrusage(2))."""
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return children.ru_utime + children.ru_stime + sum(map(thread_seconds, self.servers))
 
     def _wait(self, process: subprocess.Popen[bytes], argv: Sequence[str]) -> None:
         """Block until `process` ends. Not `Popen.wait(timeout)`: that polls, up to 50 ms late."""
@@ -87,6 +97,14 @@ class Runner:
                 self.on_timeout()
             kill_group(process)
             raise StepTimedOut(f"{argv[0]}: not done after {self.limit:g} s")
+
+
+def gist(output: bytes) -> str:
+    """The line of a program's error output that says what is wrong: the last of a traceback, else the first."""
+    lines = output.decode(errors="replace").strip().splitlines()
+    if not lines:
+        return "no message"
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
 def start(
@@ -164,6 +182,16 @@ def marked_pids(environment: dict[str, str]) -> list[int]:
             if wanted in file.read().split(b"\0"):
                 found.append(int(name))
     return found
+
+
+def thread_seconds(pid: int) -> float:
+    """Processor time of a process's live threads, from their schedstat, which counts nanoseconds and not ticks."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as file:
+                total += int(file.read().split()[0])
+    return total / 1e9
 
 
 def resident_bytes(pids: Sequence[int]) -> int:

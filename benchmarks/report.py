@@ -8,10 +8,11 @@ The JSON file (`schema` 1) is one object:
     peers[]                     name, title, version, and `reason` where the peer could not run, else null
     metrics[]                   name, title, unit, workload, targets[] (peer or null, ours, pinned, free)
     results[]                   one per (backing, setting, metric, peer): status, reason, samples[], median, min, max,
-                                ratios {peer: median / that peer's median}
+                                ratios {peer: median / that peer's median}, cpu_samples[]
 
 `status` is "ok", "wrong" (the result was; `reason` says how), "failed" or "timeout"; only "ok" has samples. Samples
-are in the metric's unit, in the order they were taken.
+are in the metric's unit, in the order they were taken; `cpu_samples` are the seconds of processor time that client
+and server took together, for the metrics that are times of a client.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ class Result:
     status: str = "ok"
     reason: str | None = None
     samples: list[float] = field(default_factory=list)
+    cpu_samples: list[float] = field(default_factory=list)
 
     def fail(self, status: str, reason: str) -> None:
         """No time is reported beside a result that was wrong once."""
-        self.status, self.reason, self.samples = status, reason, []
+        self.status, self.reason, self.samples, self.cpu_samples = status, reason, [], []
 
 
 def document(head: Mapping[str, Any], workloads: Sequence[Workload], results: Sequence[Result]) -> dict[str, Any]:
@@ -89,11 +91,22 @@ def _row(result: Result, medians: Mapping[tuple[str, str, str, str], float]) -> 
         "status": result.status,
         "reason": result.reason,
         "samples": result.samples,
+        "cpu_samples": result.cpu_samples,
         "median": own,
         "min": min(result.samples, default=None),
         "max": max(result.samples, default=None),
         "ratios": ratios,
     }
+
+
+def of_processor_time(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The same document with processor time in the place of wall-clock time; other metrics are left out."""
+    names = ("backing", "setting", "workload", "metric", "peer", "status", "reason")
+    rows = [row for row in content["results"] if row["cpu_samples"] or row["status"] != "ok"]
+    results = [Result(**{name: row[name] for name in names} | {"samples": row["cpu_samples"]}) for row in rows]
+    medians = {(*_key(r), r.peer): statistics.median(r.samples) for r in results if r.samples}
+    options = {**content["options"], "shown": "processor time of client and server"}
+    return {**content, "options": options, "results": [_row(r, medians) for r in results]}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -122,7 +135,9 @@ def markdown(content: Mapping[str, Any]) -> str:
         for setting in options["settings"]:
             rows = [r for r in content["results"] if (r["backing"], r["setting"]) == (backing, setting)]
             if rows:
-                parts.append(f"**{backing}, {setting}** (median; × the kernel's)\n\n" + _table(content, rows, setting))
+                shown = options.get("shown", "wall clock")
+                title = f"**{backing}, {setting}** (median {shown}; × the kernel's)\n\n"
+                parts.append(title + _table(content, rows, setting))
     parts.append(_notes(content))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -158,13 +173,18 @@ def _cell(row: Mapping[str, Any] | None, unit: str) -> str:
     if row["status"] != "ok":
         return str(row["status"])
     ratio = row["ratios"].get("kernel")
-    return figure(row["median"], unit) + (f" ({ratio:.2f} ×)" if ratio is not None else "")
+    return figure(row["median"], unit) + (f" ({times(ratio)} ×)" if ratio is not None else "")
 
 
 def figure(value: float, unit: str) -> str:
     """A figure with three digits and its unit: "0.154 s", "12.3 ms", "498 B"."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:.{digits}f} {'B' if unit == 'bytes' else unit}"
+
+
+def times(ratio: float) -> str:
+    """A ratio as people read it: 0.75, 1.08, 12.3, 340."""
+    return f"{ratio:.{2 if ratio < 9.995 else 1 if ratio < 99.95 else 0}f}"
 
 
 def _aims(metric: Mapping[str, Any], cells: Mapping[tuple[str, str], Mapping[str, Any]], setting: str) -> str:
@@ -178,7 +198,7 @@ def _aims(metric: Mapping[str, Any], cells: Mapping[tuple[str, str], Mapping[str
         if found is None:
             words.append(f"{aim}: not measured")
         else:
-            words.append(f"{aim}: {found:.3g}, {'yes' if found <= limit else 'no'}")
+            words.append(f"{aim}: {times(found)}, {'yes' if found <= limit else 'no'}")
     return "; ".join(words)
 
 

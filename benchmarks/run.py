@@ -1,7 +1,7 @@
 """The command line of the benchmarks, and the order in which things are asked.
 
     python -m benchmarks [--workload NAME]... [--peer NAME]... [--repeat N] [--quick] [--pinned | --free | --both]
-                         [--backing tmpfs|ext4|both] [--json FILE] [--plot FILE.png] [--markdown]
+                         [--backing tmpfs|ext4|both] [--json FILE] [--plot FILE.png] [--markdown] [--cpu]
 
 For each backing, setting and workload, the peers take turns within each repetition, so that a machine that grows
 slower grows slower for all. *Pinned* puts the runner, and with it every client and server, on one CPU: steady figures,
@@ -32,7 +32,7 @@ from benchmarks.backing import Backing, BackingFailed, backing, fuse_control
 from benchmarks.mounting import MountFailed
 from benchmarks.peers import TAR, Peer, all_peers
 from benchmarks.plot import NothingToPlot, plot
-from benchmarks.processes import MARKER, Runner, StepError, StepTimedOut, WrongResult
+from benchmarks.processes import MARKER, Runner, Step, StepError, StepTimedOut, WrongResult
 from benchmarks.trees import FULL, QUICK, Scale, Trees
 from benchmarks.workloads import Workload, load_all
 
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and medians, after each workload")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios to the kernel as PNG")
     parser.add_argument("--markdown", action="store_true", help="print tables (default without --json and --plot)")
+    parser.add_argument("--cpu", action="store_true", help="show processor time, which other load disturbs less")
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: show an earlier --json file")
     return parser
 
@@ -125,6 +126,8 @@ def _error(message: str) -> int:
 
 
 def _show(content: dict[str, Any], arguments: argparse.Namespace) -> int:
+    if arguments.cpu:
+        content = report.of_processor_time(content)
     if arguments.markdown or (arguments.json is None and arguments.plot is None):
         print(report.markdown(content), end="")
     if arguments.plot is not None:
@@ -254,7 +257,7 @@ def _takes_part(peer: Peer, workload: Workload) -> bool:
 def _once(workload: Workload, arena: Arena, results: Sequence[report.Result]) -> None:
     """One repetition with one peer; its figures, or its failure, go to `results` (one per metric)."""
     status, reason = "ok", ""
-    figures: dict[str, float] = {}
+    figures: dict[str, Step | float] = {}
     try:
         figures = dict(workload.run(arena))
     except StepTimedOut as error:
@@ -265,7 +268,9 @@ def _once(workload: Workload, arena: Arena, results: Sequence[report.Result]) ->
         status, reason = "failed", str(error)
     for result in results:
         if status == "ok":
-            result.samples.append(figures[result.metric])
+            figure = figures[result.metric]
+            result.samples.append(figure.seconds if isinstance(figure, Step) else figure)
+            result.cpu_samples.extend([figure.cpu_seconds] if isinstance(figure, Step) else [])
         else:
             result.fail(status, reason)
 

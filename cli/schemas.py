@@ -50,7 +50,9 @@ class Commit(Model):
     diff_id: str = Field(description="sha256 of the uncompressed tar")
     digest: str = Field(description="sha256 of the file")
     size: int = Field(description="bytes of the file")
+    uncompressed_size: int = Field(description="bytes of the tar")
     media_type: str = Field(description="OCI media type of the layer")
+    entries: int = Field(description="members of the tar")
 
     @classmethod
     def of(cls, result: api.CommitResult) -> Commit:
@@ -59,7 +61,29 @@ class Commit(Model):
             diff_id=result.diff_id,
             digest=result.digest,
             size=result.size,
+            uncompressed_size=result.uncompressed_size,
             media_type=result.media_type,
+            entries=result.entries,
+        )
+
+
+class Apply(Model):
+    """`unionfs apply --json`."""
+
+    diff_id: str = Field(description="sha256 of the uncompressed tar")
+    digest: str = Field(description="sha256 of the file")
+    size: int = Field(description="bytes of the file")
+    entries: int = Field(description="members of the tar")
+    skipped: list[Name] = Field(description="what could not be kept and was left out, one line each")
+
+    @classmethod
+    def of(cls, result: api.AppliedLayer) -> Apply:
+        return cls(
+            diff_id=result.diff_id,
+            digest=result.digest,
+            size=result.size,
+            entries=result.entries,
+            skipped=list(result.skipped),
         )
 
 

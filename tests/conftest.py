@@ -87,10 +87,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_no_rig(item: pytest.Item) -> bool:
-    if "rig" not in getattr(item, "fixturenames", ()):
+    if not isinstance(item, pytest.Function) or "rig" not in item.fixturenames:
         return False
-    callspec = getattr(item, "callspec", None)
-    return callspec is None or not isinstance(callspec.params.get("rig"), Rig)
+    return not hasattr(item, "callspec") or not isinstance(item.callspec.params.get("rig"), Rig)
 
 
 # Rigs --------------------------------------------------------------------------------------------------------------
@@ -132,9 +131,10 @@ def shared_mount(request: pytest.FixtureRequest, rig: Rig, backing: Backing) -> 
     populate = {
         _subdirectory(item): _population(item)
         for item in request.session.items
-        if getattr(item, "module", None) is module
-        and "mnt" in getattr(item, "fixturenames", ())
-        and getattr(item, "callspec").params.get("rig") is rig
+        if isinstance(item, pytest.Function)
+        and item.module is module
+        and "mnt" in item.fixturenames
+        and item.callspec.params.get("rig") is rig
     }
     shared = SharedMount(rig, backing, populate)
     yield shared
@@ -142,9 +142,7 @@ def shared_mount(request: pytest.FixtureRequest, rig: Rig, backing: Backing) -> 
 
 
 @pytest.fixture
-def _guarded(
-    request: pytest.FixtureRequest, rig: Rig, watchdog: Watchdog, backing: Backing
-) -> Iterator[Mounted]:
+def _guarded(request: pytest.FixtureRequest, rig: Rig, watchdog: Watchdog, backing: Backing) -> Iterator[Mounted]:
     """The mount of this test, watched: broken when it takes too long, the test failed when the server complains."""
     slow = request.node.get_closest_marker("slow") is not None
     seconds = SLOW_TEST_TIMEOUT if slow else TEST_TIMEOUT

@@ -14,9 +14,11 @@ run in the directory itself, on unions in a lower layer (`above` ones in a secon
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,13 +53,9 @@ CAPABILITIES: Final[Mapping[str, str]] = {
     "tmpfile": "O_TMPFILE",
     "seek_hole": "SEEK_HOLE and SEEK_DATA that see holes (without it: the file is all data)",
     "fallocate": "fallocate and its modes",
-    "copy_file_range": "copy_file_range(2) reaches the file system",
-    "acl": "POSIX ACLs, default ACLs included",
-    "umask_acl": "the umask gives way to a default ACL (needs FUSE_DONT_MASK)",
-    "unlinked_nlink": "fstat of an open unlinked file says st_nlink 0 (libfuse 2 renames to .fuse_hidden*)",
-    "unlinked_setattr": "fchmod, fchown and futimens on an open unlinked file",
-    "stable_cookies": "directory offsets that stay valid while entries come and go",
-    "inode_identity": "st_ino of the file system itself, equal to d_ino",
+    "acl": "POSIX ACLs grant and refuse access, and are kept equal to the mode (needs FUSE_POSIX_ACL)",
+    "removed_listing": "a removed directory that is open is listed as empty (libfuse 2 has no path for it)",
+    "trusted_hidden": "listxattr leaves out trusted.* for unprivileged callers (fs/fuse lists what the server says)",
 }
 
 
@@ -83,20 +81,20 @@ class Rig:
 
 
 _NOT_A_UNION: Final = frozenset({"union"})
-_LIBFUSE2: Final = frozenset({
-    "rename_flags", "rename_whiteout", "tmpfile", "seek_hole", "copy_file_range", "acl", "umask_acl",
-    "unlinked_nlink", "unlinked_setattr", "stable_cookies",
-})  # fmt: skip
+_FUSE: Final = frozenset({"trusted_hidden"})
+_LIBFUSE2: Final = frozenset(
+    {"rename_flags", "rename_whiteout", "tmpfile", "seek_hole", "acl", "removed_listing"}
+)
 
 RIGS: Final[Mapping[str, Rig]] = {
     rig.name: rig
     for rig in (
         Rig("control", lacks=_NOT_A_UNION),
         Rig("kernel", ("root", "overlayfs"), frozenset({"rename_whiteout"})),
-        Rig("loopback-fusepy", ("fuse", "libfuse"), _LIBFUSE2 | _NOT_A_UNION, "loopback", "fusepy"),
-        Rig("loopback-devfuse", ("fuse",), _NOT_A_UNION, "loopback", "devfuse"),
-        Rig("union-fusepy", ("fuse", "libfuse"), _LIBFUSE2, "union", "fusepy"),
-        Rig("union-devfuse", ("fuse",), frozenset(), "union", "devfuse"),
+        Rig("loopback-fusepy", ("fuse", "libfuse"), _FUSE | _LIBFUSE2 | _NOT_A_UNION, "loopback", "fusepy"),
+        Rig("loopback-devfuse", ("fuse",), _FUSE | _NOT_A_UNION, "loopback", "devfuse"),
+        Rig("union-fusepy", ("fuse", "libfuse"), _FUSE | _LIBFUSE2, "union", "fusepy"),
+        Rig("union-devfuse", ("fuse",), _FUSE, "union", "devfuse"),
     )
 }
 
@@ -340,7 +338,10 @@ def stop(process: subprocess.Popen[bytes], mounted: Mounted) -> None:
 
 
 def kill(process: subprocess.Popen[bytes], mounted: Mounted) -> None:
-    """End a server that hangs, by its pid, and abort its connection."""
+    """End a server that hangs, by its pid, and abort its connection. It is asked for its stacks first."""
+    process.send_signal(signal.SIGUSR1)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.5)
     process.kill()
     if mounted.server is not None:
         with contextlib.suppress(OSError):
@@ -382,7 +383,7 @@ class SharedMount:
     """One mount that several tests use, made anew when a test has broken it."""
 
     def __init__(self, rig: Rig, backing: Backing, populate: Mapping[str, Population]) -> None:
-        self._make = lambda: mount(rig, backing, populate)
+        self._make = functools.partial(mount, rig, backing, populate)
         self._stack = contextlib.ExitStack()
         self._mounted: Mounted | None = None
 
@@ -397,5 +398,3 @@ class SharedMount:
     def close(self) -> None:
         self._mounted = None
         self._stack.close()
-
-

@@ -13,12 +13,14 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
+import time
 
 
 def abort(pid: int, connection: int) -> None:
     """Kill the server and abort its connection. Either may be gone already."""
     try:
+        os.kill(pid, signal.SIGUSR1)  # it writes its stacks into its log (unionfs/testing/serve.py)
+        time.sleep(0.2)
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
@@ -50,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

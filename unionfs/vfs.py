@@ -42,6 +42,9 @@ FALLOC_FL_ZERO_RANGE, FALLOC_FL_INSERT_RANGE = 0x10, 0x20
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 
 
+_pack_record = ATTR_RECORD.pack
+
+
 def d_type(mode: int) -> int:
     """The `DT_*` of a mode (dirent's d_type; IFTODT of <dirent.h>)."""
     return (mode & 0o170000) >> 12
@@ -96,11 +99,12 @@ class Attr(NamedTuple):
 
 def pack_stat(st: os.stat_result, ino: int, nlink: int) -> AttrRecord:
     """The attribute record of a stat result, shown under `ino` and `nlink` in place of its own. The hot path."""
-    # st[7..9] are the times in whole seconds, rounded towards minus infinity as the ns properties are.
-    return ATTR_RECORD.pack(
-        ino, st.st_size, st.st_blocks, st[7], st[8], st[9],
+    # The times of the tuple are whole seconds, rounded towards minus infinity as the ns properties are.
+    mode, _, _, _, uid, gid, size, atime, mtime, ctime = st
+    return _pack_record(
+        ino, size, st.st_blocks, atime, mtime, ctime,
         st.st_atime_ns % 1_000_000_000, st.st_mtime_ns % 1_000_000_000, st.st_ctime_ns % 1_000_000_000,
-        st.st_mode, nlink, st.st_uid, st.st_gid, st.st_rdev & 0xFFFFFFFF, st.st_blksize, 0,
+        mode, nlink, uid, gid, st.st_rdev & 0xFFFFFFFF, st.st_blksize, 0,
     )  # fmt: skip
 
 
@@ -297,7 +301,7 @@ class Filesystem(Protocol):
         ...
 
     def readdirplus(self, fh: FileHandle, offset: int, budget: int, overhead: int) -> Sequence[DirEntryPlus]:
-        """As `readdir`, each entry looked up (and its lookup count raised). Names that vanish meanwhile are left out."""
+        """As `readdir`, each entry looked up (and its lookup count raised). Names that vanish are left out."""
         ...
 
     def releasedir(self, fh: FileHandle) -> None: ...

@@ -1,6 +1,7 @@
 """The questions, one module each. A module defines `WORKLOAD`; `ALL` lists them in the order they are asked.
 
-A workload's `run(arena)` does one repetition with one engine and returns a figure per metric. It has checked what it
+A workload's `run(arena)` does one repetition with one engine and returns a figure per metric: the step that was timed,
+or a number in the metric's unit. It has checked what it
 did by then, or has raised `WrongResult`. Clients are find, tar, dd, grep, rm and chown: C programs that everybody has
 and whose own time is small beside what they ask for; none but them is inside a measured time, except where a module
 says so.
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.arena import Arena
+from benchmarks.processes import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Workload:
     name: str
     question: str
     metrics: tuple[Metric, ...]
-    run: Callable[[Arena], Mapping[str, float]]
+    run: Callable[[Arena], Mapping[str, Step | float]]
     user: bool = False
     only: frozenset[str] | None = None
 

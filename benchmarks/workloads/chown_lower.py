@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from benchmarks.arena import Arena, count, expect
+from benchmarks.processes import Step
 from benchmarks.workloads import Metric, Target, Workload
 
 
-def run(arena: Arena) -> dict[str, float]:
+def run(arena: Arena) -> dict[str, Step]:
     tree = arena.trees.five_k()
     with arena.mount([tree.path]) as mount:
         top = mount.path / "unpacked"
         step = mount.runner.run(["chown", "-R", "1234:1235", str(top)])
         expect("files with the new owner", count(mount, top, "-type", "f", "-uid", "1234", "-gid", "1235"), tree.files)
         expect("entries with the old owner", count(mount, top, "!", "-uid", "1234"), 0)
-    return {"chown-lower": step.seconds}
+    return {"chown-lower": step}
 
 
 WORKLOAD = Workload(

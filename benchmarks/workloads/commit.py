@@ -13,17 +13,18 @@ from pathlib import Path
 
 from benchmarks.arena import Arena, expect
 from benchmarks.peers import TAR, command_line
+from benchmarks.processes import Step
 from benchmarks.workloads import Metric, Target, Workload
 
 
-def run(arena: Arena) -> dict[str, float]:
+def run(arena: Arena) -> dict[str, Step]:
     upper = arena.trees.images()
     arena.backing.cool()
     if arena.peer.name == TAR.name:
         script = 'tar -cf - -C "$0" . | sha256sum'
         step = arena.runner.run(["sh", "-c", script, str(upper.path)])
         expect("a digest", re.fullmatch(rb"[0-9a-f]{64}  -\n", step.stdout) is not None, True)
-        return {"commit": step.seconds}
+        return {"commit": step}
     lower, output = arena.trees.big().path, arena.scratch / "layer.tar"
     runner = replace(arena.runner, environment={**arena.runner.environment, **arena.peer.environment})
     argv = [*(command_line() or ()), "commit", "-l", str(lower), "-u", str(upper.path), "-o", str(output)]
@@ -33,7 +34,7 @@ def run(arena: Arena) -> dict[str, float]:
         expect("the diff_id", step.stdout.strip(), f"sha256:{_sha256(output)}".encode())
     finally:
         output.unlink(missing_ok=True)
-    return {"commit": step.seconds}
+    return {"commit": step}
 
 
 def _members(listing: bytes) -> int:

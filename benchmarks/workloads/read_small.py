@@ -7,18 +7,19 @@ beforehand. grep then goes over the same files on the same mount, so that all it
 from __future__ import annotations
 
 from benchmarks.arena import Arena, expect
+from benchmarks.processes import Step
 from benchmarks.trees import NEEDLE
 from benchmarks.workloads import Metric, Target, Workload
 
 
-def run(arena: Arena) -> dict[str, float]:
+def run(arena: Arena) -> dict[str, Step]:
     tree = arena.trees.small()
     with arena.mount([tree.path]) as mount:
         packed = mount.runner.run(["sh", "-c", 'tar -cf - -C "$0" . | wc -c', str(mount.path)])
         expect("bytes from tar", int(packed.stdout), tree.tar_bytes)
         searched = mount.runner.run(["grep", "-rlF", NEEDLE, str(mount.path)])
         expect("files grep found", len(searched.stdout.splitlines()), tree.needles)
-    return {"tar-small": packed.seconds, "grep-again": searched.seconds}
+    return {"tar-small": packed, "grep-again": searched}
 
 
 WORKLOAD = Workload(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from benchmarks.arena import Arena, count, expect
+from benchmarks.processes import Step
 from benchmarks.workloads import Metric, Target, Workload
 
 
-def run(arena: Arena) -> dict[str, float]:
+def run(arena: Arena) -> dict[str, Step]:
     tree = arena.trees.five_k()
     with arena.mount([tree.path]) as mount:
         step = mount.runner.run(["rm", "-rf", str(mount.path / "unpacked")])
         expect("left in the mount", count(mount, mount.path, "-maxdepth", "1", "-name", "unpacked"), 0)
-    return {"rm-lower": step.seconds}
+    return {"rm-lower": step}
 
 
 WORKLOAD = Workload(

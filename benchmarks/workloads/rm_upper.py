@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from benchmarks.arena import Arena, count, expect
+from benchmarks.processes import Step
 from benchmarks.workloads import Metric, Target, Workload
 
 
-def run(arena: Arena) -> dict[str, float]:
+def run(arena: Arena) -> dict[str, Step]:
     lower = arena.trees.big()
     archive, tree = arena.trees.archive()
     with arena.mount([lower.path]) as mount:
@@ -21,7 +22,7 @@ def run(arena: Arena) -> dict[str, float]:
         # A whiteout over nothing is unneeded and harmless; files are neither.
         left = sum(len(files) for top, _, files in os.walk(mount.stack.upper / "new"))
         expect("files left in the upper", left, 0)
-    return {"rm-upper": step.seconds}
+    return {"rm-upper": step}
 
 
 WORKLOAD = Workload(

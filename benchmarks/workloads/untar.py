@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from benchmarks.arena import Arena, content, count, expect
+from benchmarks.processes import Step
 from benchmarks.workloads import Metric, Target, Workload
 
 
-def run(arena: Arena) -> dict[str, float]:
+def run(arena: Arena) -> dict[str, Step]:
     lower = arena.trees.big()
     archive, tree = arena.trees.archive()
     with arena.mount([lower.path]) as mount:
@@ -17,7 +18,7 @@ def run(arena: Arena) -> dict[str, float]:
         sample = sorted((tree.path / "unpacked").rglob("*.txt"))[tree.files // 2]
         expect("a sample's content", content(mount, target / sample.relative_to(tree.path / "unpacked")),
                sample.read_bytes())  # fmt: skip
-    return {"untar": step.seconds}
+    return {"untar": step}
 
 
 WORKLOAD = Workload(

@@ -7,16 +7,17 @@ what an engine lets the kernel remember shows.
 from __future__ import annotations
 
 from benchmarks.arena import WALK, Arena, expect_walk
+from benchmarks.processes import Step
 from benchmarks.workloads import Metric, Target, Workload
 
 
-def run(arena: Arena) -> dict[str, float]:
+def run(arena: Arena) -> dict[str, Step]:
     tree = arena.trees.small()
     with arena.mount([tree.path]) as mount:
         steps = [mount.runner.run(["find", str(mount.path), *WALK]) for _ in range(2)]
     for step in steps:
         expect_walk(step.stdout, tree.files, tree.directories, tree.bytes)
-    return {"walk-first": steps[0].seconds, "walk-second": steps[1].seconds}
+    return {"walk-first": steps[0], "walk-second": steps[1]}
 
 
 WORKLOAD = Workload(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from benchmarks.arena import WALK, Arena, expect_walk
+from benchmarks.processes import Step
 from benchmarks.workloads import Metric, Target, Workload
 
 
-def run(arena: Arena) -> dict[str, float]:
+def run(arena: Arena) -> dict[str, Step]:
     layers, tree = arena.trees.layered()
     with arena.mount(layers) as mount:
         steps = [mount.runner.run(["find", str(mount.path), *WALK]) for _ in range(2)]
     for step in steps:
         expect_walk(step.stdout, tree.files, tree.directories, tree.bytes)
-    return {"layers-first": steps[0].seconds, "layers-second": steps[1].seconds}
+    return {"layers-first": steps[0], "layers-second": steps[1]}
 
 
 WORKLOAD = Workload(

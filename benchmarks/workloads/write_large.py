@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from benchmarks.arena import Arena, copied, expect, piece
+from benchmarks.processes import Step
 from benchmarks.workloads import Metric, Target, Workload
 
 
-def run(arena: Arena) -> dict[str, float]:
+def run(arena: Arena) -> dict[str, Step]:
     tree, size = arena.trees.five_k(), arena.trees.scale.big
     with arena.mount([tree.path]) as mount:
         file = mount.path / "new"
@@ -15,7 +16,7 @@ def run(arena: Arena) -> dict[str, float]:
         copied(step.stderr, size)
         expect("the last MiB", piece(mount, file, (size >> 20) - 1), bytes(1 << 20))
         expect("size in the upper", (mount.stack.upper / "new").stat().st_size, size)
-    return {"write-large": step.seconds}
+    return {"write-large": step}
 
 
 WORKLOAD = Workload(

@@ -79,6 +79,7 @@ class PathDriver:
         self.mount()
 
     def run(self, op: Op) -> Any:
+        os.umask(UMASK)
         return getattr(self, op[0])(*op[1:])
 
     def _at(self, path: str) -> str:
@@ -296,6 +297,7 @@ class EngineDriver:
         self.pins: Counter[int] = Counter()  # node: dentries and open files that hold it
 
     def run(self, op: Op) -> Any:
+        os.umask(0)  # ours is in `caller`
         try:
             return getattr(self, op[0])(*op[1:])
         finally:

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from .layers import PRIVILEGED, Inode, Stack
+from .minimise import minimised
 from .strategies import (
     data,
     directory_modes,
@@ -29,7 +30,7 @@ from .strategies import (
     xattr_names,
     xattr_values,
 )
-from .trial import Arena, Trial
+from .trial import Arena, Disagreement, Trial
 
 Strategy = st.SearchStrategy[Any]
 
@@ -81,6 +82,14 @@ def or_root(root: Inode) -> Strategy:
 
 def _ids() -> tuple[Strategy, Strategy]:
     return st.sampled_from([0, 1000, -1]), st.sampled_from([0, 1001, -1])
+
+
+def run(make: Callable[[Stack], Arena], examples: st.SearchStrategy[Stack]) -> None:
+    """Try the current profile's number of examples; the Disagreement raised has the shortest script."""
+    try:
+        run_state_machine_as_test(machine(make, examples))  # type: ignore[no-untyped-call]
+    except Disagreement as found:
+        raise minimised(found, make) from None
 
 
 def machine(make: Callable[[Stack], Arena], examples: st.SearchStrategy[Stack]) -> type[RuleBasedStateMachine]:

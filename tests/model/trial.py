@@ -11,8 +11,10 @@ inode for as long as it lives, and two for two.
 from __future__ import annotations
 
 import errno
+import os
+import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from .drivers import Driver, Op, Tree
 from .layers import Inode, Stack, merge
@@ -31,7 +33,12 @@ class Arena(Protocol):
 
 
 class Disagreement(AssertionError):
-    """A driver that differs from the model; str() is the script that shows it."""
+    """A driver that differs from the model; str() is the script that shows it, and what is wrong."""
+
+    def __init__(self, stack: Stack, ops: list[Op], text: str) -> None:
+        steps = "".join(f"        {op!r},\n" for op in ops)
+        super().__init__(f"\nreplay(\n    {stack!r},\n    [\n{steps}    ],\n)\n{text}")
+        self.stack, self.ops = stack, ops
 
 
 class Trial:
@@ -66,10 +73,10 @@ class Trial:
             self.check(name, driver)
 
     def check(self, name: str, driver: Driver) -> None:
-        """The driver's tree is the model's. A name seen before must show the inode numbers it showed then."""
+        """The driver's tree is the model's. A `name` (up to a comma) seen before must show its inode numbers of then."""
         expected = model_tree(self.model.root)
         got = self._guarded(name, driver.tree)
-        identity = self.identities.setdefault(name, {})
+        identity = self.identities.setdefault(name.partition(",")[0], {})
         found = differences(expected, got, identity)
         if found:
             self._disagree(name, "\n  ".join(["the tree", *found]))
@@ -96,14 +103,12 @@ class Trial:
         except Exception as error:
             if isinstance(error, Disagreement):
                 raise
-            raise Disagreement(f"{self.script()}\n{name} raised {type(error).__name__}: {error}") from error
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{name} raised {type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
+            raise Disagreement(self.stack, list(self.ops), text) from error
 
-    def _disagree(self, name: str, text: str) -> None:
-        raise Disagreement(f"{self.script()}\n{name} differs from the model: {text}")
-
-    def script(self) -> str:
-        ops = "".join(f"        {op!r},\n" for op in self.ops)
-        return f"\nreplay(\n    {self.stack!r},\n    [\n{ops}    ],\n)"
+    def _disagree(self, name: str, text: str) -> NoReturn:
+        raise Disagreement(self.stack, list(self.ops), f"{name} differs from the model: {text}")
 
 
 def replay(stack: Stack, ops: list[Op], make: Callable[[Stack], Arena]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.posix.tools import as_user, expect, mode, opened, umask
 from tests.requirements import requires
 
-pytestmark = [requires("acl", "root"), pytest.mark.needs("acl")]
+pytestmark = requires("acl", "root")
 
 
 def setfacl(*argv: object) -> None:
@@ -37,6 +37,7 @@ def lower_tree(d: Path) -> None:
     setfacl("-d", "-m", "u:1000:rwx,g::rx,o::-", d / "default")
 
 
+@pytest.mark.needs("acl")
 @pytest.mark.populate(base=lower_tree)
 def test_old_acl_is_shown_and_counts(mnt: Path) -> None:
     assert {"user:1000:rw-", "group:2000:r--", "mask::rw-"} <= getfacl(mnt / "acl")
@@ -52,6 +53,7 @@ def test_old_acl_survives_a_change_of_data(mnt: Path) -> None:
     assert getfacl(mnt / "acl") == before
 
 
+@pytest.mark.needs("acl")
 @pytest.mark.populate(base=lower_tree)
 def test_new_acl_on_an_old_file_grants(mnt: Path) -> None:
     with expect(errno.EACCES):
@@ -61,6 +63,7 @@ def test_new_acl_on_an_old_file_grants(mnt: Path) -> None:
     assert {"user::rw-", "user:1000:r--", "group::r--", "mask::r--", "other::---"} == getfacl(mnt / "file")
 
 
+@pytest.mark.needs("acl")
 @pytest.mark.populate(base=lower_tree)
 def test_mask_is_the_mode_s_group_bits(mnt: Path) -> None:
     setfacl("-m", "u:1000:rw", mnt / "file")
@@ -75,6 +78,7 @@ def test_mask_is_the_mode_s_group_bits(mnt: Path) -> None:
         as_user(lambda: (mnt / "file").read_bytes(), 1000, 1)
 
 
+@pytest.mark.needs("acl")
 @pytest.mark.populate(base=lower_tree)
 def test_acl_that_a_mode_can_say_becomes_the_mode(mnt: Path) -> None:
     # user::rwx group::rx other::- (struct posix_acl_xattr_header, version 2; entries tag, perm, id)
@@ -86,6 +90,7 @@ def test_acl_that_a_mode_can_say_becomes_the_mode(mnt: Path) -> None:
         os.getxattr(mnt / "file", "system.posix_acl_access")
 
 
+@pytest.mark.needs("acl")
 @pytest.mark.populate(base=lower_tree)
 def test_removal_of_an_acl(mnt: Path) -> None:
     setfacl("-b", mnt / "acl")
@@ -126,7 +131,6 @@ def parent(request: pytest.FixtureRequest, mnt: Path) -> Path:
     return mnt / "new"
 
 
-@pytest.mark.needs("umask_acl")
 @pytest.mark.populate(base=lower_tree)
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 def test_new_file_inherits_whatever_the_umask(parent: Path, mask: int) -> None:
@@ -136,10 +140,18 @@ def test_new_file_inherits_whatever_the_umask(parent: Path, mask: int) -> None:
         "user::rw-", "user:1000:rwx", "group::r-x", "mask::rw-", "other::---",
     }  # fmt: skip
     assert mode(parent / "f") == 0o660
+
+
+@pytest.mark.needs("acl")
+@pytest.mark.populate(base=lower_tree)
+def test_inherited_acl_grants(parent: Path) -> None:
+    with umask(0o077), opened(parent / "f", os.O_CREAT | os.O_WRONLY, 0o666):
+        pass
     assert as_user(lambda: (parent / "f").write_bytes(b"granted"), 1000, 1) == 7
+    with expect(errno.EACCES):
+        as_user(lambda: (parent / "f").read_bytes(), 1001, 1)
 
 
-@pytest.mark.needs("umask_acl")
 @pytest.mark.populate(base=lower_tree)
 def test_creation_mode_limits_the_inherited_acl(parent: Path) -> None:
     with umask(0o022), opened(parent / "f", os.O_CREAT | os.O_WRONLY, 0o600):
@@ -148,7 +160,6 @@ def test_creation_mode_limits_the_inherited_acl(parent: Path) -> None:
     assert mode(parent / "f") == 0o600
 
 
-@pytest.mark.needs("umask_acl")
 @pytest.mark.populate(base=lower_tree)
 def test_new_directory_inherits_both_acls(parent: Path) -> None:
     with umask(0o077):
@@ -161,7 +172,6 @@ def test_new_directory_inherits_both_acls(parent: Path) -> None:
     assert "default:user:1000:rwx" in getfacl(parent / "d" / "e")
 
 
-@pytest.mark.needs("umask_acl")
 @pytest.mark.populate(base=lower_tree)
 def test_special_files_inherit_too(parent: Path) -> None:
     with umask(0o077):
@@ -170,7 +180,7 @@ def test_special_files_inherit_too(parent: Path) -> None:
     assert mode(parent / "fifo") == 0o660
 
 
-@pytest.mark.needs("umask_acl", "tmpfile")
+@pytest.mark.needs("tmpfile")
 @pytest.mark.populate(base=lower_tree)
 def test_tmpfile_inherits_too(parent: Path) -> None:
     with umask(0o077), opened(parent, os.O_TMPFILE | os.O_RDWR, 0o666) as fd:

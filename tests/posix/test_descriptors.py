@@ -34,13 +34,13 @@ def open_until_refused(place: Path) -> tuple[int, int]:
 @pytest.mark.populate(base=lower_files)
 def test_client_at_its_limit_leaves_the_mount_alive(mnt: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(3000, hard), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1500, hard), hard))
     try:
         count, number = open_until_refused(mnt)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert number in (errno.EMFILE, errno.ENFILE)
-    assert count > min(3000, hard) // 2
+    assert count > min(1500, hard) // 2
     (mnt / "after").write_bytes(b"alive")
     assert (mnt / "after").read_bytes() == b"alive"
     assert names(mnt) == {f"f{i}" for i in range(8)} | {"after"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.posix.tools import NOBODY, as_user, expect, ids, mode, names
+from tests.posix.tools import NOBODY, as_user, expect, ids, mode, names, opened
 
 
 def lower_tree(d: Path) -> None:
@@ -149,11 +149,18 @@ def test_deep_tree_is_made_and_removed(mnt: Path) -> None:
 
 def test_removed_directory_that_is_open_refuses_new_entries(mnt: Path) -> None:
     os.mkdir(mnt / "d")
-    fd = os.open(mnt / "d", os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with opened(mnt / "d", os.O_RDONLY | os.O_DIRECTORY) as fd:
         os.rmdir(mnt / "d")
         with expect(errno.ENOENT):
             os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=fd)
+
+
+@pytest.mark.needs("removed_listing")
+def test_removed_directory_that_is_open_is_listed_empty(mnt: Path) -> None:
+    os.mkdir(mnt / "d")
+    (mnt / "d" / "f").write_bytes(b"x")
+    with opened(mnt / "d", os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.unlink(mnt / "d" / "f")
+        os.rmdir(mnt / "d")
         assert os.listdir(fd) == []
-    finally:
-        os.close(fd)
+        assert stat.S_ISDIR(os.fstat(fd).st_mode)

@@ -38,7 +38,6 @@ def test_it_is_read_and_stat_works(path: Path, flags: int) -> None:
     assert (after.st_ino, after.st_size, after.st_mode) == (before.st_ino, before.st_size, before.st_mode)
 
 
-@pytest.mark.needs("unlinked_nlink")
 @pytest.mark.populate(base=lower_files)
 def test_its_link_count_is_zero(path: Path) -> None:
     with opened(path, os.O_RDWR) as fd:
@@ -47,7 +46,6 @@ def test_its_link_count_is_zero(path: Path) -> None:
         assert os.fstat(fd).st_nlink == 0
 
 
-@pytest.mark.needs("unlinked_nlink")
 @pytest.mark.populate(base=lower_files)
 def test_its_link_count_is_zero_for_readers(path: Path) -> None:
     with opened(path, os.O_RDONLY) as fd:
@@ -68,7 +66,6 @@ def test_it_is_written_truncated_and_read_again(path: Path) -> None:
         os.fsync(fd)
 
 
-@pytest.mark.needs("unlinked_setattr")
 @pytest.mark.populate(base=lower_files)
 def test_its_mode_times_and_attributes_change(path: Path) -> None:
     with opened(path, os.O_RDWR) as fd:
@@ -81,7 +78,6 @@ def test_its_mode_times_and_attributes_change(path: Path) -> None:
         assert os.getxattr(fd, "user.x") == b"1"
 
 
-@pytest.mark.needs("unlinked_setattr")
 @pytest.mark.populate(base=lower_files)
 def test_its_mode_changes_through_a_readonly_descriptor(path: Path) -> None:
     with opened(path, os.O_RDONLY) as fd:

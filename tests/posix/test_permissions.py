@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,11 +105,11 @@ def test_sticky_directory_protects_from_others(mnt: Path) -> None:
     sticky = mnt / "sticky"
     for name in ("root", "theirs"):
         with expect(errno.EPERM):
-            as_user(lambda name=name: os.unlink(sticky / name))
+            as_user(partial(os.unlink, sticky / name))
         with expect(errno.EPERM):
-            as_user(lambda name=name: os.rename(sticky / name, sticky / "x"))
+            as_user(partial(os.rename, sticky / name, sticky / "x"))
         with expect(errno.EPERM):
-            as_user(lambda name=name: os.rename(sticky / "mine", sticky / name))
+            as_user(partial(os.rename, sticky / "mine", sticky / name))
     as_user(lambda: os.rename(sticky / "mine", sticky / "still-mine"))
     as_user(lambda: os.unlink(sticky / "still-mine"))
     assert names(sticky) == {"root", "theirs"}

@@ -43,6 +43,11 @@ def all_kinds(d: Path) -> None:
             make(d / f"{role}-{kind}", kind)
 
 
+def linked(d: Path) -> None:
+    (d / "a").write_bytes(b"one")
+    os.link(d / "a", d / "b")
+
+
 def merged_below(d: Path) -> None:
     (d / "m").mkdir()
     (d / "m" / "below").write_bytes(b"below")
@@ -185,7 +190,7 @@ def test_rename_onto_itself_does_nothing(mnt: Path, kind: str) -> None:
     assert names(mnt) == there
 
 
-@pytest.mark.populate(base=lambda d: ((d / "a").write_bytes(b"one"), os.link(d / "a", d / "b")))
+@pytest.mark.populate(base=linked)
 def test_rename_between_hard_links_of_one_file_does_nothing(mnt: Path) -> None:
     os.rename(mnt / "a", mnt / "b")
     assert names(mnt) == {"a", "b"}

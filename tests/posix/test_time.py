@@ -18,6 +18,12 @@ def lower_tree(d: Path) -> None:
     (d / "q").mkdir()
 
 
+def lower_old_parent(d: Path) -> None:
+    (d / "p").mkdir()
+    (d / "p" / "f").write_bytes(b"x")
+    os.utime(d / "p", ns=(5, 6))
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "create": lambda p: (p / "new").write_bytes(b"x"),
     "mkdir": lambda p: os.mkdir(p / "new"),
@@ -61,7 +67,7 @@ def test_write_to_an_old_file_does_not_move_its_parent_s_mtime(mnt: Path) -> Non
     assert os.stat(mnt / "p").st_mtime_ns == 6
 
 
-@pytest.mark.populate(base=lambda d: ((d / "p").mkdir(), (d / "p" / "f").write_bytes(b"x"), os.utime(d / "p", ns=(5, 6))))
+@pytest.mark.populate(base=lower_old_parent)
 def test_old_parent_keeps_its_mtime_when_a_file_in_it_changes(mnt: Path) -> None:
     # On a union the parent is copied up for this, and the file into it.
     with opened(mnt / "p" / "f", os.O_WRONLY) as fd:

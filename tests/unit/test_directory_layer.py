@@ -367,13 +367,17 @@ def test_descriptors_stay_within_the_bound(tmp_path: Path, open_layer: Callable[
             file.close()
 
 
-def test_least_recently_used_goes_first(tmp_path: Path, open_layer: Callable[..., DirectoryLayer]) -> None:
+@pytest.mark.parametrize("use", [DirectoryLayer.dir_fd, lambda layer, path: layer.lstat(path + b"/f")])
+def test_least_recently_used_goes_first(
+    tmp_path: Path, open_layer: Callable[..., DirectoryLayer], use: Callable[[DirectoryLayer, bytes], object]
+) -> None:
     layer = open_layer(tmp_path, dir_fds=2)
     for name in "abc":
         (tmp_path / name).mkdir()
+        (tmp_path / name / "f").touch()
     a = layer.dir_fd(b"a")
     layer.dir_fd(b"b")
-    assert layer.dir_fd(b"a") == a
+    use(layer, b"a")
     layer.dir_fd(b"c")  # b goes
     (tmp_path / "a").rename(tmp_path / "was-a")
     (tmp_path / "b").rename(tmp_path / "was-b")

@@ -138,7 +138,7 @@ def loop_btrfs(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True)
     mountpoint.mkdir()
     if subprocess.run(["mount", "-o", "loop", str(image), str(mountpoint)], capture_output=True).returncode:
-        pytest.skip("missing: btrfs in the kernel")
+        pytest.skip("missing: btrfs in the kernel, or loop devices")
     try:
         yield mountpoint
     finally:

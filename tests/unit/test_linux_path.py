@@ -49,8 +49,10 @@ def open_fds() -> int:
 def test_open_file_several_components_down(root: int, tmp_path: Path, opener: str) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/f").write_bytes(b"deep")
+    before = open_fds()
     fd = linux_path.openat2(root, b"a//b/./f", os.O_RDONLY)
     try:
+        assert open_fds() == before + 1
         assert os.read(fd, 10) == b"deep"
         assert not os.get_inheritable(fd)
     finally:

@@ -168,14 +168,14 @@ def test_copy_range_from_a_file_without_descriptor(upper: WritableDirectory) -> 
 # O_TMPFILE ---------------------------------------------------------------------------------------------------------
 def test_tmpfile_gets_a_name(upper: WritableDirectory) -> None:
     upper.mkdir(b"d", 0o755)
-    file = upper.tmpfile(b"d", 0o4640)
+    file = upper.tmpfile(b"d", 0o1646)
     assert file.fstat().st_nlink == 0
     file.pwrite(b"data", 0)
     upper.link_file(file, b"d/named")
     assert file.fstat().st_nlink == 1
     assert errno_of(upper.link_file, file, b"d/named") == errno.EEXIST
     file.close()
-    assert stat.S_IMODE(upper.lstat(b"d/named").st_mode) == 0o4640
+    assert stat.S_IMODE(upper.lstat(b"d/named").st_mode) == 0o1646
     assert read(upper, b"d/named") == b"data"
     upper.tmpfile(b"", 0o600).close()
 
@@ -193,6 +193,7 @@ def test_tmpfile_in_a_removed_directory_is_enoent(upper: WritableDirectory, tmp_
     assert errno_of(upper.tmpfile, b"d", 0o600) == errno.ENOENT
 
 
+@pytest.mark.needs_root
 def test_tmpfile_where_the_storage_has_none() -> None:
     layer = WritableDirectory("/proc")
     try:

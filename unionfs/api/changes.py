@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from unionfs.api.layers import LayerSpec, StackSpec, open_layer, plan
 from unionfs.api.mounting import find_stack
 from unionfs.api.union import open_union
-from unionfs.changeset.apply import AppliedLayer, apply_layer
+from unionfs.changeset.apply import AppliedLayer
+from unionfs.changeset.apply import apply as _apply
 from unionfs.changeset.change import Change
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.diff import diff as _diff
@@ -24,6 +25,8 @@ from unionfs.errors import LayerError, MountError
 from unionfs.layers.layer import Layer
 from unionfs.linux.data import syncfs
 from unionfs.vfs import Filesystem
+
+__all__ = ["AppliedLayer", "CommitResult", "Progress", "apply", "commit", "commit_spec", "diff", "diff_spec"]
 
 #: Called now and then with the bytes done so far.
 Progress = Callable[[int], None]
@@ -83,13 +86,21 @@ def commit(
     )
 
 
-def apply(file: LayerSpec, directory: LayerSpec, *, progress: Progress | None = None) -> AppliedLayer:
+def apply(
+    file: LayerSpec,
+    directory: LayerSpec,
+    *,
+    owner: bool | None = None,
+    skip_devices: bool = False,
+    progress: Progress | None = None,
+) -> AppliedLayer:
     """Apply the layer tar `file` (plain, gzip, zstd, bzip2 or xz) to the tree `directory`.
 
-    Nothing outside of `directory` is touched, whatever the tar holds; TarError for what no layer may hold. Not
-    atomic: a failure leaves what was applied so far, and applying the whole again mends that.
+    `owner`: set owners and privileged attributes; None means if root. `skip_devices`: leave out devices that may not
+    be made, instead of failing. Nothing outside of `directory` is touched, whatever the tar holds; TarError for what
+    no layer may hold. Not atomic: a failure leaves what was applied so far, and applying the whole again mends that.
     """
-    return apply_layer(os.fsencode(file), os.fsencode(directory), progress=progress)
+    return _apply(os.fsencode(file), os.fsencode(directory), progress=progress, owner=owner, skip_devices=skip_devices)
 
 
 def diff_spec(spec: StackSpec) -> list[Change]:

@@ -25,8 +25,8 @@ def copy_in(tree: Tree, source: AnyPath, path: AnyPath) -> None:
     kind = _stat.S_IFMT(st.st_mode)
     if kind == _stat.S_IFDIR:
         tree.mkdir(dst, 0o700)
-        for name in sorted(os.listdir(src)):
-            copy_in(tree, os.path.join(src, name), os.path.join(dst, name))
+        for child in sorted(os.listdir(src)):
+            copy_in(tree, os.path.join(src, child), os.path.join(dst, child))
     elif kind == _stat.S_IFREG:
         with open(src, "rb") as reader, tree.open(dst, "xb") as writer:
             shutil.copyfileobj(reader, writer, 1 << 20)

@@ -113,7 +113,8 @@ def demo(*, mounted: bool = True) -> Iterator[DemoStep]:
         )
         with ExitStack() as live:
             tree, how = _open(home, mounted, live)
-            yield DemoStep(how, (*tree.files(), f"etc/site.conf comes from settings: {tree.read('etc/site.conf')!r}"))
+            content = tree.read("etc/site.conf").strip()
+            yield DemoStep(how, ("  ".join(tree.files()), f"etc/site.conf is the topmost one, of settings: {content}"))
             yield _change(tree)
             yield _on_disk(home)
             yield _show_diff(home)
@@ -143,7 +144,7 @@ def _change(tree: _Tree) -> DemoStep:
     tree.rename("srv/site", "srv/www")
     tree.write("etc/new", "new\n")
     commands = ("echo Changed. >> etc/motd", "rm etc/passwd", "mv srv/site srv/www", "echo new > etc/new")
-    return DemoStep("The tree is changed", (*commands, "now: " + "  ".join(tree.files())))
+    return DemoStep("The tree is changed", ("; ".join(commands), "  ".join(tree.files())))
 
 
 def _on_disk(home: Path) -> DemoStep:
@@ -155,12 +156,13 @@ def _on_disk(home: Path) -> DemoStep:
             shown = str(path.relative_to(home))
             st = path.lstat()
             if stat.S_ISCHR(st.st_mode) and st.st_rdev == 0:
-                lines.append(f"{shown:<16} a whiteout (character device 0:0): it hides base/etc/passwd")
+                lines.append(f"{shown:<16} a whiteout (character device 0:0): no such name, whatever lies below")
             elif stat.S_ISDIR(st.st_mode):
                 redirect = _redirect(path)
-                lines.append(f"{shown:<16} a directory" + (f" with {redirect}" if redirect else ""))
+                if redirect is not None:
+                    lines.append(f"{shown:<16} a directory with {redirect}: renamed, its files stay where they are")
             else:
-                lines.append(f"{shown:<16} {path.read_text()!r}")
+                lines.append(f"{shown:<16} a file: {'; '.join(path.read_text().splitlines())}")
     intact = all((home / layer / name).read_text() == text for layer in LAYERS for name, text in LAYERS[layer].items())
     lines.append(f"the layers themselves: {'untouched' if intact else 'CHANGED'}")
     return DemoStep("On disk, the changes lie in upper/ as the kernel's overlayfs would write them", tuple(lines))
@@ -179,7 +181,7 @@ def _redirect(path: Path) -> str | None:
 
 def _show_diff(home: Path) -> DemoStep:
     changes = diff(layers=[home / layer for layer in LAYERS], upper=home / "upper")
-    return DemoStep("unionfs diff: added, changed, deleted", tuple(change.text() for change in changes))
+    return DemoStep("unionfs diff: added, changed, deleted", ("   ".join(change.text() for change in changes),))
 
 
 def _layer(home: Path) -> Iterator[DemoStep]:

@@ -12,10 +12,8 @@ kernel, read-only layers may overlap each other, since neither changes.
 from __future__ import annotations
 
 import os
-import shutil
 import stat as _stat
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -109,6 +107,7 @@ def plan(
 
 def remove_temporary(directory: bytes) -> None:
     """Remove the directory of an ephemeral stack, whatever modes were given to what is in it. Idempotent."""
+    import shutil  # costs a mount some milliseconds, and most never come here
 
     def unlock(function: object, path: str | bytes, error: object) -> None:
         # Not root, and a directory without write or search permission: it is ours, so make it removable and go on.
@@ -266,6 +265,8 @@ def _check_unused(upper: bytes, work: bytes, registry: Registry) -> None:
 
 def _ephemeral(lowers: tuple[bytes, ...]) -> StackSpec:
     """Upper and work in a fresh temporary directory that lies in none of the layers."""
+    import tempfile  # costs a mount some milliseconds, and most never come here
+
     candidates = [os.environb.get(b"TMPDIR", b""), b"/var/tmp", os.fsencode(tempfile.gettempdir()), b"/dev/shm"]
     layer_ids = {_identity(lower) for lower in lowers}
     for parent in candidates:

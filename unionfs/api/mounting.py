@@ -171,24 +171,26 @@ def mount(
 
 def run(asked: MountRequest) -> MountResult:
     """`mount` for a request that is already taken apart."""
-    mountpoint = check_mountpoint(asked.mountpoint, asked.nonempty_ok)
-    transport, serve = choose_transport(asked.transport)
+    options = asked.options
+    mountpoint = check_mountpoint(asked.mountpoint, asked.nonempty_ok or "nonempty" in options)
     registry = Registry()
-    union_options = union_options_of(asked.options)
+    union_options = union_options_of(options)
+    log_file = options.get("log_file") or asked.log_file
     spec = plan(
         asked.layers, asked.upper, asked.work, read_only=asked.read_only, ephemeral=asked.ephemeral, registry=registry
     )
-    _check_outside_layers(mountpoint, spec)
-
-    def serve_union(ready: Callable[[], None]) -> None:
-        _serve(asked, spec, union_options, transport, serve, mountpoint, registry, ready)
-
     try:
+        _check_outside_layers(mountpoint, spec)
+        transport, serve = choose_transport(options.get("transport") or asked.transport)
+
+        def serve_union(ready: Callable[[], None]) -> None:
+            _serve(asked, spec, union_options, transport, serve, mountpoint, registry, ready)
+
         if asked.foreground:
-            daemon.run_in_foreground(serve_union, mountpoint, log_file=asked.log_file)
+            daemon.run_in_foreground(serve_union, mountpoint, log_file=log_file)
             pid = os.getpid()
         else:
-            pid = daemon.run_in_background(serve_union, mountpoint, log_file=asked.log_file)
+            pid = daemon.run_in_background(serve_union, mountpoint, log_file=log_file)
     except BaseException:
         if spec.temporary is not None:
             remove_temporary(spec.temporary)
@@ -206,7 +208,7 @@ def _serve(
     registry: Registry,
     ready: Callable[[], None],
 ) -> None:
-    """The life of a daemon: claim the upper, only then open the layers (which sweeps the work directory), serve, clean."""
+    """The life of a daemon: claim the upper, only then open the layers (which sweeps the work directory), and serve."""
     shown = dict(asked.options)
     if spec.temporary is not None:
         shown[_TEMPORARY] = os.fsdecode(spec.temporary)
@@ -250,7 +252,7 @@ def mount_options_of(asked: MountRequest, *, writable: bool) -> MountOptions:
         subtype=options.get("subtype") or "unionfs",
         read_only=asked.read_only or not writable,
         allow_other=True if "allow_other" in options else None,
-        passthrough=asked.passthrough,
+        passthrough=asked.passthrough and options.get("passthrough") != "off",
         debug=asked.debug,
         extra=helper.extra_mount_flags(options),
     )

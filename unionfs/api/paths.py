@@ -8,7 +8,10 @@ Methods are called, and behave, as their namesakes in `os`, `os.path`, `shutil` 
 `OSError` with errno and the path. There is no working directory and no permission check: what the process may do
 to the layers it may do here, and what it creates belongs to the `Caller` given.
 
-Invariant: between two calls a `Tree` holds no lookup; open files hold their own (see `files`).
+INVARIANT: between two calls a `Tree` holds one lookup of each directory it walked through lately, as the kernel's
+dentry cache does and for its reason: what the file system remembers about them stays remembered. Open files hold one
+of their own (see `files`).
+
 This module knows nothing of layers, mounts or transports.
 """
 
@@ -18,6 +21,8 @@ import errno
 import io
 import os
 import stat as _stat
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -49,6 +54,9 @@ AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 #: Symbolic links followed in one path before ELOOP (MAXSYMLINKS, include/linux/namei.h).
 MAX_SYMLINKS = 40
 
+#: Directories whose lookup is kept.
+MAX_RECENT = 512
+
 _READDIR_BUDGET = 1 << 16  # bytes asked from readdir at a time
 _DIRENT_OVERHEAD = 24  # struct fuse_dirent without the name: makes the budget mean roughly that many bytes
 
@@ -60,13 +68,14 @@ def os_error(code: int, path: AnyPath) -> OSError:
 
 @contextmanager
 def _naming(path: AnyPath) -> Iterator[None]:
-    """Give an OSError of the file system the path it is about."""
+    """Give an OSError of the file system the path it is about, as the caller wrote it."""
     try:
         yield
     except OSError as e:
-        if e.filename is None and e.errno is not None:
-            raise os_error(e.errno, path) from e
-        raise
+        # A name given by `os_error` is str. Below, names are bytes, and relative to some layer.
+        if e.errno is None or isinstance(e.filename, str):
+            raise
+        raise os_error(e.errno, path) from e
 
 
 class Found(NamedTuple):
@@ -82,26 +91,57 @@ class Place(NamedTuple):
     found: Found | None
 
 
-class _Walk:
-    """One path resolution. It counts the lookups it makes and gives all of them back in `release`."""
-
-    __slots__ = ("_fs", "_held", "_links", "_trail")
+class _Recent:
+    """The directories met last, with one lookup each."""
 
     def __init__(self, fs: Filesystem) -> None:
         self._fs = fs
-        self._held: list[NodeId] = []
+        self._lock = threading.Lock()
+        self._nodes: OrderedDict[NodeId, None] = OrderedDict()
+
+    def take(self, node: NodeId) -> None:
+        """Take over one lookup of a directory; what is then too much is given back."""
+        with self._lock:
+            surplus = node if node in self._nodes else None
+            self._nodes[node] = None
+            self._nodes.move_to_end(node)
+            if len(self._nodes) > MAX_RECENT:
+                surplus, _ = self._nodes.popitem(last=False)
+        if surplus is not None:
+            self._fs.forget(surplus, 1)
+
+    def clear(self) -> None:
+        with self._lock:
+            nodes = list(self._nodes)
+            self._nodes.clear()
+        for node in reversed(nodes):
+            self._fs.forget(node, 1)
+
+
+class _Walk:
+    """One path resolution. It counts the lookups it makes and gives all of them away in `release`."""
+
+    __slots__ = ("_fs", "_held", "_links", "_recent", "_trail")
+
+    def __init__(self, fs: Filesystem, recent: _Recent) -> None:
+        self._fs = fs
+        self._recent = recent
+        self._held: list[Found] = []
         self._links = 0
         #: The directories from the root to here: what ".." goes back along. Never empty.
         self._trail = [Found(ROOT, Attr.unpack(fs.getattr(ROOT)))]
 
     def release(self) -> None:
-        for node in self._held:
-            self._fs.forget(node, 1)
+        for node, attr in self._held:
+            if attr.is_dir:
+                self._recent.take(node)
+            else:
+                self._fs.forget(node, 1)
         self._held.clear()
 
-    def keep(self, node: NodeId) -> None:
-        """Hand one lookup of `node` over to the caller."""
-        self._held.remove(node)
+    def keep(self, found: Found) -> None:
+        """Hand the lookup of what was found last over to the caller."""
+        self._held.remove(found)
 
     def resolve(self, path: bytes, follow: bool) -> Place:
         """Walk `path`; a symbolic link in its last place is followed if `follow`, or if a slash comes after it.
@@ -145,8 +185,8 @@ class _Walk:
             entry = self._fs.lookup(parent, name)
         except FileNotFoundError:
             return Place(parent, name, None)
-        self._held.append(entry.node)
         found = Found(entry.node, Attr.unpack(entry.attr))
+        self._held.append(found)
         if found.attr.is_dir:
             self._trail.append(found)
         return Place(parent, name, found)
@@ -223,6 +263,7 @@ class Tree:
     def __init__(self, filesystem: Filesystem, caller: Caller) -> None:
         self.filesystem = filesystem
         self.caller = caller
+        self._recent = _Recent(filesystem)
 
     def __enter__(self) -> Self:
         return self
@@ -235,10 +276,14 @@ class Tree:
     def close(self) -> None:
         self.filesystem.close()
 
+    def forget(self) -> None:
+        """Give back every lookup kept for directories. Only memory is at stake."""
+        self._recent.clear()
+
     # resolution ---------------------------------------------------------------------------------------------------
     @contextmanager
     def _place(self, path: AnyPath, *, follow: bool) -> Iterator[Place]:
-        walk = _Walk(self.filesystem)
+        walk = _Walk(self.filesystem, self._recent)
         with _naming(path):
             try:
                 yield walk.resolve(os.fsencode(path), follow)
@@ -366,8 +411,14 @@ class Tree:
             if onerror is not None:
                 onerror(e)
             return
-        dirs = [e.name for e in entries if e.is_dir()]
-        files = [e.name for e in entries if e.name not in set(dirs)]
+        dirs: list[Any] = []
+        files: list[Any] = []
+        for entry in entries:
+            try:
+                is_dir = entry.is_dir()
+            except OSError:  # a link that leads in circles: no directory (os.walk)
+                is_dir = False
+            (dirs if is_dir else files).append(entry.name)
         if topdown:
             yield top, dirs, files
         for name in dirs:
@@ -537,7 +588,7 @@ class Tree:
 
     def _open_raw(self, path: AnyPath, flags: int, mode: str) -> UnionFile:
         fs, name = self.filesystem, os.fsdecode(path)
-        walk = _Walk(fs)
+        walk = _Walk(fs, self._recent)
         with _naming(path):
             try:
                 # O_EXCL looks at the name itself, a dangling link included (open(2)); plain O_CREAT follows it.
@@ -555,7 +606,7 @@ class Tree:
                 if not _stat.S_ISREG(attr.mode):
                     raise os_error(errno.EISDIR if attr.is_dir else errno.ENXIO, path)
                 opened = fs.open(node, flags & ~os.O_CREAT)
-                walk.keep(node)
+                walk.keep(place.found)
                 return UnionFile(fs, node, opened.fh, mode, name, self.caller)
             finally:
                 walk.release()

@@ -32,6 +32,9 @@ _LIBARCHIVE_XATTR: Final = b"LIBARCHIVE.xattr."
 _HEADER_ONLY: Final = frozenset((LINK, SYMLINK, CHR, BLK, DIR, FIFO))
 _TYPES: Final = {b"\0": REG, b"7": REG, b"S": REG, b"D": DIR, **{t: t for t in (*_HEADER_ONLY, REG)}}
 _MAX_EXTENTS: Final = 1 << 20
+#: All extended headers of one member, in bytes, and the number of global records.
+_MAX_META: Final = 8 << 20
+_MAX_GLOBAL: Final = 1024
 _MAX_SIZE: Final = (1 << 63) - 1
 _SECOND: Final = 1_000_000_000
 
@@ -41,8 +44,8 @@ Extents = list[tuple[int, int]]
 
 @dataclass(slots=True)
 class TarEntry:
-    """One member. `type` is one of tar_format's seven. `size` is the file's own; `stored` the bytes in the archive, from
-    `data_offset` on (both offsets count uncompressed bytes). They differ for a sparse file, whose data lies where
+    """One member. `type` is one of tar_format's seven. `size` is the file's own; `stored` the bytes in the archive,
+    from `data_offset` on (both offsets count uncompressed bytes). They differ for a sparse file, whose data lies where
     `extents` say; None for any other."""
 
     name: bytes
@@ -66,7 +69,7 @@ class TarReader:
     """Iterate over the members of the tar (compressed or not) that `stream` holds from its current position on.
 
     The data of the member last got may be read by `data` before the next one is asked for. After the last member the
-    rest of the stream is read, and `diff_id` and `digest` (sha256:HEX, uncompressed and as read) are those of the whole.
+    rest of the stream is read, and `diff_id` and `digest` (sha256:HEX, uncompressed and as read) are of the whole.
     `progress` gets the bytes taken from `stream` so far. OSErrors of `stream` pass through.
     """
 
@@ -145,6 +148,8 @@ class TarReader:
         start = self._offset
         while True:
             at = self._offset
+            if at - start > _MAX_META or len(self._global) > _MAX_GLOBAL:
+                raise TarError("extended headers without end", offset=start)
             block = self._block(first=at == start)
             if block is None:
                 return None
@@ -167,7 +172,9 @@ class TarReader:
         at = self._offset
         if not self._peek():
             missing = "is empty" if at == 0 else "ends without its end marker: it was cut short"
-            raise TarError(f"the archive {missing}" if first else "the archive ends after an extended header", offset=at)
+            raise TarError(
+                f"the archive {missing}" if first else "the archive ends after an extended header", offset=at
+            )
         block = self._exactly(BLOCK, "a header")
         if not any(block):
             if not first:
@@ -208,7 +215,7 @@ class TarReader:
         if type is None:
             raise TarError(f"unknown member type {flag!r}", offset=at)
         name, linkname, is_ustar = _names(block)
-        name = pax.get(b"path", long.get(b"L", name))
+        name = pax.get(b"path") or long.get(b"L", name)
         if flag == b"\0" and name.endswith(b"/"):
             type = DIR  # V7 had no type for directories
         entry = TarEntry(
@@ -219,7 +226,7 @@ class TarReader:
             _integer(pax, b"gid", at, _number(block[116:124], "gid", at)),
             _integer(pax, b"size", at, _number(block[124:136], "size", at)),
             _mtime(pax, block, at),
-            pax.get(b"linkpath", long.get(b"K", linkname)),
+            pax.get(b"linkpath") or long.get(b"K", linkname),
             _number(block[329:337], "major", at) if is_ustar else 0,
             _number(block[337:345], "minor", at) if is_ustar else 0,
             start,
@@ -249,7 +256,7 @@ class TarReader:
             entry.stored = self._left
             entry.size = _integer(pax, b"GNU.sparse.realsize", at, -1)
         elif b"GNU.sparse.map" in pax or repeated:
-            entry.extents = _map_of_numbers(pax[b"GNU.sparse.map"].split(b","), at) if not repeated else repeated
+            entry.extents = repeated or _map_of_numbers(pax[b"GNU.sparse.map"].split(b","), at)
             entry.size = _integer(pax, b"GNU.sparse.size", at, -1)
         else:
             return
@@ -275,19 +282,16 @@ class TarReader:
 
     def _map_in_data(self, at: int) -> Extents:
         """PAX 1.0: decimal lines at the beginning of the data, padded to a block."""
-        text = self._map_block(at)
-        count = -1
-        while True:
-            lines = text.split(b"\n")
-            if count < 0 and len(lines) > 1:
-                count = _decimal(lines[0], "sparse map", at)
-                if not 0 <= count <= _MAX_EXTENTS:
-                    raise TarError("a sparse file with too many extents", offset=at)
-            if count >= 0 and text.count(b"\n") > 2 * count:
-                return _map_of_numbers(lines[1 : 2 * count + 1], at)
-            text += self._map_block(at)
-            if len(text) > MAX_PAX * 32:
-                raise TarError("a sparse map without end", offset=at)
+        blocks = [self._map_block(at)]
+        first, newline, _ = blocks[0].partition(b"\n")
+        count = _decimal(first, "sparse map", at) if newline else -1
+        if not 0 <= count <= _MAX_EXTENTS:
+            raise TarError("a sparse file with too many extents", offset=at)
+        lines = blocks[0].count(b"\n")
+        while lines <= 2 * count:
+            blocks.append(self._map_block(at))
+            lines += blocks[-1].count(b"\n")
+        return _map_of_numbers(b"".join(blocks).split(b"\n")[1 : 2 * count + 1], at)
 
     def _map_block(self, at: int) -> bytes:
         if self._left < BLOCK:

@@ -21,6 +21,7 @@ import os
 import stat
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from unionfs.errors import LayerError
@@ -85,6 +86,14 @@ class DirectoryLayer:
         else:
             dirs.move_to_end(parent)
         return os.stat(name or b".", dir_fd=fd, follow_symlinks=False)
+
+    def stat_in(self, path: Path) -> Callable[[bytes], os.stat_result]:
+        fd = self.dir_fd(path)
+        return lambda name: os.stat(name, dir_fd=fd, follow_symlinks=False)
+
+    def limit_dir_fds(self, bound: int) -> None:
+        """Keep no more than `bound` directory descriptors from now on (at least 2)."""
+        self._bound = max(2, bound) + 1
 
     def scan(self, path: Path) -> list[ScanEntry]:
         dir_fd, dir_name = self._at(path)

@@ -13,6 +13,7 @@ Calls are not synchronised; the user of a layer serialises them. Open files (`La
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from unionfs.vfs import Now, StatFs
@@ -69,6 +70,10 @@ class Layer(Protocol):
     name: str
 
     def lstat(self, path: Path) -> os.stat_result: ...
+    def stat_in(self, path: Path) -> Callable[[bytes], os.stat_result]:
+        """`lstat` for the names in one directory, faster for many. Good until the next other call on the layer."""
+        ...
+
     def scan(self, path: Path) -> list[ScanEntry]:
         """The stored entries of a directory, without "." and "..", in no particular order."""
         ...

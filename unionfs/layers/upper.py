@@ -100,7 +100,7 @@ class WritableDirectory(DirectoryLayer):
         moves_dir = len(self._dirs) > 1 and stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
         to_fd, to_name = other._at(to_path)
         linux_path.renameat2(dir_fd, name, to_fd, to_name, flags)
-        if moves_dir or flags & RENAME_EXCHANGE:
+        if moves_dir:
             self.invalidate(path)
         if flags & RENAME_EXCHANGE:
             other.invalidate(to_path)

@@ -33,7 +33,7 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from unionfs.errors import MountError, TransportUnavailable
 
@@ -211,7 +211,6 @@ def _declare(library: ctypes.CDLL) -> None:
     for name, result, *arguments in (
         ("fuse_mount", pointer, ctypes.c_char_p, ctypes.POINTER(_Args)),
         ("fuse_unmount", None, ctypes.c_char_p, pointer),
-        ("fuse_new", pointer, pointer, ctypes.POINTER(_Args), pointer, ctypes.c_size_t, pointer),
         ("fuse_destroy", None, pointer),
         ("fuse_get_session", pointer, pointer),
         ("fuse_session_exited", integer, pointer),
@@ -223,6 +222,20 @@ def _declare(library: ctypes.CDLL) -> None:
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
+
+
+def _fuse_new(library: ctypes.CDLL) -> Any:
+    """fuse_new of API 2.6. libfuse 2.9 also exports one without a version, of API 1, and dlsym finds that first."""
+    pointer = ctypes.c_void_p
+    prototype = ctypes.CFUNCTYPE(
+        pointer, pointer, ctypes.POINTER(_Args), ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p
+    )
+    dlvsym = getattr(ctypes.CDLL(None), "dlvsym", None)
+    if dlvsym is not None:
+        dlvsym.restype, dlvsym.argtypes = pointer, (pointer, ctypes.c_char_p, ctypes.c_char_p)
+        if address := dlvsym(library._handle, b"fuse_new", b"FUSE_2.6"):
+            return prototype(address)
+    return prototype(("fuse_new", library))  # a libc or a build without symbol versions has but one
 
 
 def _binding_class(fuse: ModuleType) -> Any:
@@ -330,8 +343,8 @@ class Session:
         args = _Args(len(words), (ctypes.c_char_p * len(words))(*words), 0)
         with _CapturedStderr() as said:
             self._channel = self._lib.fuse_mount(mountpoint, ctypes.byref(args))
-            self._fuse = self._channel and self._lib.fuse_new(
-                self._channel, ctypes.byref(args), ctypes.byref(self._table), ctypes.sizeof(self._table), None
+            self._fuse = self._channel and _fuse_new(self._lib)(
+                self._channel, ctypes.byref(args), ctypes.addressof(self._table), ctypes.sizeof(self._table), None
             )
             if self._channel and not self._fuse:
                 self._lib.fuse_unmount(mountpoint, self._channel)
@@ -341,17 +354,17 @@ class Session:
 
     def _make_table(self, fuse: ModuleType, binding: Any) -> ctypes.Structure:
         table_class = _table_class(fuse)
-        table = table_class()
+        table: Any = table_class()
         for field in table_class._fields_:
             name, prototype = field[0], field[1]
             if name.startswith("flag_") or name in _ABSENT:
                 continue
             method = self._init if name == "init" else getattr(binding, name)
             setattr(table, name, prototype(self._guarded(method)))
-        setattr(table, "flag_nullpath_ok", 1)
-        setattr(table, "flag_nopath", 1)
-        setattr(table, "flag_utime_omit_ok", 1)
-        return table
+        table.flag_nullpath_ok = 1
+        table.flag_nopath = 1
+        table.flag_utime_omit_ok = 1
+        return cast(ctypes.Structure, table)
 
     def _guarded(self, method: Callable[..., int | None]) -> Callable[..., int]:
         """INVARIANT: nothing is raised into libfuse; ctypes would print it and answer an arbitrary number."""

@@ -8,9 +8,9 @@
     extra_mount_flags      the options that the kernel's mount takes as they are
 
 Three callers, one grammar: podman and buildah (`-o DATA DIR`, always three arguments), people
-(`-f -o … DIR -o …`), and mount(8) (`SRC DIR -n -o … -t TYPE`). So options stand anywhere, `-oOPT` may be glued, the last
-word that is no option is the mountpoint, and nothing unknown is fatal: an unknown `-x` is worth a line on stderr, an
-unknown `-o` word is not (containers/storage passes on whatever storage.conf says).
+(`-f -o … DIR -o …`), and mount(8) (`SRC DIR -n -o … -t TYPE`). So options stand anywhere, `-oOPT` may be glued, the
+last word that is no option is the mountpoint, and nothing unknown is fatal: an unknown `-x` is worth a line on stderr,
+an unknown `-o` word is not (containers/storage passes on whatever storage.conf says).
 
 In `-o` text a comma within `"…"` does not separate, a backslash protects the next character, and empty words are
 skipped (storage writes `,,volatile` and trailing commas). `:` separates lowers unless it is protected.
@@ -51,24 +51,21 @@ _HELP: Final = {"-h", "--help"}
 _NOTHING: Final = {"-n", "-s", "-v", "-w", "--verbose"}
 _WITH_VALUE: Final = {"-t", "-N"}  # mount(8): the type, the mount namespace
 
+_FLAG_WORDS: Final = """
+    suid nosuid dev nodev exec noexec atime noatime diratime nodiratime relatime norelatime strictatime
+    sync async dirsync
+"""
+_OPTION_WORDS: Final = """
+    fsname subtype allow_other allow_root default_permissions nonempty max_write max_read debug
+    volatile fsync redirect_dir index xino metacopy userxattr nfs_export uuid verity
+    uidmapping gidmapping squash_to_root squash_to_uid squash_to_gid static_nlink noacl noxattrs xattr_permissions
+    timeout threaded fast_ino writeback ino32_t transport passthrough log_file
+"""
 #: mount(2) flags a FUSE mount may carry; handed on to the transport.
-MOUNT_FLAGS: Final = frozenset(
-    "suid nosuid dev nodev exec noexec atime noatime diratime nodiratime relatime norelatime strictatime "
-    "sync async dirsync".split()
-)
+MOUNT_FLAGS: Final = frozenset(_FLAG_WORDS.split())
 #: Security labels; a value may hold commas and goes to the kernel in quotes.
 _LABELS: Final = frozenset({"context", "fscontext", "defcontext", "rootcontext"})
-
-_RECOGNISED: Final = (
-    MOUNT_FLAGS
-    | _LABELS
-    | frozenset(
-        "fsname subtype allow_other allow_root default_permissions nonempty max_write max_read "
-        "volatile fsync redirect_dir index xino metacopy userxattr nfs_export uuid verity "
-        "uidmapping gidmapping squash_to_root squash_to_uid squash_to_gid static_nlink noacl noxattrs xattr_permissions "
-        "timeout threaded fast_ino writeback ino32_t debug transport passthrough log_file".split()
-    )
-)
+_RECOGNISED: Final = MOUNT_FLAGS | _LABELS | frozenset(_OPTION_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ import stat
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, LayerFile, Path, WritableLayer
 from unionfs.overlay import hardlink
-from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, Name, join
+from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
-from unionfs.overlay.stack import IMPURE, ORIGIN, UPPER
+from unionfs.overlay.stack import IMPURE, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union
 from unionfs.vfs import DT_DIR
 
@@ -63,12 +63,12 @@ def copy_up(union: Union, inode: Inode, size: int | None = None) -> None:
 def copy_up_name(union: Union, inode: FileInode, parent: DirInode, name: bytes) -> None:
     """Make sure the file is stored in the upper under this very name. Lock held; the inode is copied up."""
     for i, known in enumerate(inode.names):
-        if known.parent is parent and known.name == name and not known.stored:
+        if known == (parent, name, False):
             copy_up_directory(union, parent)
             with _kept_times(union, parent):
                 mark_impure(union, parent)
                 hardlink.store_name(union, inode, parent.path, name)
-            inode.names[i] = Name(parent, name, True)
+            inode.names[i] = (parent, name, True)
             _listed_in_upper(union, inode, parent, name)
 
 
@@ -77,8 +77,10 @@ class _Staged:
     """A copy being built at `path` in the work directory. Only `copy_data` runs without the lock."""
 
     def __init__(self, union: Union, inode: FileInode) -> None:
+        assert inode.lower is not None
         self._union = union
-        self.layer, self.source_path = union.place(inode)
+        self._number, self.source_path = inode.lower
+        self.layer = union.stack.layer(self._number)
         self.st = self.layer.lstat(self.source_path)
         self.path = union.work.temporary()
         self._source: LayerFile | None = None
@@ -111,7 +113,7 @@ class _Staged:
 
     def finish(self) -> None:
         copy_metadata(self._union, self.layer, self.source_path, self.st, self.path)
-        _set_origin(self._union, self.layer, self.source_path, self.path)
+        _set_origin(self._union, self._number, self.source_path, self.path)
 
     def close(self) -> None:
         for file in (self._source, self._target):
@@ -159,15 +161,17 @@ def copy_metadata(union: Union, layer: Layer, path: Path, st: os.stat_result, te
     work.utime(temporary, st.st_atime_ns, st.st_mtime_ns)
 
 
-def _set_origin(union: Union, layer: Layer, source: Path, path: Path) -> None:
+def _set_origin(union: Union, number: int, source: Path, path: Path, *, is_dir: bool = False) -> None:
     """Note on a staged copy what it was copied from; empty where the layer cannot say (ovl_set_origin_fh())."""
     if not union.work.xattrs:
         return
-    handle = layer.handle(source)
+    handle = union.stack.layer(number).handle(source)
+    slot = None if is_dir else union.stack.slot_mark(number)
+    work = union.stack.work
     try:
-        union.stack.work.setxattr(
-            path, union.stack.private(ORIGIN), b"" if handle is None else hardlink.encode_origin(handle)
-        )
+        work.setxattr(path, union.stack.private(ORIGIN), b"" if handle is None else hardlink.encode_origin(handle))
+        if slot is not None:
+            work.setxattr(path, union.stack.private(SLOT), slot)
     except OSError as e:
         # user.* is not allowed on symlinks and special files; the origin only keeps their number over a remount.
         if e.errno not in (errno.EPERM, errno.EOPNOTSUPP):
@@ -183,7 +187,7 @@ def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
     key = (UPPER, stored.st_dev, stored.st_ino)
     if not inode.names:
         # Unlinked while we copied, and still open: a copy with no name.
-        inode.orphan = temporary
+        inode.linked().orphan = temporary
     else:
         parent, name, _ = inode.names[0]
         copy_up_directory(union, parent)
@@ -197,7 +201,7 @@ def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
             else:
                 union.stack.work.rename(temporary, union.stack.upper, join(parent.path, name))
         # POINT OF NO RETURN: the upper has the file.
-        inode.names[0] = Name(parent, name, True)
+        inode.names[0] = (parent, name, True)
         _listed_in_upper(union, inode, parent, name, stored.st_ino)
     union.origins[stored.st_dev, stored.st_ino] = inode.ino
     inode.upper = True
@@ -219,12 +223,13 @@ def _listed_in_upper(union: Union, inode: FileInode, parent: DirInode, name: byt
     if ino is None:
         layer, path = union.upper_place(inode)
         ino = layer.lstat(path).st_ino
-    entries.names[name] = Listed(UPPER, inode.type, ino)
+    entries.put(name, Listed(UPPER, inode.type, ino))
 
 
 # directories ----------------------------------------------------------------------------------------------------------
 def copy_up_directory(union: Union, directory: DirInode) -> None:
     """Make sure the directory is in the upper, its parents first. Lock held."""
+    union.stack.upper  # noqa: B018  read-only union: EROFS
     todo = []
     ancestor: DirInode | None = directory
     while ancestor is not None and not ancestor.upper:
@@ -245,7 +250,7 @@ def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
     work.mkdir(temporary, 0o700)
     try:
         copy_metadata(union, layer, path, st, temporary)
-        _set_origin(union, layer, path, temporary)
+        _set_origin(union, number, path, temporary, is_dir=True)
         with _kept_times(union, parent):
             mark_impure(union, parent)
             work.rename(temporary, union.stack.upper, directory.path)
@@ -261,7 +266,7 @@ def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
     entries = listing(union, parent)
     before = entries.names.get(directory.name)
     more = (before.layer, *before.more) if before is not None else ()
-    entries.names[directory.name] = Listed(UPPER, DT_DIR, stored.st_ino, more)
+    entries.put(directory.name, Listed(UPPER, DT_DIR, stored.st_ino, more))
     entries.covered.add(directory.name)
     union.counters["copy_ups"] += 1
 

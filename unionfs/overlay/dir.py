@@ -18,7 +18,7 @@ from typing import NamedTuple
 from unionfs.layers.layer import LayerFile, Path, WritableLayer
 from unionfs.overlay import hardlink, lookup
 from unionfs.overlay.copy_up import copy_up_directory, mark_impure
-from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, Name, join
+from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import NAME_MAX, Union, fail
@@ -158,7 +158,7 @@ def _enter(union: Union, directory: DirInode, name: bytes, path: Path, over_whit
     st = union.stack.upper.lstat(path)
     type_ = d_type(st.st_mode)
     entries = listing(union, directory)
-    entries.names[name] = Listed(UPPER, type_, st.st_ino)
+    entries.put(name, Listed(UPPER, type_, st.st_ino))
     entries.whiteouts.discard(name)
     ino = union.stack.number(UPPER, st.st_ino, st.st_dev)
     if type_ == DT_DIR:
@@ -168,10 +168,9 @@ def _enter(union: Union, directory: DirInode, name: bytes, path: Path, over_whit
         union.table.add(child)
         return child
     file = FileInode(union.table.allocate(), ino, type_)
-    file.upper = True
     # A new object may have the stored number of one that was copied up and is gone.
     union.origins.pop((st.st_dev, st.st_ino), None)
-    file.names.append(Name(directory, name, True))
+    file.names.append((directory, name, True))
     directory.children[name] = file
     union.table.add(file)
     union.set_attributes(file, st)
@@ -191,7 +190,7 @@ def create_unnamed(union: Union, directory: DirInode, mode: int, caller: Caller)
         staged = moved
     st = file.fstat()
     inode = FileInode(union.table.allocate(), union.stack.number(UPPER, st.st_ino, st.st_dev), DT_REG)
-    inode.upper, inode.orphan = True, staged
+    inode.linked().orphan = staged
     union.origins.pop((st.st_dev, st.st_ino), None)
     union.table.add(inode)
     return inode, file
@@ -203,8 +202,7 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
     copy_up_directory(union, directory)
     over_whiteout = name in listing(union, directory).whiteouts
     tree, path = union.upper_place(inode)
-    unnamed = inode.orphan is not None
-    if unnamed and not inode.opens:
+    if inode.orphan is not None and not inode.opens:
         fail(errno.ENOENT)
     if inode.index is not None:
         mark_impure(union, directory)
@@ -219,17 +217,18 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
         union.work.put_in(temporary, directory.path, name, is_dir=False, over_whiteout=True)
     else:
         tree.link(path, union.stack.upper, join(directory.path, name))
-    if unnamed and inode.orphan is not None:
-        union.work.discard(inode.orphan)
-        inode.orphan = None
-    if inode.index is not None:
-        inode.nlink += 1
-    inode.names.append(Name(directory, name, True))
+    links = inode.linked()
+    if links.orphan is not None:
+        union.work.discard(links.orphan)
+        links.orphan = None
+    if links.index is not None:
+        links.nlink += 1
+    inode.names.append((directory, name, True))
     directory.children[name] = inode
     directory.attr = inode.attr = None
     st = union.stack.upper.lstat(join(directory.path, name))
     entries = listing(union, directory)
-    entries.names[name] = Listed(UPPER, inode.type, st.st_ino)
+    entries.put(name, Listed(UPPER, inode.type, st.st_ino))
     entries.whiteouts.discard(name)
     union.table.remember_real((UPPER, st.st_dev, st.st_ino), inode)
 
@@ -239,6 +238,7 @@ def unlink(union: Union, directory: DirInode, name: bytes) -> None:
     """The caller has copied up a lower hard link (`hides_lower_link`) before."""
     inode = lookup.existing(union, directory, name)
     if not isinstance(inode, FileInode):
+        union.release_unused(inode)
         fail(errno.EISDIR)
     copy_up_directory(union, directory)
     stored = _is_stored(inode, directory, name)
@@ -258,7 +258,7 @@ def unlink(union: Union, directory: DirInode, name: bytes) -> None:
 
 
 def _is_stored(inode: FileInode, directory: DirInode, name: bytes) -> bool:
-    return any(known.parent is directory and known.name == name and known.stored for known in inode.names)
+    return (directory, name, True) in inode.names
 
 
 def needs_orphan(union: Union, inode: FileInode) -> bool:
@@ -268,7 +268,7 @@ def needs_orphan(union: Union, inode: FileInode) -> bool:
         return False
     if not inode.opens and not (inode.nlookup and inode.type != DT_REG):
         return False
-    return sum(known.stored for known in inode.names) == 1
+    return sum(stored for _, _, stored in inode.names) == 1
 
 
 def _remove_stored(union: Union, inode: FileInode, directory: DirInode, name: bytes, *, leave_whiteout: bool) -> None:
@@ -278,7 +278,7 @@ def _remove_stored(union: Union, inode: FileInode, directory: DirInode, name: by
         return
     taken = union.work.take_out(directory.path, name, leave_whiteout=leave_whiteout)
     if keep:
-        inode.orphan = taken
+        inode.linked().orphan = taken
     else:
         union.work.discard(taken)
 
@@ -287,8 +287,8 @@ def lost_name(union: Union, inode: FileInode, directory: DirInode, name: bytes, 
     """One name of a file is gone from the store: bring the inode up to date. `record`: its attributes before."""
     inode.forget_name(directory, name)
     inode.attr = None
-    if inode.index is not None:
-        inode.nlink -= 1
+    if inode.links is not None and inode.links.index is not None:
+        inode.links.nlink -= 1
         hardlink.drop_index(union, inode)
     if inode.names or inode.index is not None:
         return
@@ -299,7 +299,7 @@ def lost_name(union: Union, inode: FileInode, directory: DirInode, name: bytes, 
 
 def _hide(union: Union, directory: DirInode, name: bytes, positive: bool) -> None:
     entries = listing(union, directory)
-    del entries.names[name]
+    entries.drop(name)
     if positive:
         entries.covered.add(name)
         entries.whiteouts.add(name)
@@ -313,6 +313,7 @@ def is_empty(union: Union, directory: DirInode) -> bool:
 def rmdir(union: Union, directory: DirInode, name: bytes) -> None:
     child = lookup.existing(union, directory, name)
     if not isinstance(child, DirInode):
+        union.release_unused(child)
         fail(errno.ENOTDIR)
     if not is_empty(union, child):
         union.release_unused(child)

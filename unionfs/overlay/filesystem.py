@@ -44,6 +44,9 @@ class UnionFilesystem:
     The layers belong to the union from now on and are closed with it.
     """
 
+    #: A directory offset means the same to every handle of the directory, for as long as it is known.
+    stable_cookies = True
+
     def __init__(
         self,
         lowers: Sequence[Layer],
@@ -92,6 +95,8 @@ class UnionFilesystem:
     def link(self, node: NodeId, parent: NodeId, name: bytes, caller: Caller) -> Entry:
         union = self._union
         inode = union.inode(node)
+        with self._lock:
+            directories.check_new_name(union, union.live_directory(parent), name)
         if not isinstance(inode, FileInode):
             fail(errno.EPERM)
         copy_up(union, inode)
@@ -277,8 +282,8 @@ class UnionFilesystem:
             if isinstance(inode, DirInode):
                 return inode.path if inode.upper else None
             assert isinstance(inode, FileInode)
-            name = inode.stored_name()
-            return join(name.parent.path, name.name) if name is not None else None
+            known = inode.stored_name()
+            return join(known[0].path, known[1]) if known is not None else None
 
     def statistics(self) -> dict[str, int]:
         union = self._union

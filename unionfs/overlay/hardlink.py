@@ -21,10 +21,10 @@ import sys
 from unionfs.layers.layer import Layer, OriginHandle, Path
 from unionfs.linux.handle import open_by_handle_at
 from unionfs.overlay.inode import FileInode, join
-from unionfs.overlay.stack import NLINK, ORIGIN, UPPER
+from unionfs.overlay.stack import NLINK, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union
 from unionfs.overlay.workdir import INDEX, WORK, exists
-from unionfs.vfs import d_type
+from unionfs.vfs import DT_DIR, d_type
 
 #: struct ovl_fb of fs/overlayfs/overlayfs.h: version, magic, len, flags, type, uuid; then the handle.
 _FB = struct.Struct("<BBBBB16s")
@@ -54,31 +54,49 @@ def origin_of(union: Union, layer: Layer, path: Path) -> OriginHandle | None:
     return decode_origin(value) if value else None
 
 
-def find_origin(union: Union, origin: OriginHandle) -> tuple[int, os.stat_result] | None:
-    """(layer, stat) of the lower object behind a handle, wherever its name is; None if it cannot be opened
-    (CAP_DAC_READ_SEARCH) or belongs to no lower (ovl_decode_real_fh())."""
-    for number, layer in enumerate(union.stack.lowers, 1):
-        root_fd = getattr(layer, "root_fd", -1)
-        root = layer.handle(b"")
-        if root_fd < 0 or root is None or root.uuid != origin.uuid:
-            continue
-        try:
-            found = _open_origin(root_fd, origin)
-        except OSError:
-            continue
-        if found is not None:
-            return number, found
-    return None
+def find_origin(union: Union, origin: OriginHandle, stored: Path) -> tuple[int, os.stat_result] | None:
+    """(layer, stat) of the lower object that the upper's `stored` was copied up from, wherever its name is; None if
+    its handle cannot be opened (CAP_DAC_READ_SEARCH) or is no lower's (ovl_decode_real_fh())."""
+    slot = slot_of(union, union.stack.upper, stored)
+    candidates = [
+        (number, layer)
+        for number, layer in enumerate(union.stack.lowers, 1)
+        if slot in (None, b"%d" % union.stack.slot(number)) and getattr(layer.handle(b""), "uuid", None) == origin.uuid
+    ]
+    if not candidates:
+        return None
+    try:
+        st = _stat_origin(getattr(candidates[0][1], "root_fd", -1), origin)
+    except OSError:
+        return None
+    if len(candidates) > 1:
+        # The kernel's origins have no slot mark. Look for the object once, and mark it.
+        candidates = [candidate for candidate in candidates if _holds(candidate[1], st.st_ino)][:1]
+        if not candidates:
+            return None
+        union.stack.upper.setxattr(stored, union.stack.private(SLOT), b"%d" % union.stack.slot(candidates[0][0]))
+    return candidates[0][0], st
 
 
-def _open_origin(root_fd: int, origin: OriginHandle) -> os.stat_result | None:
-    """The stat of the object if it stands below the layer's root."""
+def _holds(layer: Layer, ino: int) -> bool:
+    """Does any directory of the layer list this inode number? Reads the whole layer."""
+    todo = [b""]
+    while todo:
+        directory = todo.pop()
+        for entry in layer.scan(directory):
+            if entry.type == DT_DIR:
+                todo.append(join(directory, entry.name))
+            elif entry.ino == ino:
+                return True
+    return False
+
+
+def _stat_origin(root_fd: int, origin: OriginHandle) -> os.stat_result:
     mount_fd = os.open(f"/proc/self/fd/{root_fd}", os.O_RDONLY | os.O_DIRECTORY)
     try:
         fd = open_by_handle_at(mount_fd, origin.type, origin.handle, os.O_PATH)
         try:
-            inside = os.readlink(f"/proc/self/fd/{fd}").startswith(os.readlink(f"/proc/self/fd/{mount_fd}") + "/")
-            return os.fstat(fd) if inside else None
+            return os.fstat(fd)
         finally:
             os.close(fd)
     finally:
@@ -86,12 +104,31 @@ def _open_origin(root_fd: int, origin: OriginHandle) -> os.stat_result | None:
 
 
 # the index ----------------------------------------------------------------------------------------------------------
+def _entry_of(origin: OriginHandle) -> Path:
+    """ovl_get_index_name_fh()"""
+    return join(INDEX, encode_origin(origin).hex().encode())
+
+
+def slot_of(union: Union, layer: Layer, path: Path) -> bytes | None:
+    return layer.getxattr(path, union.stack.private(SLOT))
+
+
 def index_path(union: Union, number: int, path: Path, st: os.stat_result) -> Path:
-    """Where the index has, or would have, the group of a lower file."""
+    """Where the index has, or would have, the group of a lower file.
+
+    One stored file that stands in two layers is two groups with one handle: the second is kept for the session.
+    """
     if union.options.index and union.work.xattrs:
         handle = union.stack.layer(number).handle(path)
         if handle is not None:
-            return join(INDEX, encode_origin(handle).hex().encode())
+            entry = _entry_of(handle)
+            slot = union.stack.slot_mark(number)
+            if (
+                slot is None
+                or not exists(union.stack.work, entry)
+                or slot_of(union, union.stack.work, entry) in (None, slot)
+            ):
+                return entry
     return b"%s/#i%x-%x-%x" % (WORK, number, st.st_dev, st.st_ino)
 
 
@@ -108,27 +145,30 @@ def by_index(union: Union, number: int, path: Path, st: os.stat_result) -> FileI
     known = union.table.real.get(key)
     if known is None:
         known = FileInode(union.table.allocate(), union.stack.number(number, st.st_ino, st.st_dev), d_type(st.st_mode))
-        known.upper, known.index = True, entry
-        known.nlink = load_nlink(union, entry, stored, st.st_nlink)
+        links = known.linked()
+        links.index, links.nlink = entry, load_nlink(union, entry, stored, st.st_nlink)
         union.table.add(known)
         union.table.remember_real(key, known)
     union.table.remember_real((number, st.st_dev, st.st_ino), known)
     return known
 
 
-def attach_index(union: Union, inode: FileInode, origin: OriginHandle, device: int, ino: int) -> None:
-    """An upper file with an origin may be a group's copy: find its index entry and count."""
-    if not union.options.index:
+def attach_index(union: Union, inode: FileInode, origin: OriginHandle | None, path: Path, st: os.stat_result) -> None:
+    """An upper file with several links may be a group's copy: find its index entry and count."""
+    entry = union.groups.get((st.st_dev, st.st_ino))
+    if entry is None and origin is not None and union.options.index:
+        entry = _entry_of(origin)
+    if entry is None:
         return
-    entry = join(INDEX, encode_origin(origin).hex().encode())
     try:
         stored = union.stack.work.lstat(entry)
     except FileNotFoundError:
         return
-    if (stored.st_dev, stored.st_ino) == (device, ino):
-        inode.index = entry
-        found = find_origin(union, origin)
-        inode.nlink = load_nlink(union, entry, stored, found[1].st_nlink if found else stored.st_nlink - 1)
+    if (stored.st_dev, stored.st_ino) == (st.st_dev, st.st_ino):
+        found = find_origin(union, origin, path) if origin is not None else None
+        fallback = found[1].st_nlink if found else stored.st_nlink - 1
+        links = inode.linked()
+        links.index, links.nlink = entry, load_nlink(union, entry, stored, fallback)
 
 
 # link counts --------------------------------------------------------------------------------------------------------
@@ -148,18 +188,24 @@ def load_nlink(union: Union, entry: Path, stored: os.stat_result, fallback: int)
 def save_nlink(union: Union, inode: FileInode, *, stored_change: int = 0) -> None:
     """Record the count before an operation that changes the stored link count by `stored_change` along with the
     union's, so that the recorded difference is right before and after it (ovl_nlink_start())."""
-    if inode.index is None or not union.work.xattrs:
+    links = inode.links
+    if links is None or links.index is None or not union.work.xattrs:
         return
-    stored = union.stack.work.lstat(inode.index).st_nlink
-    union.stack.work.setxattr(inode.index, union.stack.private(NLINK), b"U%+d" % (inode.nlink - stored - stored_change))
+    stored = union.stack.work.lstat(links.index).st_nlink
+    difference = links.nlink - stored - stored_change
+    union.stack.work.setxattr(links.index, union.stack.private(NLINK), b"U%+d" % difference)
 
 
 def add_to_index(union: Union, inode: FileInode, temporary: Path, entry: Path, nlink: int) -> None:
     """Make a staged copy the group's: `temporary` becomes the index entry, with the group's count."""
-    inode.index, inode.nlink = entry, nlink
+    links = inode.linked()
     if union.work.xattrs:
         union.stack.work.setxattr(temporary, union.stack.private(NLINK), b"U%+d" % (nlink - 1))
     union.stack.work.rename(temporary, union.stack.work, entry)
+    links.index, links.nlink = entry, nlink
+    if not entry.startswith(INDEX):
+        stored = union.stack.work.lstat(entry)
+        union.groups[stored.st_dev, stored.st_ino] = entry
 
 
 def store_name(union: Union, inode: FileInode, parent_path: Path, name: bytes) -> None:
@@ -174,11 +220,13 @@ def store_name(union: Union, inode: FileInode, parent_path: Path, name: bytes) -
 
 def drop_index(union: Union, inode: FileInode) -> None:
     """The last name of a group is gone: its index entry goes too, or keeps the data while the file is open."""
-    if inode.index is None or inode.nlink > 0:
+    links = inode.links
+    if links is None or links.index is None or links.nlink > 0:
         return
-    entry, inode.index = inode.index, None
+    entry, links.index = links.index, None
+    union.groups = {key: path for key, path in union.groups.items() if path != entry}
     if inode.opens:
-        inode.orphan = union.work.temporary()
-        union.stack.work.rename(entry, union.stack.work, inode.orphan)
+        links.orphan = union.work.temporary()
+        union.stack.work.rename(entry, union.stack.work, links.orphan)
     elif exists(union.stack.work, entry):
         union.stack.work.unlink(entry)

@@ -40,16 +40,43 @@ class Listed(NamedTuple):
 class Listing:
     """One directory's merged names.
 
-    `names` is what is visible. `whiteouts` are the names the upper whites out. `covered` are names present or whited
-    out in the upper that the lowers alone would show, so that removing them takes a whiteout.
+    `names` is what is visible; changed by `put` and `drop` only once it is complete. `whiteouts` are the names the
+    upper whites out. `covered` are names present or whited out in the upper that the lowers alone would show, so that
+    removing them takes a whiteout.
+
+    `order` gives each name a position that it keeps: a name that comes is appended, one that goes leaves a None. So
+    a position is a directory offset that stays good while entries come and go, for every reader.
     """
 
-    __slots__ = ("covered", "names", "whiteouts")
+    __slots__ = ("_order", "_positions", "covered", "half_read", "names", "whiteouts")
 
     def __init__(self) -> None:
         self.names: dict[bytes, Listed] = {}
         self.whiteouts: set[bytes] = set()
         self.covered: set[bytes] = set()
+        self._order: list[bytes | None] | None = None
+        self._positions: dict[bytes, int] | None = None
+        #: Somebody has read a part, and may come back with an offset.
+        self.half_read = False
+
+    def order(self) -> list[bytes | None]:
+        if self._order is None or (not self.half_read and len(self._order) > 2 * len(self.names) + 1024):
+            self._order, self._positions = list(self.names), None
+        return self._order
+
+    def put(self, name: bytes, listed: Listed) -> None:
+        if self._order is not None and name not in self.names:
+            if self._positions is not None:
+                self._positions[name] = len(self._order)
+            self._order.append(name)
+        self.names[name] = listed
+
+    def drop(self, name: bytes) -> Listed:
+        if self._order is not None:
+            if self._positions is None:
+                self._positions = {known: i for i, known in enumerate(self._order) if known is not None}
+            self._order[self._positions.pop(name)] = None
+        return self.names.pop(name)
 
     def lower_positive(self, name: bytes) -> bool:
         """Would the lowers alone show `name`? (ovl_lower_positive() of fs/overlayfs/namei.c)"""
@@ -126,45 +153,70 @@ class DirInode(Inode):
             todo.extend(child for child in directory.children.values() if isinstance(child, DirInode))
 
 
-class Name(NamedTuple):
-    """One known name of a file. `stored`: the upper has the file under this very name (a lower hard link whose group
-    was copied up by another name is shown, but not stored there)."""
+#: One known name of a file: directory, name, stored. `stored`: the upper has the file under this very name. (A lower
+#: hard link whose group was copied up by another name is shown, but not stored there.)
+Name = tuple[DirInode, bytes, bool]
 
-    parent: DirInode
-    name: bytes
-    stored: bool
+
+class Links:
+    """What only few files have. `index`: the entry of a copied-up hard-link group; then `nlink` is the group's link
+    count in the union. `orphan`: the path in the work directory of a file that has no name but is still in use.
+    `keys`: the stored objects it is entered under in `InodeTable.real`. `inner_whiteout`: shown as a whiteout device
+    to a mount above ours, stored as a marked empty file."""
+
+    __slots__ = ("index", "inner_whiteout", "keys", "nlink", "orphan")
+
+    def __init__(self) -> None:
+        self.index: bytes | None = None
+        self.nlink = 0
+        self.orphan: bytes | None = None
+        self.keys: tuple[tuple[int, int, int], ...] = ()
+        self.inner_whiteout = False
 
 
 class FileInode(Inode):
     """`lower`: (layer, path) of the object in the lower layers it is, or was copied up from. `names`: those looked up.
-    `orphan`: path in the work directory while it has no name but is still open. `index`: its path in the index, when
-    it is a copied-up hard-link group; then `nlink` is the group's link count in the union. `type` is its DT_*."""
+    `type` is its DT_*. `handles`: the open files of it, `writers` how many of them may change it."""
 
-    __slots__ = ("handles", "index", "lower", "names", "nlink", "orphan", "real", "type", "upper", "writers")
+    __slots__ = ("handles", "links", "lower", "names", "type", "upper", "writers")
 
-    def __init__(self, node: NodeId, ino: int, type_: int) -> None:
-        super().__init__(node, ino)
+    def __init__(self, node: NodeId, ino: int, type_: int, lower: tuple[int, bytes] | None = None) -> None:
+        self.node = node
+        self.ino = ino
+        self.nlookup = 0
+        self.opens = 0
+        self.attr = None
         self.type = type_
-        self.upper = False
-        self.lower: tuple[int, bytes] | None = None
+        self.lower = lower
+        self.upper = lower is None
         self.names: list[Name] = []
-        self.orphan: bytes | None = None
-        self.index: bytes | None = None
-        self.nlink = 0
-        self.real: tuple[tuple[int, int, int], ...] = ()
+        self.links: Links | None = None
         self.writers = 0
         self.handles: list[LayerFile] | None = None
 
+    def linked(self) -> Links:
+        if self.links is None:
+            self.links = Links()
+        return self.links
+
+    @property
+    def index(self) -> bytes | None:
+        return self.links.index if self.links is not None else None
+
+    @property
+    def orphan(self) -> bytes | None:
+        return self.links.orphan if self.links is not None else None
+
     def stored_name(self) -> Name | None:
         for name in self.names:
-            if name.stored:
+            if name[2]:
                 return name
         return None
 
     def forget_name(self, parent: DirInode, name: bytes) -> Name:
         """Drop one name from both sides."""
         for i, known in enumerate(self.names):
-            if known.parent is parent and known.name == name:
+            if known[0] is parent and known[1] == name:
                 del self.names[i]
                 del parent.children[name]
                 return known
@@ -219,14 +271,15 @@ class InodeTable:
 
     def remember_real(self, key: tuple[int, int, int], inode: FileInode) -> None:
         """Enter a stored object as this inode; a file copied up is found by its old object as well as by the new."""
-        if key not in inode.real:
-            inode.real += (key,)
+        links = inode.linked()
+        if key not in links.keys:
+            links.keys += (key,)
         self.real[key] = inode
 
     def drop(self, inode: Inode) -> None:
         self.nodes.pop(inode.node, None)
-        if isinstance(inode, FileInode):
-            for key in inode.real:
+        if isinstance(inode, FileInode) and inode.links is not None:
+            for key in inode.links.keys:
                 if self.real.get(key) is inode:
                     del self.real[key]
 

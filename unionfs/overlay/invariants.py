@@ -33,7 +33,7 @@ def _name(inode: object) -> bytes:
     if isinstance(inode, DirInode):
         return inode.path
     assert isinstance(inode, FileInode)
-    return join(inode.names[0].parent.path, inode.names[0].name) if inode.names else b"(unnamed)"
+    return join(inode.names[0][0].path, inode.names[0][1]) if inode.names else b"(unnamed)"
 
 
 def _check_directory(union: Union, inode: DirInode) -> None:
@@ -49,7 +49,7 @@ def _check_directory(union: Union, inode: DirInode) -> None:
         union.stack.upper.lstat(inode.path)
     for name, child in inode.children.items():
         if isinstance(child, FileInode):
-            assert any(known.parent is inode and known.name == name for known in child.names), (inode.path, name)
+            assert any(parent is inode and known == name for parent, known, _ in child.names), (inode.path, name)
     if inode.listing is not None:
         entries = inode.listing
         assert not entries.whiteouts & set(entries.names), inode.path
@@ -59,16 +59,16 @@ def _check_directory(union: Union, inode: DirInode) -> None:
 
 
 def _check_file(union: Union, inode: FileInode) -> None:
-    for known in inode.names:
-        assert known.parent.children.get(known.name) is inode, known.name
-        if known.stored:
-            assert inode.upper, known.name
-            union.stack.upper.lstat(join(known.parent.path, known.name))
+    for parent, name, stored in inode.names:
+        assert parent.children.get(name) is inode, name
+        if stored:
+            assert inode.upper, name
+            union.stack.upper.lstat(join(parent.path, name))
     if inode.attr is not None and (inode.names or inode.orphan is not None):
         layer, path = union.place(inode)
         st = layer.lstat(path)
         attr = Attr.unpack(inode.attr)
-        if not union.is_inner_whiteout(inode):
+        if inode.links is None or not inode.links.inner_whiteout:
             assert (attr.mode, attr.size, attr.mtime_ns) == (st.st_mode, st.st_size, st.st_mtime_ns), (
                 f"stale attributes of {_name(inode)!r}"
             )

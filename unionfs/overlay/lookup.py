@@ -13,13 +13,14 @@ All functions expect `union.lock` to be held.
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from typing import NamedTuple
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, OriginHandle, Path
 from unionfs.overlay import hardlink
-from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, Name, join
+from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, INNER_WHITEOUT, UPPER
 from unionfs.overlay.union import NAME_MAX, Union, fail
@@ -41,7 +42,9 @@ def child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
     union.counters["lookups"] += 1
     if listed.type == DT_DIR:
         return _directory(union, directory, name, listed)
-    return _file(union, directory, name, listed)
+    path = stored_path(directory, listed.layer)
+    st = union.stack.layer(listed.layer).lstat(join(path, name))
+    return file(union, directory, name, listed.layer, path, st)
 
 
 def existing(union: Union, directory: DirInode, name: bytes) -> Inode:
@@ -67,6 +70,9 @@ _NO_MARKS = Marks(False, False, None, False)
 def marks(union: Union, number: int, path: Path) -> Marks:
     layer = union.stack.layer(number)
     names = layer.listxattr(path)
+    if number == UPPER and union.work.aufs and _holds(layer, join(path, whiteout.OPAQUE)):
+        # Known now, not when the directory is read: a directory without lowers is renamed without a redirect.
+        return Marks(True, False, None, union.stack.private(IMPURE) in names)
     if not names:
         return _NO_MARKS
     opaque = b""
@@ -232,32 +238,33 @@ def find_in_layer(union: Union, number: int, path: Path) -> tuple[Path | None, P
 
 
 # files ------------------------------------------------------------------------------------------------------------
-def _file(union: Union, parent: DirInode, name: bytes, listed: Listed) -> Inode | None:
-    number = listed.layer
-    layer = union.stack.layer(number)
-    path = join(parent.path if number == UPPER else dict(parent.lowers)[number], name)
-    st = layer.lstat(path)
+def stored_path(parent: DirInode, number: int) -> Path:
+    """Where a directory is in one of its layers."""
+    if number == UPPER:
+        return parent.path
+    return next(path for layer, path in parent.lowers if layer == number)
+
+
+def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Path, st: os.stat_result) -> FileInode:
+    """The inode of a name that layer `number` has, in `directory` there, as anything but a directory."""
+    path = join(directory, name)
     key = (number, st.st_dev, st.st_ino)
     known = union.table.real.get(key) if st.st_nlink > 1 else None
     if known is None and number != UPPER and st.st_nlink > 1:
         known = hardlink.by_index(union, number, path, st)
     if known is not None:
         # A lower name of a group that was copied up by another name is not stored in the upper.
-        known.names.append(Name(parent, name, number == UPPER))
+        known.names.append((parent, name, number == UPPER))
         parent.children[name] = known
         return known
-    inode = FileInode(union.table.allocate(), 0, d_type(st.st_mode))
+    shown = union.stack.number(number, st.st_ino, st.st_dev)
+    inode = FileInode(union.table.allocate(), shown, d_type(st.st_mode), None if number == UPPER else (number, path))
     if number == UPPER:
-        inode.upper = True
-        inode.ino = union.stack.number(UPPER, st.st_ino, st.st_dev)
         if parent.impure or union.origins:
-            _origin(union, parent, name, inode, path, st.st_dev, st.st_ino)
+            _origin(union, parent, name, inode, path, st)
         if parent.impure and st.st_size == 0 and stat.S_ISREG(st.st_mode):
             _inner_whiteout(union, inode, path)
-    else:
-        inode.lower = (number, path)
-        inode.ino = union.stack.number(number, st.st_ino, st.st_dev)
-    inode.names.append(Name(parent, name, number == UPPER))
+    inode.names.append((parent, name, number == UPPER))
     parent.children[name] = inode
     union.table.add(inode)
     if st.st_nlink > 1:
@@ -268,26 +275,28 @@ def _file(union: Union, parent: DirInode, name: bytes, listed: Listed) -> Inode 
 
 def _inner_whiteout(union: Union, inode: FileInode, path: Path) -> None:
     if union.stack.upper.getxattr(path, union.stack.private(INNER_WHITEOUT)) is not None:
-        inode.type, inode.nlink = DT_CHR, -1
+        inode.type = DT_CHR
+        inode.linked().inner_whiteout = True
 
 
-def _origin(
-    union: Union, parent: DirInode, name: bytes, inode: FileInode, path: Path, device: int, number: int
-) -> None:
+def _origin(union: Union, parent: DirInode, name: bytes, inode: FileInode, path: Path, st: os.stat_result) -> None:
     """Show a copied-up file under the number it had below (ovl_check_origin())."""
-    shown = union.origins.get((device, number))
-    origin = hardlink.origin_of(union, union.stack.upper, path) if parent.impure else None
+    key = (st.st_dev, st.st_ino)
+    shown = union.origins.get(key)
+    origin = None
+    if parent.impure and (shown is None or st.st_nlink > 1):
+        origin = hardlink.origin_of(union, union.stack.upper, path)
     if shown is None and origin is not None:
-        shown = _number_of_origin(union, parent, name, origin)
+        shown = _number_of_origin(union, parent, name, path, origin)
         if shown is not None:
-            union.origins[device, number] = shown
+            union.origins[key] = shown
     if shown is not None:
         inode.ino = shown
-    if origin is not None:
-        hardlink.attach_index(union, inode, origin, device, number)
+    if st.st_nlink > 1:
+        hardlink.attach_index(union, inode, origin, path, st)
 
 
-def _number_of_origin(union: Union, parent: DirInode, name: bytes, origin: OriginHandle) -> int | None:
+def _number_of_origin(union: Union, parent: DirInode, name: bytes, stored: Path, origin: OriginHandle) -> int | None:
     """The number of the lower object that `origin` names: the one under the same name if it is that, else found by
     its handle where the system lets us (CAP_DAC_READ_SEARCH)."""
     for number, base in parent.lowers:
@@ -301,5 +310,5 @@ def _number_of_origin(union: Union, parent: DirInode, name: bytes, origin: Origi
             return union.stack.number(number, st.st_ino, st.st_dev)
         if not stat.S_ISDIR(st.st_mode):
             break
-    found = hardlink.find_origin(union, origin)
+    found = hardlink.find_origin(union, origin, stored)
     return union.stack.number(found[0], found[1].st_ino, found[1].st_dev) if found else None

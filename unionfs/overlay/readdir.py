@@ -1,8 +1,7 @@
 """Open directories and what reading them returns.
 
-A handle takes a snapshot of the merged names when it is read from offset 0 (rewinddir(3)); a cookie is a position in
-that snapshot, so it stays valid while entries come and go: what was there throughout is returned once, what came or
-went in between may be or not (POSIX readdir()).
+A cookie is a position that a name keeps as long as it stands in the directory, whoever reads (`Listing.order`): what
+was there throughout is returned once, what came or went in between may be or not (POSIX readdir()).
 
 INVARIANT: the d_ino of an entry is the st_ino that looking it up would show.
 
@@ -12,7 +11,11 @@ All functions expect `union.lock` to be held.
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 
+from unionfs.layers.layer import Path
 from unionfs.overlay import lookup
 from unionfs.overlay.inode import DirInode, Listed
 from unionfs.overlay.listing import listing
@@ -20,15 +23,14 @@ from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import DT_DIR, DirEntry, DirEntryPlus
 
-_DOTS = (b".", b"..")
+_DOTS: tuple[bytes, ...] = (b".", b"..")
 
 
 class DirHandle:
-    __slots__ = ("directory", "snapshot")
+    __slots__ = ("directory",)
 
     def __init__(self, directory: DirInode) -> None:
         self.directory = directory
-        self.snapshot: list[bytes] | None = None
 
 
 def handle(union: Union, fh: int) -> DirHandle:
@@ -50,38 +52,46 @@ def releasedir(union: Union, fh: int) -> None:
     union.release_unused(opened.directory)
 
 
-def _snapshot(union: Union, opened: DirHandle, offset: int) -> list[bytes]:
-    if opened.snapshot is None or offset == 0:
-        opened.snapshot = list(listing(union, opened.directory).names)
-    return opened.snapshot
+class _Reading:
+    """The names from one offset on, as many as fit a budget. Offsets 0 and 1 are "." and "..", then come positions in
+    the listing's order. After the iteration, `half_read` is noted."""
+
+    def __init__(self, union: Union, directory: DirInode, offset: int, budget: int, overhead: int) -> None:
+        self.entries = listing(union, directory)
+        self._order = self.entries.order()
+        self._offset, self._budget, self._overhead = offset, budget, overhead
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """(cookie of what follows, name)"""
+        budget, overhead, position = self._budget, self._overhead + 7, self._offset
+        for name in chain(_DOTS[position:], islice(self._order, max(0, position - 2), None)):
+            position += 1
+            if name is None:
+                continue
+            budget -= (overhead + len(name)) & ~7
+            if budget < 0:
+                self.entries.half_read = True
+                return
+            yield position, name
+        self.entries.half_read = False
 
 
-def _dot(union: Union, directory: DirInode, position: int) -> DirInode:
-    """The directory that "." (0) or ".." (1) names; the root is its own parent."""
-    return directory if position == 0 or directory.parent is None else directory.parent
+def _dot(union: Union, directory: DirInode, name: bytes) -> DirInode:
+    """The directory that "." or ".." names; the root is its own parent."""
+    return directory if name == b"." or directory.parent is None else directory.parent
 
 
 def readdir(union: Union, fh: int, offset: int, budget: int, overhead: int) -> list[DirEntry]:
-    opened = handle(union, fh)
-    directory = opened.directory
+    directory = handle(union, fh).directory
     if directory.removed:
         return []
-    names = _snapshot(union, opened, offset)
-    entries = listing(union, directory).names
-    result: list[DirEntry] = []
-    position = offset
-    while position < len(names) + 2:
-        name = _DOTS[position] if position < 2 else names[position - 2]
-        budget -= (overhead + len(name) + 7) & ~7
-        if budget < 0:
-            break
-        if position < 2:
-            result.append(DirEntry(name, _dot(union, directory, position).ino, DT_DIR, position + 1))
+    reading = _Reading(union, directory, offset, budget, overhead)
+    names, result = reading.entries.names, []
+    for cookie, name in reading:
+        if cookie <= 2:
+            result.append(DirEntry(name, _dot(union, directory, name).ino, DT_DIR, cookie))
         else:
-            listed = entries.get(name)
-            if listed is not None:
-                result.append(_entry(union, directory, name, listed, position + 1))
-        position += 1
+            result.append(_entry(union, directory, name, names[name], cookie))
     return result
 
 
@@ -102,29 +112,37 @@ def _entry(union: Union, directory: DirInode, name: bytes, listed: Listed, cooki
 
 
 def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) -> list[DirEntryPlus]:
-    opened = handle(union, fh)
-    directory = opened.directory
+    directory = handle(union, fh).directory
     if directory.removed:
         return []
-    names = _snapshot(union, opened, offset)
+    reading = _Reading(union, directory, offset, budget, overhead)
+    names, children = reading.entries.names, directory.children
+    stats: dict[int, tuple[Path, Callable[[bytes], os.stat_result]]] = {}
     result: list[DirEntryPlus] = []
-    position = offset
-    while position < len(names) + 2:
-        name = _DOTS[position] if position < 2 else names[position - 2]
-        budget -= (overhead + len(name) + 7) & ~7
-        if budget < 0:
-            break
-        position += 1
-        if position <= 2:
-            result.append(DirEntryPlus(name, 0, union.attributes(_dot(union, directory, position - 1)), position))
+    for cookie, name in reading:
+        if cookie <= 2:
+            result.append(DirEntryPlus(name, 0, union.attributes(_dot(union, directory, name)), cookie))
             continue
-        inode = lookup.child(union, directory, name)
-        if inode is not None:
-            try:
-                record = union.attributes(inode)
-            except OSError:
+        inode = children.get(name)
+        try:
+            if inode is None:
+                number, type_, _, _ = names[name]
+                if type_ == DT_DIR:
+                    inode = lookup.existing(union, directory, name)
+                    stats.clear()  # other calls on the layers end what `stat_in` gave
+                else:
+                    known = stats.get(number)
+                    if known is None:
+                        path = lookup.stored_path(directory, number)
+                        known = stats[number] = path, union.stack.layer(number).stat_in(path)
+                    inode = lookup.file(union, directory, name, number, known[0], known[1](name))
+                    if inode.links is not None:
+                        stats.clear()
+            record = inode.attr or union.attributes(inode)
+        except OSError:
+            if inode is not None:
                 union.release_unused(inode)
-                continue
-            inode.nlookup += 1
-            result.append(DirEntryPlus(name, inode.node, record, position))
+            continue
+        inode.nlookup += 1
+        result.append(DirEntryPlus(name, inode.node, record, cookie))
     return result

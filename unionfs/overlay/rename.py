@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from unionfs.overlay import hardlink, lookup
 from unionfs.overlay.copy_up import copy_metadata, copy_up, copy_up_directory, copy_up_name, mark_impure
 from unionfs.overlay.dir import check_new_name, hides_lower_link, is_empty, lost_name, needs_orphan, removed
-from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, Name, join
+from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import REDIRECT, UPPER
 from unionfs.overlay.union import Union, fail
@@ -61,7 +61,7 @@ def prepare(union: Union, old: DirInode, name: bytes, new: DirInode, new_name: b
     with union.lock:
         todo = _to_copy_up(union, old, name, new, new_name, flags)
         for inode in todo:
-            inode.nlookup += 1
+            inode.nlookup += 1  # keeps it while we are without the lock
     try:
         for inode in todo:
             copy_up(union, inode)
@@ -74,16 +74,21 @@ def prepare(union: Union, old: DirInode, name: bytes, new: DirInode, new_name: b
 
 def rename(union: Union, old: DirInode, name: bytes, new: DirInode, new_name: bytes, flags: int) -> None:
     source = End(old, name, lookup.existing(union, old, name))
-    target = End(new, new_name, lookup.child(union, new, new_name))
-    _check(union, source, target, flags)
-    if source.inode is target.inode:
-        return  # two names of one file: "rename() shall … perform no other action"
-    for end in (source, target):
-        copy_up_directory(union, end.directory)
-    if flags & RENAME_EXCHANGE:
-        _exchange(union, source, target)
-    else:
-        _move(union, source, target, visible_whiteout=bool(flags & RENAME_WHITEOUT))
+    target = End(new, new_name, None)
+    try:
+        target.inode = lookup.child(union, new, new_name)
+        _check(union, source, target, flags)
+        if source.inode is target.inode:
+            return  # two names of one file: "rename() shall … perform no other action"
+        for end in (source, target):
+            copy_up_directory(union, end.directory)
+        if flags & RENAME_EXCHANGE:
+            _exchange(union, source, target)
+        else:
+            _move(union, source, target, visible_whiteout=bool(flags & RENAME_WHITEOUT))
+    finally:
+        union.release_unused(source.inode)
+        union.release_unused(target.inode)
 
 
 def _check(union: Union, source: End, target: End, flags: int) -> None:
@@ -152,12 +157,15 @@ def _set_redirect(union: Union, inode: DirInode, end: End, to: End) -> None:
     except OSError as e:
         if e.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.ENOSPC, errno.E2BIG, errno.ERANGE):
             raise
+        inode.nlookup += 1
         raise RedirectImpossible(inode) from e
     inode.redirect = redirect
 
 
 class RedirectImpossible(Exception):
-    """The upper cannot hold the redirect this directory needs: `copy_up_tree(directory)`, then rename again."""
+    """The upper cannot hold the redirect this directory needs: `copy_up_tree(directory)`, then rename again.
+
+    A lookup of the directory is counted for whoever catches this, so that it stays; `copy_up_tree` gives it back."""
 
     def __init__(self, directory: DirInode) -> None:
         super().__init__(directory.path)
@@ -171,7 +179,6 @@ def copy_up_tree(union: Union, top: DirInode) -> None:
         directory = todo.pop()
         with union.lock:
             copy_up_directory(union, directory)
-            directory.nlookup += 1
             seen.append(directory)
             children = []
             for name in list(listing(union, directory).names):
@@ -186,13 +193,16 @@ def copy_up_tree(union: Union, top: DirInode) -> None:
                     copy_up_name(union, inode, directory, name)
                 elif isinstance(inode, DirInode):
                     todo.append(inode)
+                    continue
                 inode.nlookup -= 1
+                union.release_unused(inode)
     with union.lock:
         union.work.set_opaque(union.stack.upper, top.path)
         # POINT OF NO RETURN: nothing below goes on in the lowers any more, marked or not.
         for directory in reversed(seen):
             directory.lowers, directory.attr, directory.listing = (), None, None
             directory.nlookup -= 1
+            union.release_unused(directory)
 
 
 # moving ---------------------------------------------------------------------------------------------------------------
@@ -261,7 +271,7 @@ def _make_way(union: Union, source: End, target: End) -> bytes | None:
         if victim.upper and needs_orphan(union, victim):
             orphan = union.work.temporary()
             union.stack.upper.link(target.path, union.stack.work, orphan)
-            victim.orphan = orphan
+            victim.linked().orphan = orphan
     return record
 
 
@@ -288,7 +298,6 @@ def _displaced(union: Union, target: End, record: bytes | None) -> None:
     elif isinstance(victim, FileInode):
         lost_name(union, victim, target.directory, target.name, record)
         hardlink.save_nlink(union, victim)
-    union.release_unused(victim)
 
 
 def _moved(union: Union, source: End, target: End) -> None:
@@ -296,12 +305,12 @@ def _moved(union: Union, source: End, target: End) -> None:
     inode = source.inode
     assert inode is not None
     old, new = listing(union, source.directory), listing(union, target.directory)
-    listed = old.names.pop(source.name)
+    listed = old.drop(source.name)
     _enter(union, inode, source, target)
     if new.lower_positive(target.name):
         new.covered.add(target.name)
     more = tuple(number for number, _ in inode.lowers) if isinstance(inode, DirInode) else ()
-    new.names[target.name] = Listed(UPPER, listed.type, listed.ino, more)
+    new.put(target.name, Listed(UPPER, listed.type, listed.ino, more))
     new.whiteouts.discard(target.name)
     source.directory.attr = target.directory.attr = None
     inode.attr = None
@@ -319,9 +328,9 @@ def _enter(union: Union, inode: Inode, source: End, target: End) -> None:
         if source.directory.children.get(source.name) is inode:
             inode.forget_name(source.directory, source.name)
         else:
-            inode.names = [n for n in inode.names if (n.parent, n.name) != (source.directory, source.name)]
+            inode.names = [known for known in inode.names if known[:2] != (source.directory, source.name)]
         target.directory.children[target.name] = inode
-        inode.names.insert(0, Name(target.directory, target.name, True))
+        inode.names.insert(0, (target.directory, target.name, True))
 
 
 def _exchange(union: Union, source: End, target: End) -> None:
@@ -334,7 +343,7 @@ def _exchange(union: Union, source: End, target: End) -> None:
     assert first is not None and second is not None
     old.covered |= {source.name} if old.lower_positive(source.name) else set()
     new.covered |= {target.name} if new.lower_positive(target.name) else set()
-    here, there = old.names.pop(source.name), new.names.pop(target.name)
+    here, there = old.names[source.name], new.names[target.name]
     for inode, end in ((first, source), (second, target)):
         if isinstance(inode, FileInode):
             inode.forget_name(end.directory, end.name)
@@ -342,8 +351,8 @@ def _exchange(union: Union, source: End, target: End) -> None:
             del end.directory.children[end.name]
     _enter(union, first, source, target)
     _enter(union, second, target, source)
-    new.names[target.name] = here._replace(layer=UPPER)
-    old.names[source.name] = there._replace(layer=UPPER)
+    new.put(target.name, here._replace(layer=UPPER))
+    old.put(source.name, there._replace(layer=UPPER))
     for inode in (first, second, source.directory, target.directory):
         inode.attr = None
 
@@ -356,4 +365,4 @@ def _place_inner_whiteout(union: Union, source: End, staged: bytes) -> None:
     mark_impure(union, source.directory)
     entries = listing(union, source.directory)
     entries.whiteouts.discard(source.name)
-    entries.names[source.name] = Listed(UPPER, DT_CHR, st.st_ino)
+    entries.put(source.name, Listed(UPPER, DT_CHR, st.st_ino))

@@ -19,15 +19,12 @@ UPPER = 0
 #: Inode numbers are (slot of the layer) << SLOT_BITS | (number there); the base layer is slot 0 and keeps its numbers.
 SLOT_BITS = 48
 _DYNAMIC_SLOT = 0x7FFF
+#: Directory descriptors that all lowers together may keep.
+_DIR_FDS = 2048
 
-IMPURE, OPAQUE, ORIGIN, REDIRECT, NLINK, INNER_WHITEOUT = (
-    b"impure",
-    b"opaque",
-    b"origin",
-    b"redirect",
-    b"nlink",
-    b"unionfs.whiteout",
-)
+# Names of the union's own attributes, after the namespace; the last two are ours, the others the kernel's.
+IMPURE, OPAQUE, ORIGIN, REDIRECT, NLINK = b"impure", b"opaque", b"origin", b"redirect", b"nlink"
+INNER_WHITEOUT, SLOT = b"unionfs.whiteout", b"unionfs.slot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,10 @@ class Stack:
         if not lowers and upper is None:
             raise ValueError("a union needs at least one layer")
         self.lowers = tuple(lowers)
+        for layer in self.lowers:
+            limit = getattr(layer, "limit_dir_fds", None)
+            if limit is not None:
+                limit(max(8, _DIR_FDS // len(self.lowers)))
         self._upper = upper
         self._work = work
         self._prefix = b"trusted.overlay."
@@ -108,7 +109,18 @@ class Stack:
         if ino >> SLOT_BITS or (device is not None and device != self._devices[layer]):
             key = (layer, device or 0, ino)
             return self._foreign.setdefault(key, _DYNAMIC_SLOT << SLOT_BITS | (len(self._foreign) + 1))
-        return (len(self.lowers) - layer) << SLOT_BITS | ino
+        return self.slot(layer) << SLOT_BITS | ino
+
+    def slot(self, layer: int) -> int:
+        """A layer's place counted from the base, which stays when layers are added on top."""
+        return len(self.lowers) - layer
+
+    def slot_mark(self, layer: int) -> bytes | None:
+        """What an origin in `layer` must say beside its handle: the slot, where the handle alone may mean several
+        layers, since they share a file system."""
+        if self._devices[1:].count(self._devices[layer]) < 2:
+            return None
+        return b"%d" % self.slot(layer)
 
     # xattrs -----------------------------------------------------------------------------------------------------
     def use_namespace(self, namespace: bytes) -> None:

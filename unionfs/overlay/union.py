@@ -9,17 +9,19 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, Path, WritableLayer
 from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, join
-from unionfs.overlay.stack import Stack, UnionOptions
+from unionfs.overlay.stack import IMPURE, Stack, UnionOptions
 from unionfs.overlay.workdir import Workdir
-from unionfs.vfs import ATTR_RECORD, DT_CHR, Attr, AttrRecord, NodeId, pack_stat
+from unionfs.vfs import ATTR_RECORD, Attr, AttrRecord, NodeId, pack_stat
 
 NAME_MAX = 255
 
@@ -43,6 +45,8 @@ class Union:
         self.next_handle = itertools.count(1)
         #: st_ino shown for upper files that were copied up in this session: (st_dev, st_ino) there -> shown.
         self.origins: dict[tuple[int, int], int] = {}
+        #: Index entries of this session's hard-link groups that have none the kernel would know: by stored file.
+        self.groups: dict[tuple[int, int], Path] = {}
         self._copying: dict[int, tuple[threading.Lock, list[None]]] = {}
         self.root = self._root()
 
@@ -52,9 +56,19 @@ class Union:
         root.lowers = tuple((i, b"") for i in range(1, len(self.stack.lowers) + 1))
         top = root.lowers[0][0] if root.lowers else 0
         root.ino = self.stack.number(top, self.stack.layer(top).lstat(b"").st_ino)
+        if root.upper:
+            root.impure = self.stack.upper.getxattr(b"", self.stack.private(IMPURE)) is not None
+        root.xwhiteouts = tuple(
+            number
+            for number, path in root.lowers
+            if any(name in whiteout.XWHITEOUTS_XATTRS + whiteout.OPAQUE_XATTRS for name in self._marks(number, path))
+        )
         root.nlookup = 1
         self.table.add(root)
         return root
+
+    def _marks(self, number: int, path: Path) -> list[bytes]:
+        return self.stack.layer(number).listxattr(path)
 
     @property
     def work(self) -> Workdir:
@@ -98,13 +112,13 @@ class Union:
                 assert isinstance(inode, FileInode)
                 if inode.orphan is not None and self.workdir is not None:
                     self.workdir.discard(inode.orphan)
-                for name in inode.names[1:]:
-                    del name.parent.children[name.name]
-                    self.release_unused(name.parent)
-                parent = inode.names[0].parent if inode.names else None
-                if parent is not None:
-                    del parent.children[inode.names[0].name]
+                parents = [directory for directory, _, _ in inode.names]
+                for directory, name, _ in inode.names:
+                    del directory.children[name]
                 inode.names.clear()
+                for other in parents[1:]:
+                    self.release_unused(other)
+                parent = parents[0] if parents else None
             self.table.drop(inode)
             inode = parent
 
@@ -134,9 +148,9 @@ class Union:
         assert isinstance(inode, FileInode)
         if inode.orphan is not None:
             return self.stack.work, inode.orphan
-        name = inode.stored_name()
-        if name is not None:
-            return self.stack.upper, join(name.parent.path, name.name)
+        known = inode.stored_name()
+        if known is not None:
+            return self.stack.upper, join(known[0].path, known[1])
         if inode.index is not None:
             return self.stack.work, inode.index
         fail(errno.ESTALE)
@@ -163,24 +177,18 @@ class Union:
 
     def set_attributes(self, inode: FileInode, st: os.stat_result) -> AttrRecord:
         """The record of a file from its stored stat; cached unless a writer may change it without our knowing."""
-        nlink = st.st_nlink
-        if inode.index is not None:
-            nlink = inode.nlink
-        elif inode.orphan is not None or not (inode.names or inode.upper):
+        nlink, links = st.st_nlink, inode.links
+        if links is not None and links.index is not None:
+            nlink = links.nlink
+        elif (links is not None and links.orphan is not None) or not (inode.names or inode.upper):
             # One link is our own, or is the name in a lower layer that is whited out by now.
             nlink -= 1
         record = pack_stat(st, inode.ino, nlink)
-        if inode.type == DT_CHR and self.is_inner_whiteout(inode):
-            attr = Attr.unpack(record)
-            record = attr._replace(mode=0o020000, rdev=0, size=0, blocks=0).pack()
+        if links is not None and links.inner_whiteout:
+            record = Attr.unpack(record)._replace(mode=stat.S_IFCHR, rdev=0, size=0, blocks=0).pack()
         if not inode.writers:
             inode.attr = record
         return record
-
-    @staticmethod
-    def is_inner_whiteout(inode: FileInode) -> bool:
-        """Stored as a marked empty file, shown as the char device 0:0 that a mount above takes for a whiteout."""
-        return inode.index is None and inode.nlink == -1
 
     @staticmethod
     def unlinked(record: AttrRecord, nlink: int = 0) -> AttrRecord:

@@ -130,7 +130,10 @@ class Workdir:
         if self.xattrs:
             tree.setxattr(path, self._stack.private(OPAQUE), b"y")
         else:
-            tree.create(join(path, whiteout.OPAQUE), 0o600).close()
+            try:
+                tree.create(join(path, whiteout.OPAQUE), 0o600).close()
+            except FileExistsError:
+                pass
 
     def set_mark(self, path: Path, name: bytes, value: bytes) -> None:
         """Set one of the union's own attributes on an object of the upper."""

@@ -13,9 +13,9 @@ cached attributes of its own; only the `st_ino` (use_ino) is one. Three conseque
   the other names, and libfuse has one timeout for all. Entries and negative entries may stay cached without limit:
   that a name exists, and for which inode, is changed by the kernel's own calls only.
 - A file that has, or ever had, several names is read past the page cache (direct_io), or a descriptor of the other
-  name would go on showing old pages. The price: a shared mmap of such a file is ENODEV. All other files keep their pages from
-  one open to the next (keep_cache, which is what kernel_cache does for all). Not covered: a descriptor that was
-  already open when the file got its second name.
+  name would go on showing old pages. The price: a shared mmap of such a file is ENODEV. All other files keep their
+  pages from one open to the next (keep_cache, which is what kernel_cache does for all). Not covered: a descriptor
+  that was already open when the file got its second name.
 - An O_APPEND write to such a file goes to its end as we know it, not as the kernel's cached size has it.
 
 *Unlinked open files.* The kernel sends GETATTR, SETATTR and the xattr calls by inode without a handle, and libfuse
@@ -23,14 +23,15 @@ has no path for a nameless inode: with -o hard_remove, fstat of an unlinked file
 the file to `.fuse_hidden…` first, and the upper, diff and commit would show that. Here libfuse is let rename, and the
 adapter takes that rename for what it is: it unlinks the file in the file system, which keeps open files alive, and
 remembers the hidden path as an alias of the node (`_hidden`). Where the file is about to be replaced by a rename it
-does nothing but remember, so that the replacement stays atomic. Not covered: fstat after the file's directory is
-removed too (ENOENT; read and write go on).
+does nothing but remember, so that the replacement stays atomic. Not covered: directories, which libfuse does not
+move: fstat of a removed one that is open, or of a file whose directory has been removed too, is ENOENT.
 
 Readdir is by offset: libfuse asks from a cookie on, and gets what fills its buffer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -273,7 +274,11 @@ class Adapter:
         return self._fs.getxattr(self._node(path), name)
 
     def listxattr(self, path: bytes) -> list[bytes]:
-        return self._fs.listxattr(self._node(path))
+        names = self._fs.listxattr(self._node(path))
+        if self.session.context().uid == 0:
+            return names
+        # xattr(7): trusted attributes are not even listed for others. The kernel hides their values, not their names.
+        return [name for name in names if not name.startswith(b"trusted.")]
 
     def setxattr(self, path: bytes, name: bytes, value: bytes, flags: int) -> None:
         self._fs.setxattr(self._node(path), name, value, flags)
@@ -288,7 +293,19 @@ class Adapter:
     def open(self, path: bytes, fi: FileInfo) -> None:
         node = self._node(path)
         opened = self._fs.open(node, fi.flags)
+        if fi.flags & os.O_TRUNC:
+            self._drop_privileges(node, opened.fh)
         self._opened(fi, node, opened.fh, self._fs.getattr(node, opened.fh))
+
+    def _drop_privileges(self, node: NodeId, fh: FileHandle) -> None:
+        """Set-user-ID and its like go when data does. By ATOMIC_O_TRUNC the kernel leaves that to us (fuse_setattr,
+        ATTR_OPEN); for every other change it sends the new mode."""
+        caller = self._caller()
+        if caller.uid != 0:
+            self._fs.setattr(node, SetAttr(kill_priv=True), caller, fh)
+            return
+        with contextlib.suppress(OSError):  # ENODATA nearly always
+            self._fs.removexattr(node, b"security.capability")
 
     def create(self, path: bytes, mode: int, fi: FileInfo) -> None:
         entry, opened = self._fs.create(*self._parent(path), mode & 0o7777, fi.flags, self._caller())

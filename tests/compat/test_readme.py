@@ -1,0 +1,105 @@
+"""The README's commands run, and print what it says."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli import schemas
+from tests.requirements import requires
+
+PROJECT = Path(__file__).resolve().parents[2]
+README = (PROJECT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def conversation(block: str) -> list[tuple[str, str]]:
+    """The commands of a console block, each with the output that is shown below it."""
+    turns = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    return [(command, output) for command, _, output in (turn.partition("\n") for turn in turns)]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Both commands on PATH, whether installed or not; what stays mounted is unmounted."""
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    for name, module in {"unionfs": "cli.main", "unionfs-mount": "unionfs.api.mount_helper"}.items():
+        script = bin_dir / name
+        script.write_text(f"#!{sys.executable}\nimport sys\nfrom {module} import main\nsys.exit(main())\n")
+        script.chmod(0o755)
+    env = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT), "LC_ALL": "C.UTF-8"}
+    yield env
+    subprocess.run(["unionfs", "umount", "--lazy", tmp_path / "tree"], env=env, capture_output=True, check=False)
+
+
+@pytest.mark.needs_fuse
+@requires("fuse", "tar")
+def test_the_quick_start_prints_what_it_says(tmp_path: Path, environment: dict[str, str]) -> None:
+    (block,) = blocks("console")
+    for command, expected in conversation(block):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environment,
+            timeout=60,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, fnmatch.fnmatchcase(done.stdout, expected.replace("…", "*"))) == (0, True), (
+            f"$ {command}\n{done.stdout}"
+        )
+
+
+def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) -> None:
+    (code,) = blocks("python")
+    for name in ("top", "base"):
+        (tmp_path / name / "etc").mkdir(parents=True)
+    (tmp_path / "base/etc/b").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        timeout=60,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    listing, changes, diff_id = done.stdout.splitlines()
+    assert (listing, changes) == ("['b']", "['C /etc', 'A /etc/motd']")
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", diff_id)
+
+
+@pytest.mark.parametrize(
+    ("verb", "model"),
+    [("diff", schemas.Change), ("commit", schemas.Commit), ("apply", schemas.Apply), ("mounts", schemas.Mount)],
+)
+def test_the_json_tables_name_every_field(verb: str, model: type[schemas.Model]) -> None:
+    row = next(
+        line for line in README.partition("| Command | JSON |")[2].splitlines() if line.startswith(f"| `{verb}`")
+    )
+    shown = re.search(r"\{([^}]*)\}", row)
+    assert shown is not None and shown[1].split(", ") == list(model.model_fields)
+
+
+def test_every_path_in_the_tree_exists() -> None:
+    tree = README.partition("The tree:\n\n```\n")[2].partition("```")[0]
+    paths = [word for line in tree.splitlines() for word in line.split("   ")[0].split()]
+    assert len(paths) > 8 and [path for path in paths if not (PROJECT / path).is_dir()] == []
+
+
+@pytest.mark.parametrize("command", re.findall(r"^(\S+) ", "".join(blocks("bash")), re.MULTILINE))
+def test_the_two_commands_exist(command: str) -> None:
+    assert os.access(PROJECT / command, os.X_OK)

@@ -1,0 +1,110 @@
+"""The command line as a whole: version, help, usage errors, exit statuses, streams."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli_runner import PROJECT, call, program, refused
+from unionfs import __version__
+
+VERBS = ("mount", "umount", "mounts", "diff", "commit", "apply", "demo")
+
+Capture = pytest.CaptureFixture[bytes]
+
+
+def test_version(capsysbinary: Capture) -> None:
+    ran = call(capsysbinary, "--version")
+    assert (ran.status, ran.out, ran.err) == (0, f"unionfs {__version__}\n".encode(), b"")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_verb(capsysbinary: Capture, flag: str) -> None:
+    ran = call(capsysbinary, flag)
+    assert ran.status == 0 and ran.err == b""
+    assert [line.split()[0] for line in ran.lines[-len(VERBS) :]] == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_in_a_verbs_help_stands_in_the_readme(capsysbinary: Capture, verb: str) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    table = readme.partition("## Commands")[2].partition("\n## ")[0]
+    ran = call(capsysbinary, verb, "--help")
+    assert ran.status == 0
+    options = {word.strip(",") for line in ran.lines for word in line.split()[:3] if word.startswith("--")}
+    options -= {"--help"}
+    row = next(line for line in table.splitlines() if line.startswith(f"| `unionfs {verb}"))
+    assert {option for option in options if option not in row} == set()
+
+
+@pytest.mark.parametrize(
+    ("argv", "error", "hint"),
+    [
+        ((), "missing command", "unionfs --help"),
+        (("explode",), "no such command 'explode'", "unionfs --help"),
+        (("mount",), "missing argument 'MOUNTPOINT'", "unionfs mount --help"),
+        (("umount", "--bang", "x"), "no such option: --bang", "unionfs umount --help"),
+        (("mount", "-l"), "option '-l' requires an argument", "--help"),
+        (("mount", "--transport", "pigeon", "x"), "pigeon", "unionfs mount --help"),
+        (("diff",), "give a MOUNTPOINT, or the layers with -l and the upper with -u", "unionfs diff --help"),
+        (("diff", "-l", "a"), "give a MOUNTPOINT, or the layers", "unionfs diff --help"),
+        (("diff", "m", "-l", "a", "-u", "b"), "not both", "unionfs diff --help"),
+        (("commit", "m"), "missing option '-o'", "unionfs commit --help"),
+        (("commit", "m", "-o", "x.tar", "--compression", "arj"), "arj", "unionfs commit --help"),
+        (("apply", "x.tar"), "missing argument 'DIRECTORY'", "unionfs apply --help"),
+    ],
+)
+def test_usage_errors_are_status_2_with_a_hint(
+    capsysbinary: Capture, argv: tuple[str, ...], error: str, hint: str
+) -> None:
+    refused(call(capsysbinary, *argv), 2, error, hint)
+
+
+@pytest.mark.parametrize("argv", [("--version",), ("explode",), ("diff", "/nonexistent")])
+def test_a_process_of_its_own_says_and_returns_the_same(capsysbinary: Capture, argv: tuple[str, ...]) -> None:
+    assert program(*argv) == call(capsysbinary, *argv)
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "--version"], capture_output=True, timeout=60, cwd=PROJECT, check=True
+    )
+    assert done.stdout == f"unionfs {__version__}\n".encode()
+
+
+def test_a_reader_who_had_enough_is_no_traceback(tmp_path: Path) -> None:
+    layer, upper = tmp_path / "layer", tmp_path / "upper"
+    layer.mkdir()
+    upper.mkdir()
+    for n in range(3000):
+        (upper / f"{n:05}-{'x' * 60}").touch()
+    start = "import sys; from cli.main import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", start, "diff", "-l", layer, "-u", upper],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith(b"A /00000")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 1
+
+
+def test_the_first_import_of_the_mount_helper_is_light() -> None:
+    """150 ms from exec to a usable mount leave no room for typer, rich or pydantic."""
+    code = (
+        "import sys, unionfs.api.mount_helper, unionfs.transport.devfuse\n"
+        "heavy = {'typer', 'click', 'rich', 'pydantic', 'fuse', 'tarfile', 'tempfile', 'asyncio', 'backports'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    # -S: what an editable install puts into site-packages is not ours.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, timeout=60, cwd=PROJECT, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("\n", "")

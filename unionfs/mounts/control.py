@@ -1,0 +1,277 @@
+"""A mount's control socket: a Unix stream socket that answers questions about one live mount.
+
+    ControlServer    the daemon's end, in threads of its own
+    request          one question from another process
+
+Format: one JSON object per line, UTF-8, at most REQUEST_LIMIT bytes with its newline.
+
+    -> {"method": "statistics", "params": {}}
+    <- {"result": {…}}   or   {"error": {"type": "ProtocolError", "message": "…", "hint": "…" or null}}
+
+`type` is the name of a class of `unionfs.errors`, or "OSError" (then with "errno"), or "InternalError".
+A connection may carry several requests, one after the other. A line that is too long ends it, after the error.
+
+The socket is 0600 and only root and the daemon's own user are answered (SO_PEERCRED). Whatever arrives, the daemon
+goes on: every fault of a request is an answer, at most MAX_CONNECTIONS are served at a time, and a peer that neither
+sends nor reads for IDLE_SECONDS is dropped.
+
+Methods are the caller's, by name; nothing here knows what they do.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from unionfs import errors
+from unionfs.errors import MountError, ProtocolError, UnionFSError
+
+Handler = Callable[[dict[str, Any]], dict[str, Any]]
+
+REQUEST_LIMIT: Final = 64 * 1024
+ANSWER_LIMIT: Final = 16 * 1024 * 1024
+MAX_CONNECTIONS: Final = 8
+IDLE_SECONDS: Final = 5.0
+
+_PEERCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+log = logging.getLogger("unionfs.control")
+
+
+class _SocketName:
+    """`path` in a form that fits into sockaddr_un (108 bytes), as a context."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+        self._directory: int | None = None
+
+    def __enter__(self) -> bytes:
+        if len(self._path) < 108:
+            return self._path
+        directory, name = os.path.split(self._path)
+        self._directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return b"/proc/self/fd/%d/%s" % (self._directory, name)
+
+    def __exit__(self, *_: object) -> None:
+        if self._directory is not None:
+            os.close(self._directory)
+
+
+class ControlServer:
+    """Serves `handlers` on a socket at `path` from `start` (or `with`) to `close`. What is at `path` is replaced.
+
+    A handler gets the request's params and returns a JSON object; it may raise UnionFSError or OSError. Handlers run
+    beside each other, in threads. Start it after the daemon's fork.
+    """
+
+    def __init__(self, path: bytes, handlers: Mapping[str, Handler]) -> None:
+        self._path = path
+        self._handlers = dict(handlers)
+        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with _SocketName(self._path) as name:
+                try:
+                    os.unlink(self._path)
+                except FileNotFoundError:
+                    pass
+                listener.bind(name)
+            # bind makes it 0777 less the umask, which a daemon has at 0. Nobody can connect before listen.
+            os.chmod(self._path, 0o600)
+            listener.listen(MAX_CONNECTIONS)
+        except BaseException:
+            listener.close()
+            raise
+        self._socket = listener
+        self._thread = threading.Thread(target=self._accept, args=(listener,), name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop accepting and remove the socket. Idempotent. Requests in progress are answered if the process lives."""
+        listener, self._socket = self._socket, None
+        if listener is None:
+            return
+        listener.shutdown(socket.SHUT_RDWR)  # wakes accept(); close() alone would not
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        listener.close()
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+    def __enter__(self) -> ControlServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:
+                if self._socket is not listener:
+                    return
+                log.warning("control socket: %s", error)
+                if listener.fileno() == -1:
+                    return
+                # EMFILE and the like: wait until a connection ends before trying again.
+                with self._slots:
+                    continue
+            self._slots.acquire()
+            threading.Thread(target=self._serve, args=(connection,), name="control-peer", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                connection.settimeout(IDLE_SECONDS)
+                if _peer_uid(connection) in (0, os.geteuid()):
+                    self._converse(connection)
+        except OSError:
+            pass  # the peer went away, or was too slow: its own loss
+        except BaseException:
+            log.exception("bug in the control socket")
+        finally:
+            self._slots.release()
+
+    def _converse(self, connection: socket.socket) -> None:
+        buffer = b""
+        while True:
+            line, newline, rest = buffer.partition(b"\n")
+            if len(line) >= REQUEST_LIMIT:
+                connection.sendall(_error_line(ProtocolError(f"a request is at most {REQUEST_LIMIT} bytes")))
+                return
+            if newline:
+                buffer = rest
+                if line.strip():
+                    connection.sendall(self.answer(line))
+                continue
+            received = connection.recv(65536)
+            if not received:
+                return
+            buffer += received
+
+    def answer(self, line: bytes) -> bytes:
+        """The answer to one request line, a line. Never raises."""
+        try:
+            request = _parse_request(line)
+            handler = self._handlers.get(request[0])
+            if handler is None:
+                known = ", ".join(sorted(self._handlers))
+                raise ProtocolError(f"unknown method {request[0]!r}", hint=f"methods: {known}")
+            return json.dumps({"result": handler(request[1])}).encode() + b"\n"
+        except (UnionFSError, OSError) as error:
+            return _error_line(error)
+        except BaseException as error:
+            log.exception("bug in answer to control request %r", line[:200])
+            return _error_line(error)
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    return int(_PEERCRED.unpack(credentials)[1])
+
+
+def _parse_request(line: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"a request is one line of JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise ProtocolError("a request is a JSON object")
+    method, params = request.get("method"), request.get("params", {})
+    if not isinstance(method, str) or not isinstance(params, dict):
+        raise ProtocolError("a request has a string 'method' and, if any, an object 'params'")
+    return method, params
+
+
+def _error_line(error: BaseException) -> bytes:
+    return json.dumps({"error": error_to_json(error)}).encode() + b"\n"
+
+
+def error_to_json(error: BaseException) -> dict[str, Any]:
+    """An exception as the daemon tells another process of it."""
+    if isinstance(error, UnionFSError):
+        return {"type": type(error).__name__, "message": str(error), "hint": error.hint}
+    if isinstance(error, OSError) and error.errno is not None:
+        name = error.filename
+        return {
+            "type": "OSError",
+            "errno": error.errno,
+            "message": error.strerror or os.strerror(error.errno),
+            "hint": None,
+            "filename": os.fsdecode(name) if isinstance(name, (bytes, str)) else None,
+        }
+    return {"type": "InternalError", "message": f"{type(error).__name__}: {error}", "hint": "this is a bug in unionfs"}
+
+
+def error_from_json(told: Any) -> UnionFSError | OSError:
+    """The exception that `error_to_json` told of; ProtocolError where it is none."""
+    if not isinstance(told, dict) or not isinstance(told.get("message"), str):
+        return ProtocolError("an error of no known form was answered")
+    name, message, hint = told.get("type"), told["message"], told.get("hint")
+    hint = hint if isinstance(hint, str) else None
+    number = told.get("errno")
+    if name == "OSError" and isinstance(number, int):
+        filename = told.get("filename")
+        return OSError(number, message, filename) if isinstance(filename, str) else OSError(number, message)
+    kind = getattr(errors, name, None) if isinstance(name, str) else None
+    if isinstance(kind, type) and issubclass(kind, UnionFSError):
+        return kind(message, hint=hint)
+    return MountError(message, hint=hint)
+
+
+def request(
+    path: bytes, method: str, params: Mapping[str, Any] | None = None, *, timeout: float = IDLE_SECONDS
+) -> dict[str, Any]:
+    """Ask the daemon behind the socket `path`; `timeout` in seconds, for each step.
+
+    Raises MountError where nobody answers in time, ProtocolError for an answer of no known form, and what the
+    handler raised.
+    """
+    line = json.dumps({"method": method, "params": dict(params or {})}).encode() + b"\n"
+    if len(line) > REQUEST_LIMIT:
+        raise ProtocolError(f"a request is at most {REQUEST_LIMIT} bytes")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout)
+            with _SocketName(path) as name:
+                connection.connect(name)
+            connection.sendall(line)
+            answer = _receive_line(connection)
+    except TimeoutError:
+        raise MountError(f"the mount's daemon did not answer within {timeout:g} seconds") from None
+    except OSError as error:
+        raise MountError(
+            f"the mount's daemon cannot be asked: {error.strerror}", hint="is it still there? see: unionfs mounts"
+        ) from error
+    try:
+        told = json.loads(answer)
+    except (ValueError, RecursionError):
+        raise ProtocolError("the mount's daemon did not answer JSON") from None
+    if isinstance(told, dict) and isinstance(told.get("result"), dict):
+        return dict(told["result"])
+    raise error_from_json(told.get("error") if isinstance(told, dict) else None)
+
+
+def _receive_line(connection: socket.socket) -> bytes:
+    buffer = bytearray()
+    while not buffer.endswith(b"\n"):
+        received = connection.recv(65536)
+        if not received:
+            raise ProtocolError("the mount's daemon closed the connection without an answer")
+        buffer += received
+        if len(buffer) > ANSWER_LIMIT:
+            raise ProtocolError("the mount's daemon answered without end")
+    return bytes(buffer)

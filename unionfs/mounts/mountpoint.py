@@ -1,0 +1,182 @@
+"""Before a mount and after it: may one be made here, and how it is taken away.
+
+    check_mountpoint    is this directory fit to be mounted on
+    check_dev_fuse      may this user speak FUSE at all
+    umount              remove a unionfs mount, live or dead, and wait for its daemon
+    detach              the system call alone
+
+Every refusal is a MountError (TransportUnavailable for what concerns the machine) that says what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+from typing import Final
+
+from unionfs.errors import MountError, TransportUnavailable
+from unionfs.linux.mount import MNT_DETACH, UMOUNT_NOFOLLOW, mountinfo, umount2
+from unionfs.mounts.registry import FSTYPE, MountRecord, Registry
+
+FUSERMOUNT: Final = (b"fusermount3", b"fusermount")
+
+
+def check_mountpoint(path: bytes, nonempty_ok: bool = False) -> bytes:
+    """The canonical absolute form of `path`, on which a mount may be made.
+
+    Raises MountError: missing, not a directory, a dead mount, a unionfs mount already, not empty (unless
+    `nonempty_ok`), not to be looked at.
+    """
+    shown = os.fsdecode(path)
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise MountError(f"mountpoint {shown} is not a directory")
+    canonical = os.path.realpath(path)
+    on_top = [row for row in mountinfo() if row.mountpoint == canonical]
+    if on_top and on_top[-1].fstype == FSTYPE:
+        raise MountError(f"mountpoint {shown} is busy: a unionfs is mounted there", hint=f"unionfs umount {shown}")
+    try:
+        with os.scandir(canonical) as entries:
+            empty = next(entries, None) is None
+    except PermissionError:
+        empty = True  # what cannot be read cannot be hidden from this user
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if not empty and not nonempty_ok:
+        raise MountError(
+            f"mountpoint {shown} is not empty", hint="take an empty directory, or add -o nonempty to hide what is there"
+        )
+    return canonical
+
+
+def _unusable(path: bytes, error: OSError) -> MountError:
+    shown = os.fsdecode(path)
+    if error.errno == errno.ENOTCONN:
+        return MountError(f"a dead mount is on {shown}: its daemon is gone", hint=f"unionfs umount {shown}")
+    if error.errno == errno.ENOENT:
+        return MountError(f"mountpoint {shown} does not exist", hint=f"mkdir -p {shown}")
+    if error.errno == errno.ENOTDIR:
+        return MountError(f"mountpoint {shown} is not a directory")
+    return MountError(f"mountpoint {shown} cannot be used: {error.strerror}")
+
+
+def check_dev_fuse(device: bytes = b"/dev/fuse") -> None:
+    """Raises TransportUnavailable where `device` is missing or may not be opened, or where a user who is not root has
+    no fusermount."""
+    shown = os.fsdecode(device)
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        raise TransportUnavailable(
+            f"no permission to open {shown}", hint=f"run as root, or let root do: chmod 666 {shown}"
+        ) from None
+    except OSError as error:
+        raise TransportUnavailable(
+            f"{shown} cannot be opened: {error.strerror}",
+            hint="modprobe fuse; in a container: give it the device (--device /dev/fuse)",
+        ) from None
+    if os.geteuid() != 0 and find_fusermount() is None:
+        raise TransportUnavailable("fusermount3 not found; only root mounts without it", hint="apt-get install fuse3")
+
+
+def find_fusermount() -> bytes | None:
+    """The path of fusermount3 or fusermount, or None."""
+    for name in FUSERMOUNT:
+        for directory in os.get_exec_path():
+            candidate = os.path.join(os.fsencode(directory), name)
+            if os.access(candidate, os.X_OK):
+                return candidate
+    return None
+
+
+def umount(mountpoint: bytes, lazy: bool = False, *, timeout: float = 10.0, registry: Registry | None = None) -> None:
+    """Unmount the unionfs on `mountpoint`; returns when its daemon has ended too, having written everything.
+
+    `lazy`: take it out of the tree at once; its daemon goes on until the last file in it is closed, and is not waited
+    for. A dead mount is cleared either way. `timeout`: seconds for the daemon to end.
+
+    Raises MountError: not a unionfs mount, busy, not permitted, or the daemon still runs.
+    """
+    registry = Registry() if registry is None else registry
+    mount = registry.find(mountpoint)
+    if mount is None:
+        raise MountError(f"{os.fsdecode(mountpoint)} is not a unionfs mount", hint="unionfs mounts lists them")
+    process = _open_process(mount.record) if mount.state == "live" else None
+    try:
+        detach(mount.mountpoint, lazy or mount.state == "dead")
+        if process is not None and not lazy:
+            poll = select.poll()
+            poll.register(process, select.POLLIN)
+            if not poll.poll(timeout * 1000):
+                assert mount.record is not None
+                raise MountError(
+                    f"unmounted, but the daemon (pid {mount.record.pid}) has not ended after {timeout:g} seconds",
+                    hint="it may still be writing; its log file may say more",
+                )
+    finally:
+        if process is not None:
+            os.close(process)
+    registry.records()  # sweeps the record of a mount whose daemon died
+
+
+def _open_process(record: MountRecord | None) -> int | None:
+    """A pidfd of the daemon; None if it is this process, or gone."""
+    if record is None or record.pid == os.getpid():
+        return None
+    try:
+        fd = os.pidfd_open(record.pid)
+    except OSError:
+        return None
+    if record.alive:  # asked after the open: that process is pinned now
+        return fd
+    os.close(fd)
+    return None
+
+
+def detach(mountpoint: bytes, lazy: bool) -> None:
+    """umount2(2), or what fusermount makes of it for a user. MountError: busy (not with `lazy`), or not permitted."""
+    shown = os.fsdecode(mountpoint)
+    try:
+        umount2(mountpoint, UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0))
+        return
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise _busy(shown) from None
+        if error.errno != errno.EPERM:
+            raise MountError(f"cannot unmount {shown}: {error.strerror}") from None
+    helper = find_fusermount()
+    if helper is None:
+        raise MountError(f"cannot unmount {shown}: fusermount3 not found", hint="apt-get install fuse3")
+    status, said = _run([helper, b"-u", *([b"-z"] if lazy else []), b"--", mountpoint])
+    if status == 0:
+        return
+    if "busy" in said:
+        raise _busy(shown)
+    raise MountError(f"cannot unmount {shown}: {said or f'fusermount failed with status {status}'}")
+
+
+def _busy(shown: str) -> MountError:
+    return MountError(
+        f"{shown} is busy: something in it is open or somebody's working directory",
+        hint=f"close it (fuser -vm {shown} tells who), or: unionfs umount --lazy {shown}",
+    )
+
+
+def _run(argv: list[bytes]) -> tuple[int, str]:
+    """Run a program; its exit status and what it wrote to stderr (subprocess would cost the daemon its import)."""
+    reader, writer = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            argv[0], argv, {**os.environb, b"LC_ALL": b"C"}, file_actions=[(os.POSIX_SPAWN_DUP2, writer, 2)]
+        )
+    finally:
+        os.close(writer)
+    with open(reader, "rb") as file:
+        said = file.read(65536)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), said.decode(errors="replace").strip()

@@ -1,0 +1,109 @@
+"""`python -m unionfs.testing.serve`: mount a file system in the foreground, for tests.
+
+Writes "ready" and a newline on stdout once the mount answers. SIGTERM or SIGINT unmounts; the exit status is 0 after
+any unmount, 1 with the error on stderr when the mount cannot be made. SIGUSR1 writes the stack of every thread on
+stderr, for a test that found the server hanging. Never a part of a user's mount: `unionfs mount` is that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from unionfs.errors import UnionFSError
+from unionfs.linux.mount import umount2
+from unionfs.linux.process import raise_nofile_limit
+from unionfs.transport import MountOptions
+from unionfs.vfs import Filesystem
+
+_MNT_DETACH = 2
+_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+
+Serve = Callable[[Filesystem, bytes, MountOptions, Callable[[], None]], None]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="unionfs.testing.serve", description=__doc__)
+    parser.add_argument("--fs", choices=["loopback", "union"], required=True)
+    parser.add_argument("--transport", choices=["fusepy", "devfuse"], required=True)
+    parser.add_argument("--root", help="the directory that a loopback shows")
+    parser.add_argument("--lower", action="append", default=[], help="a layer, topmost first")
+    parser.add_argument("--upper")
+    parser.add_argument("--work")
+    parser.add_argument("--ro", action="store_true")
+    parser.add_argument("--passthrough", choices=["auto", "off"], default="auto")
+    parser.add_argument("mountpoint")
+    return parser.parse_args(argv)
+
+
+def make_filesystem(args: argparse.Namespace) -> Filesystem:
+    """The file system asked for. What it is made of is imported only now: half of it may be enough."""
+    if args.fs == "loopback":
+        from unionfs.testing.loopback import LoopbackFilesystem
+
+        return LoopbackFilesystem(args.root)
+    from unionfs.layers.directory import DirectoryLayer
+    from unionfs.layers.upper import WritableDirectory
+    from unionfs.overlay import UnionFilesystem
+
+    upper = WritableDirectory(args.upper) if args.upper else None
+    work = WritableDirectory(args.work) if args.work else None
+    return UnionFilesystem([DirectoryLayer(path) for path in args.lower], upper, work)
+
+
+def unmount_on_signal(mountpoint: bytes) -> None:
+    """Wait for a signal in a thread of its own, then unmount, which makes the transport return.
+
+    The signals stay blocked everywhere: a handler would be the interpreter's, which does not run while libfuse's loop
+    has the main thread, and whose mere presence keeps libfuse from setting its own.
+    """
+
+    def wait() -> None:
+        signal.sigwait(_SIGNALS)
+        try:
+            umount2(mountpoint)
+        except OSError:
+            # Busy: a client has something open in it, or stands in it. It goes when that does.
+            umount2(mountpoint, _MNT_DETACH)
+
+    threading.Thread(target=wait, name="unmount-on-signal", daemon=True).start()
+
+
+def ready() -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    os.umask(0)
+    raise_nofile_limit()
+    mountpoint = os.fsencode(os.path.abspath(args.mountpoint))
+    options = MountOptions(read_only=args.ro, passthrough=args.passthrough == "auto")
+    try:
+        serve = cast(Serve, importlib.import_module(f"unionfs.transport.{args.transport}").serve)
+        filesystem = make_filesystem(args)
+        try:
+            unmount_on_signal(mountpoint)
+            serve(filesystem, mountpoint, options, ready)
+        finally:
+            filesystem.close()
+    except UnionFSError as e:
+        print(f"error: {e}" + (f"\nhint: {e.hint}" if e.hint else ""), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -142,17 +142,25 @@ def abort(entry: MountEntry, control: Path, pids: Sequence[int]) -> None:
 
 def unmount(mountpoint: Path, control: Path, servers: Sequence[subprocess.Popen[bytes]] = ()) -> None:
     """Remove every mount at `mountpoint` and end its servers. Idempotent."""
-    for _ in range(8):  # stacked mounts are a bug of an engine's, endless ones would be a bug of ours
+    was_mounted = _clear(mountpoint, control, servers)
+    for server in servers:
+        # One that has not mounted yet (the run was interrupted) would do so after we looked: it is not waited for.
+        if not was_mounted or not processes.ended_within(server, EXIT_LIMIT):
+            processes.kill_group(server)
+    _clear(mountpoint, control, servers)
+
+
+def _clear(mountpoint: Path, control: Path, servers: Sequence[subprocess.Popen[bytes]]) -> bool:
+    """Unmount until nothing is mounted at `mountpoint`. Whether anything was."""
+    for attempt in range(8):  # stacked mounts are a bug of an engine's, endless ones would be a bug of ours
         entry = entry_at(mountpoint)
         if entry is None:
-            break
+            return attempt > 0
         if not _umount(str(mountpoint)):
             # Something still holds it: make that fail, then let go.
             abort(entry, control, [server.pid for server in servers if server.returncode is None])
             _umount("-l", str(mountpoint))
-    for server in servers:
-        if not processes.ended_within(server, EXIT_LIMIT):
-            processes.kill_group(server)
+    return True
 
 
 def _umount(*arguments: str) -> bool:

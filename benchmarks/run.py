@@ -14,13 +14,14 @@ Exit status: 0 the run was made, whatever the figures; 1 it could not be; 2 usag
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import os
 import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -32,9 +33,12 @@ from benchmarks.backing import Backing, BackingFailed, backing, fuse_control
 from benchmarks.mounting import MountFailed
 from benchmarks.peers import TAR, Peer, all_peers
 from benchmarks.plot import NothingToPlot, plot
-from benchmarks.processes import MARKER, Runner, Step, StepError, StepTimedOut, WrongResult
+from benchmarks.processes import MARKER, Runner, Step, StepError, StepTimedOut, WrongResult, kill_pids, marked_pids
 from benchmarks.trees import FULL, QUICK, Scale, Trees
 from benchmarks.workloads import Workload, load_all
+
+#: Without --peer. Each start of a Python server takes a good part of a quick workload's time.
+_QUICK_PEERS = ("kernel", "fuse-overlayfs", "unionfs-fuse", "ours-devfuse", "ours-fusepy", TAR.name)
 
 Choice = TypeVar("Choice", Peer, Workload)
 
@@ -52,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
     if os.geteuid() != 0:
         return _error("benchmarks mount the kernel's overlayfs and a tmpfs: root only")
     try:
-        peers = _chosen("peer", arguments.peer, all_peers(dict(arguments.program)))
+        wanted = arguments.peer or (_QUICK_PEERS if arguments.quick else None)
+        peers = _chosen("peer", wanted, all_peers(dict(arguments.program)))
         workloads = _chosen("workload", arguments.workload, load_all())
     except KeyError as error:
         parser.error(error.args[0])
@@ -159,17 +164,14 @@ class Session:
         self._head = self._facts(scale)
         with fuse_control(work / "fusectl") as control:
             for kind in self._backings():
-                with backing(kind, work, scale.room, control) as place:
+                with backing(kind, work, scale.room, control) as place, _left_as_found(cpus, environment):
                     trees = Trees(place.trees, scale)
                     if not self._head["peers"]:
                         self._probe(trees, place, runner, control)
                     for setting in self._settings():
-                        try:
-                            os.sched_setaffinity(0, {max(cpus)} if setting == "pinned" else cpus)
-                            for workload in self.workloads:
-                                self._ask(workload, setting, trees, place, runner, control)
-                        finally:
-                            os.sched_setaffinity(0, cpus)
+                        os.sched_setaffinity(0, {max(cpus)} if setting == "pinned" else cpus)
+                        for workload in self.workloads:
+                            self._ask(workload, setting, trees, place, runner, control)
         return self._document()
 
     def _backings(self) -> list[str]:
@@ -246,6 +248,16 @@ class Session:
         if self.arguments.json is not None:
             report.write_json(self.arguments.json, content)
         return content
+
+
+@contextlib.contextmanager
+def _left_as_found(cpus: set[int], environment: dict[str, str]) -> Iterator[None]:
+    """Undo the pinning; kill a server that an interrupt lost sight of between its start and its mount."""
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
+        kill_pids(marked_pids(environment))
 
 
 def _takes_part(peer: Peer, workload: Workload) -> bool:

@@ -63,6 +63,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         rig
         for rig in RIGS.values()
         if rig.name in chosen
+        and (not rig.modules or metafunc.module.__name__.rpartition(".")[2] in rig.modules)
         and all(rig.has(capability) for capability in needed)
         and (rig.name, metafunc.function.__name__) not in DEVIATIONS
     ]

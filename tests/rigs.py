@@ -52,7 +52,6 @@ CAPABILITIES: Final[Mapping[str, str]] = {
     "rename_whiteout": "renameat2 with RENAME_WHITEOUT",
     "tmpfile": "O_TMPFILE",
     "seek_hole": "SEEK_HOLE and SEEK_DATA that see holes (without it: the file is all data)",
-    "fallocate": "fallocate and its modes",
     "acl": "POSIX ACLs grant and refuse access, and are kept equal to the mode (needs FUSE_POSIX_ACL)",
     "removed_listing": "a removed directory that is open is listed as empty (libfuse 2 has no path for it)",
     "trusted_hidden": "listxattr leaves out trusted.* for unprivileged callers (fs/fuse lists what the server says)",
@@ -61,13 +60,18 @@ CAPABILITIES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """One way to get a tree. `fs` and `transport` are what `unionfs.testing.serve` is asked for; None: no server."""
+    """One way to get a tree. `fs` and `transport` are what `unionfs.testing.serve` is asked for; None: no server.
+
+    `options` are further arguments for the server; `modules`, unless empty, are the only test modules for this rig.
+    """
 
     name: str
     requirements: tuple[str, ...] = ()
     lacks: frozenset[str] = frozenset()
     fs: str | None = None
     transport: str | None = None
+    options: tuple[str, ...] = ()
+    modules: frozenset[str] = frozenset()
 
     def has(self, capability: str) -> bool:
         if capability not in CAPABILITIES:
@@ -82,9 +86,11 @@ class Rig:
 
 _NOT_A_UNION: Final = frozenset({"union"})
 _FUSE: Final = frozenset({"trusted_hidden"})
-_LIBFUSE2: Final = frozenset(
-    {"rename_flags", "rename_whiteout", "tmpfile", "seek_hole", "acl", "removed_listing"}
-)
+_LIBFUSE2: Final = frozenset({"rename_flags", "rename_whiteout", "tmpfile", "seek_hole", "acl", "removed_listing"})
+
+#: Where it matters whether the kernel or the server moves the data.
+_DATA: Final = frozenset({"test_create", "test_io", "test_open", "test_open_unlinked", "test_setattr", "test_time"})
+_NO_PASSTHROUGH: Final = ("--passthrough", "off")
 
 RIGS: Final[Mapping[str, Rig]] = {
     rig.name: rig
@@ -93,8 +99,10 @@ RIGS: Final[Mapping[str, Rig]] = {
         Rig("kernel", ("root", "overlayfs"), frozenset({"rename_whiteout"})),
         Rig("loopback-fusepy", ("fuse", "libfuse"), _FUSE | _LIBFUSE2 | _NOT_A_UNION, "loopback", "fusepy"),
         Rig("loopback-devfuse", ("fuse",), _FUSE | _NOT_A_UNION, "loopback", "devfuse"),
+        Rig("loopback-cached", ("fuse",), _FUSE | _NOT_A_UNION, "loopback", "devfuse", _NO_PASSTHROUGH, _DATA),
         Rig("union-fusepy", ("fuse", "libfuse"), _FUSE | _LIBFUSE2, "union", "fusepy"),
         Rig("union-devfuse", ("fuse",), _FUSE, "union", "devfuse"),
+        Rig("union-cached", ("fuse",), _FUSE, "union", "devfuse", _NO_PASSTHROUGH, _DATA),
     )
 }
 
@@ -259,7 +267,7 @@ def _kernel(mounted: Mounted) -> Iterator[None]:
 def _server_arguments(mounted: Mounted) -> list[str]:
     rig = mounted.rig
     assert rig.fs is not None and rig.transport is not None
-    argv = ["--fs", rig.fs, "--transport", rig.transport]
+    argv = ["--fs", rig.fs, "--transport", rig.transport, *rig.options]
     if rig.fs == "loopback":
         return [*argv, "--root", str(mounted.directory / "root")]
     for layer in mounted.layers:

@@ -3,9 +3,9 @@
     python -m benchmarks.clients.stat_latency BIG NAMES MOUNT
 
 starts an append of one byte to BIG, which copies it up, and until that ends asks for the files of the directory NAMES
-(a layer, read beforehand) at MOUNT, one each millisecond. A stat that could not be sent because the one before was
-still waiting counts from when it was due: an engine that stands still for a second shows a second, not one bad sample
-among few. Python's own share is some microseconds a stat.
+(a layer, read beforehand) at MOUNT, one each millisecond. A stat that takes longer than that also counts for those that
+could not be sent meanwhile: a stat of 5 ms gives the samples 5, 4, 3, 2 and 1. So an engine that stands still for a
+second shows a second, and not one bad sample among few. Python's own share is some microseconds a stat.
 """
 
 from __future__ import annotations
@@ -30,23 +30,14 @@ def main(big: str, names: str, mountpoint: str) -> int:
     os.stat(mountpoint)
     copy_up = subprocess.Popen(["sh", "-c", 'printf x >> "$0"', big])
     latencies: list[int] = []
-    previous = due = time.monotonic_ns()
-    ended: int | None = None
-    while paths:
-        if ended is None and copy_up.poll() is not None:
-            ended = time.monotonic_ns()
-        if ended is not None and due > ended and latencies:
-            break
-        if previous > due:
-            started = due
-        else:
-            # Asked in time. Count from now, not from `due`: a late timer is the client's own.
-            time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
-            started = due = time.monotonic_ns()
+    due = time.monotonic_ns()
+    while paths and (not latencies or copy_up.poll() is None):
+        time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
+        started = time.monotonic_ns()
         os.stat(paths.pop())
-        previous = time.monotonic_ns()
-        latencies.append(previous - started)
-        due += _PERIOD_NS
+        ended = time.monotonic_ns()
+        latencies.extend(range(ended - started, 0, -_PERIOD_NS))
+        due = max(ended, started + _PERIOD_NS)
     status = copy_up.wait()
     if status != 0 or not latencies:
         print(f"the copy-up ended with {status} after {len(latencies)} stats", file=sys.stderr)

@@ -98,7 +98,7 @@ CORPUS: dict[str, bytes] = {
     "continued from another volume": archive(patched(_FILE, 156, b"M")),
     "extended header and nothing": pax((b"path", b"a")),
     "extended header before the end marker": archive(pax((b"path", b"a"))),
-    "extended header too large": archive(patched(_FILE, 156, b"x")[:124] + _FILE[124:]),
+    "extended header too large": archive(patched(patched(_FILE, 156, b"x"), 124, b"00777777777\0")),
     "record without length": archive(raw_pax(b"path=a\n") + _FILE),
     "record with a wrong length": archive(raw_pax(b"99 path=a\n") + _FILE),
     "record of length zero": archive(raw_pax(b"0 path=a\n") + _FILE),
@@ -107,7 +107,7 @@ CORPUS: dict[str, bytes] = {
     "xattr without name": archive(pax((b"SCHILY.xattr.", b"1")) + _FILE),
     "xattr of no namespace": archive(pax((b"SCHILY.xattr.user.\0x", b"1")) + _FILE),
     "xattr that is not base64": archive(pax((b"LIBARCHIVE.xattr.user.a", b"!")) + _FILE),
-    "malformed ACL": archive(pax((b"SCHILY.xattr.system.posix_acl_access", b"rubbish")) + _FILE),
+    "malformed ACL": archive(pax((b"SCHILY.xattr.system.posix_acl_access", b"\2\0\0\0rubbish")) + _FILE),
     # sparse files
     "sparse map beyond the file": archive(
         pax((b"GNU.sparse.map", b"0,512"), (b"GNU.sparse.size", b"10")) + entry(b"f", data=bytes(512))
@@ -145,7 +145,6 @@ CORPUS: dict[str, bytes] = {
     "zstd corrupt": b"\x28\xb5\x2f\xfd" + b"\xff" * 40,
     "compressed text": gzip.compress(b"hello", mtime=0),
 }
-CORPUS["extended header too large"] = archive(patched(patched(_FILE, 156, b"x"), 124, b"00777777777\0"))
 
 #: Archives that are odd and yet fine.
 ODD_BUT_GOOD: dict[str, bytes] = {

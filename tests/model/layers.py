@@ -135,18 +135,24 @@ def _write(node: Node, path: str, encoding: str) -> None:
 
 
 def _write_whiteout(path: str, encoding: str) -> None:
+    parent, name = os.path.split(path)
     if encoding == "kernel":
         os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
         return
-    parent, name = os.path.split(path)
+    if encoding == "xattr" and _is_opaque(parent):
+        return  # opaque says "y" or "x": an opaque directory can hold no such whiteout, and needs none
     stored = f"{parent}/.wh.{name}" if encoding == "aufs" else path
     os.close(os.open(stored, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     if encoding == "xattr":
         os.setxattr(stored, f"{XATTR_PREFIX}overlay.whiteout", b"y")
-        try:
-            os.setxattr(parent, f"{XATTR_PREFIX}overlay.opaque", b"x", os.XATTR_CREATE)
-        except FileExistsError:  # opaque "y" (nothing below shows anyhow), or "x" from a sibling
-            pass
+        os.setxattr(parent, f"{XATTR_PREFIX}overlay.opaque", b"x")
+
+
+def _is_opaque(directory: str) -> bool:
+    try:
+        return os.getxattr(directory, f"{XATTR_PREFIX}overlay.opaque") == b"y"
+    except OSError:
+        return False
 
 
 # on paper ---------------------------------------------------------------------------------------------------------

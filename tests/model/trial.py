@@ -91,7 +91,7 @@ class Trial:
         if not self.failed:
             self.failed = True
             self.model.remount()
-            self.arena.finish(self.check)
+            self._guarded("the end", lambda: self.arena.finish(self.check))
             self.failed = False
 
     def close(self) -> None:

@@ -161,7 +161,6 @@ def test_seek_set_cur_end(mnt: Path) -> None:
 
 
 # fallocate -----------------------------------------------------------------------------------------------------------
-@pytest.mark.needs("fallocate")
 @pytest.mark.populate(base=lower_data)
 def test_fallocate_extends_or_keeps_the_size(mnt: Path) -> None:
     with opened(mnt / "small", os.O_RDWR) as fd:
@@ -173,7 +172,6 @@ def test_fallocate_extends_or_keeps_the_size(mnt: Path) -> None:
     assert (mnt / "small").read_bytes() == b"0123456789" + bytes(19_990)
 
 
-@pytest.mark.needs("fallocate")
 @pytest.mark.populate(base=lower_data)
 def test_punched_hole_reads_zero_and_frees_blocks(mnt: Path) -> None:
     with opened(mnt / "big", os.O_RDWR) as fd:
@@ -187,7 +185,6 @@ def test_punched_hole_reads_zero_and_frees_blocks(mnt: Path) -> None:
     assert (mnt / "big").read_bytes() == PATTERN * 256 + bytes(MIB) + PATTERN * 256
 
 
-@pytest.mark.needs("fallocate")
 @pytest.mark.populate(base=lower_data)
 def test_fallocate_errors(mnt: Path) -> None:
     with opened(mnt / "small", os.O_RDWR) as fd:

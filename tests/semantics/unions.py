@@ -12,6 +12,7 @@ The fixtures `mnt` and `own_mnt` give a mount that just is there; `union` (conft
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import shutil
 import subprocess
@@ -111,7 +112,8 @@ class Union:
 
 @contextlib.contextmanager
 def _hold(mounted: Mounted, options: tuple[str, ...]) -> Iterator[None]:
-    with rigs.hold(mounted, options):
+    # What rigs.mount does behind the making of the directories.
+    with rigs._kernel(mounted) if mounted.rig.fs is None else rigs._served(mounted, options):
         yield
         problem = mounted.problems()
         assert problem is None, problem
@@ -140,4 +142,7 @@ def contents(root: Path) -> dict[str, str | bytes | None]:
 
 def same_tree(left: Path, right: Path) -> None:
     """AssertionError with the lines that differ, unless the two trees agree in everything (tests/golden/trees.py)."""
-    assert describe(left) == describe(right)
+    differences = difflib.unified_diff(describe(left), describe(right), str(left), str(right), "", "", 0, "")
+    text = "\n".join(differences)
+    if text:
+        raise AssertionError(text[:10_000])

@@ -70,6 +70,11 @@ class MemoryFs:
         names[name] = number
         return number
 
+    @staticmethod
+    def _fits(size: int) -> None:
+        if size > 1 << 24:
+            raise fail(errno.EFBIG)
+
     def _handle(self, number: int) -> int:
         fh = max(self.handles, default=100) + 1
         self.handles[fh] = number
@@ -134,6 +139,7 @@ class MemoryFs:
         if changes.mode is not None:
             n.mode = stat.S_IFMT(n.mode) | changes.mode
         if changes.size is not None:
+            self._fits(changes.size)
             n.data = n.data[: changes.size].ljust(changes.size, b"\0")
         return self.record(node)
 
@@ -191,6 +197,7 @@ class MemoryFs:
 
     def write(self, fh: int, offset: int, data: bytes | memoryview, kill_priv: bool = False) -> int:
         self._note("write", fh, offset, bytes(data), kill_priv)
+        self._fits(offset)
         content = self._node(self.handles[fh]).data
         content[len(content) : offset] = bytes(max(offset - len(content), 0))
         content[offset : offset + len(data)] = data

@@ -102,3 +102,26 @@ def test_hard_links_in_the_upper_are_one_inode_after_forgetting(tmp_path: Path) 
         assert u.stat("x").nlink == 2
         u.unlink("x")
         assert u.stat("d/y").nlink == 1
+
+
+def test_two_names_in_one_directory_are_forgotten_together(tmp_path: Path) -> None:
+    with union(tmp_path, layers(tmp_path)) as u:
+        with u.node("one"), u.node("two"):
+            pass
+        u.mkdir("m")
+        u.create("m/x")
+        u.link("m/x", "m/y")
+        with u.node("m/x"), u.node("m/y"):
+            pass
+        assert u.list("m") == ["x", "y"]
+
+
+def test_names_in_a_directory_and_below_it_are_forgotten_together(tmp_path: Path) -> None:
+    with union(tmp_path, layers(tmp_path)) as u:
+        u.mkdir("m")
+        u.mkdir("m/n")
+        u.create("m/x")
+        u.link("m/x", "m/n/y")
+        with u.node("m/x"), u.node("m/n/y"):
+            pass
+        assert u.list("m") == ["n", "x"]

@@ -173,7 +173,8 @@ def _flush(mountpoint: LayerSpec) -> None:
 @contextmanager
 def _views(spec: StackSpec) -> Iterator[tuple[Filesystem, Filesystem, Layer]]:
     """The tree of the lowers alone, the whole tree, and the upper as it is stored."""
-    assert spec.upper is not None
+    if spec.upper is None:
+        raise LayerError("a stack that has no upper has no changes", hint="give an upper")
     with ExitStack() as stack:
         before = open_union(StackSpec(spec.lowers))
         stack.callback(before.close)

@@ -93,7 +93,8 @@ def plan(
         _stat_directory(top, "upper")
         return StackSpec(lowers, top)
     _need_layers(lowers)
-    desk = _absolute(work) if work is not None else top.rstrip(b"/") + b".work"
+    # Beside the directory itself: "." has no name to put something behind, and a link may lead to another file system.
+    desk = _absolute(work) if work is not None else os.path.realpath(top) + b".work"
     _make(top, "upper")
     _check_writable(top, "upper")
     _check_overlap(lowers, top, desk)

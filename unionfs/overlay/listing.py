@@ -106,11 +106,10 @@ class _Reader:
         return self._result
 
     def _read_upper(self) -> None:
-        work = self._union.work
         stored = read_stored(
             self._union.stack.upper,
             self._directory.path,
-            aufs=work.aufs,
+            aufs=self._union.stack.aufs,
             xwhiteouts=UPPER in self._directory.xwhiteouts,
         )
         names = self._result.names

@@ -70,7 +70,7 @@ _NO_MARKS = Marks(False, False, None, False)
 def marks(union: Union, number: int, path: Path) -> Marks:
     layer = union.stack.layer(number)
     names = layer.listxattr(path)
-    if number == UPPER and union.work.aufs and _holds(layer, join(path, whiteout.OPAQUE)):
+    if number == UPPER and union.stack.aufs and _holds(layer, join(path, whiteout.OPAQUE)):
         # Known now, not when the directory is read: a directory without lowers is renamed without a redirect.
         return Marks(True, False, None, union.stack.private(IMPURE) in names)
     if not names:

@@ -33,16 +33,20 @@ class UnionOptions:
 
     `xattr_prefix`: namespace of the union's own attributes, b"trusted." or b"user."; None takes trusted where
     permitted. `index`: keep hard-link groups across copy-up and remount (the kernel's `index=on`). `volatile`: skip
-    every fsync; a crash may lose the upper.
+    every fsync; a crash may lose the upper. `read_only`: change nothing, not even what a crash left behind, so that
+    an upper in use by somebody else can be looked at.
     """
 
     xattr_prefix: bytes | None = None
     index: bool = True
     volatile: bool = False
+    read_only: bool = False
 
 
 class Stack:
-    """`upper` and `work` come together or not at all; `work` is the directory that holds `work/` and `index/`."""
+    """`work` is the directory that holds `work/` and `index/`.
+
+    `aufs`: the upper's `.wh.` names are whiteouts, as its root says."""
 
     def __init__(
         self,
@@ -50,8 +54,6 @@ class Stack:
         upper: WritableLayer | None,
         work: WritableLayer | None,
     ) -> None:
-        if (upper is None) != (work is None):
-            raise ValueError("an upper needs a work directory, and the reverse")
         if not lowers and upper is None:
             raise ValueError("a union needs at least one layer")
         self.lowers = tuple(lowers)
@@ -64,6 +66,7 @@ class Stack:
         self._prefix = b"trusted.overlay."
         self._devices = [self._device(upper)] + [self._device(layer) for layer in self.lowers]
         self._foreign: dict[tuple[int, int, int], int] = {}
+        self.aufs = upper is not None and whiteout.AUFS_MARKER in (entry.name for entry in upper.scan(b""))
 
     @staticmethod
     def _device(layer: Layer | None) -> int:
@@ -71,8 +74,12 @@ class Stack:
 
     # layers ---------------------------------------------------------------------------------------------------
     @property
-    def read_only(self) -> bool:
-        return self._upper is None
+    def has_upper(self) -> bool:
+        return self._upper is not None
+
+    @property
+    def has_work(self) -> bool:
+        return self._work is not None
 
     @property
     def upper(self) -> WritableLayer:

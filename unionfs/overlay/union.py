@@ -30,6 +30,13 @@ def fail(number: int) -> NoReturn:
     raise OSError(number, os.strerror(number))
 
 
+def _namespace_of(upper: Layer) -> bytes:
+    """The xattr namespace in which an upper that we may not probe was written."""
+    names = upper.listxattr(b"")
+    unprivileged = any(name.startswith(b"user.overlay.") for name in names) or os.geteuid() != 0
+    return b"user." if unprivileged and not any(n.startswith(b"trusted.overlay.") for n in names) else b"trusted."
+
+
 class Union:
     """Everything one mounted union is."""
 
@@ -39,7 +46,12 @@ class Union:
         #: Guards names, tables and attributes. Data is read, written and copied without it.
         self.lock = threading.RLock()
         self.table = InodeTable()
-        self.workdir = None if stack.read_only else Workdir(stack, options)
+        #: None: nothing may be changed.
+        self.workdir = (
+            None if options.read_only or not (stack.has_upper and stack.has_work) else Workdir(stack, options)
+        )
+        if self.workdir is None and stack.has_upper:
+            stack.use_namespace(options.xattr_prefix or _namespace_of(stack.upper))
         self.counters: Counter[str] = Counter()
         self.handles: dict[int, object] = {}
         self.next_handle = itertools.count(1)
@@ -52,7 +64,7 @@ class Union:
 
     def _root(self) -> DirInode:
         root = DirInode(self.table.allocate(), 0, None, b"")
-        root.upper = not self.stack.read_only
+        root.upper = self.stack.has_upper
         root.lowers = tuple((i, b"") for i in range(1, len(self.stack.lowers) + 1))
         top = root.lowers[0][0] if root.lowers else 0
         root.ino = self.stack.number(top, self.stack.layer(top).lstat(b"").st_ino)
@@ -76,6 +88,10 @@ class Union:
             fail(errno.EROFS)
         return self.workdir
 
+    def check_writable(self) -> None:
+        if self.workdir is None:
+            fail(errno.EROFS)
+
     # inodes -----------------------------------------------------------------------------------------------------
     def inode(self, node: NodeId) -> Inode:
         inode = self.table.nodes.get(node)
@@ -98,29 +114,29 @@ class Union:
 
     def release_unused(self, inode: Inode | None) -> None:
         """Drop an inode that nothing refers to any more, and the parents that were kept for it alone."""
-        while inode is not None and inode.nlookup == 0 and inode.opens == 0 and inode is not self.root:
-            if self.table.is_superseded(inode):
-                return
-            parent: DirInode | None
+        if inode is None or inode.nlookup or inode.opens:
+            return
+        todo = [inode]
+        while todo:
+            inode = todo.pop()
+            if inode.nlookup or inode.opens or inode is self.root or self.table.is_superseded(inode):
+                continue
+            if inode.node not in self.table.nodes:
+                continue  # met twice: a file had names in it and below it
             if isinstance(inode, DirInode):
                 if inode.children:
-                    return
-                parent = inode.parent
-                if parent is not None and not inode.removed:
-                    del parent.children[inode.name]
-            else:
-                assert isinstance(inode, FileInode)
-                if inode.orphan is not None and self.workdir is not None:
-                    self.workdir.discard(inode.orphan)
-                parents = [directory for directory, _, _ in inode.names]
+                    continue
+                if inode.parent is not None and not inode.removed:
+                    del inode.parent.children[inode.name]
+                    todo.append(inode.parent)
+            elif isinstance(inode, FileInode):
+                if inode.orphan is not None:
+                    self.work.discard(inode.orphan)
                 for directory, name, _ in inode.names:
                     del directory.children[name]
+                    todo.append(directory)
                 inode.names.clear()
-                for other in parents[1:]:
-                    self.release_unused(other)
-                parent = parents[0] if parents else None
             self.table.drop(inode)
-            inode = parent
 
     # places -----------------------------------------------------------------------------------------------------
     def place(self, inode: Inode) -> tuple[Layer, Path]:

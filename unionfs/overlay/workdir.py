@@ -82,13 +82,13 @@ class Workdir:
         try:
             self.tree.mknod(probe, stat.S_IFCHR | 0o000, 0)
             self.tree.unlink(probe)
-            self.devices = not exists(self._upper, whiteout.AUFS_MARKER)
+            self.devices = not self._stack.aufs
         except OSError:
             self.devices = False
         self.rename_whiteout = self.devices and self._renames_with_whiteout()
-        if not (self.devices and self.xattrs) and not exists(self._upper, whiteout.AUFS_MARKER):
+        if not (self.devices and self.xattrs) and not self._stack.aufs:
             self._upper.create(whiteout.AUFS_MARKER, 0o600).close()
-        self.aufs = exists(self._upper, whiteout.AUFS_MARKER)
+            self._stack.aufs = True
 
     def _holds_xattrs(self, probe: Path, namespace: bytes) -> bool:
         self._stack.use_namespace(namespace)

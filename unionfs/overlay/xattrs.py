@@ -12,16 +12,17 @@ from unionfs.overlay.copy_up import copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode
 from unionfs.overlay.union import Union, fail
 
+_NAMESPACES = (b"user.", b"trusted.", b"security.")
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 NAME_MAX, SIZE_MAX = 255, 65536
 
 
 def getxattr(union: Union, inode: Inode, name: bytes) -> bytes:
-    """Lock held. ENODATA where there is none; also for what an absent namespace would answer otherwise."""
+    """Lock held. ENODATA where there is none, EOPNOTSUPP for a namespace that Linux does not know."""
     layer, path = union.place(inode)
     value = layer.getxattr(path, union.stack.stored_xattr(name))
     if value is None:
-        fail(errno.ENODATA)
+        fail(errno.ENODATA if name in _ACLS or name.startswith(_NAMESPACES) else errno.EOPNOTSUPP)
     return value
 
 

@@ -43,8 +43,9 @@ from unionfs.transport import MountOptions
 from unionfs.transport.fusepy_paths import PathNodes, split
 from unionfs.vfs import NOW, AttrRecord, Caller, DirEntry, FileHandle, Filesystem, NodeId, Now, SetAttr
 
-#: Threads that answer. More than one, so that a large copy-up or an fsync does not hold up every other request.
-THREADS: Final = 4
+#: Threads that answer. Measured on 2 CPUs (walk, tar, untar, rm -rf of 4,000 files): 2 or 3 threads take the CPU time
+#: of one, 4 take a fifth more. During a copy-up of 300 MB the slowest stat took 0.2 to 3 s with one, 10 ms with more.
+THREADS: Final = 3
 
 _FOREVER: Final = "1000000000"
 _DIRENT_OVERHEAD: Final = 24  # struct fuse_dirent without the name

@@ -1,0 +1,439 @@
+"""Real mounts over a loopback: mounting, unmounting, aborting, both data paths, the user's way, and latency."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.requirements import missing
+
+from unionfs.errors import MountError
+from unionfs.transport import devfuse
+from unionfs.transport.devfuse import channel
+
+pytestmark = [pytest.mark.needs_fuse]
+root_only = pytest.mark.needs_root
+
+SOURCE = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+MODES = ["auto", "off"]
+
+
+class Server:
+    """`unionfs.testing.serve` over a loopback of `root`, mounted on `mnt`."""
+
+    def __init__(self, base: Path, *options: str, user: int | None = None) -> None:
+        self.root, self.mnt, self.log = base / "root", base / "mnt", base / "log"
+        for directory in (self.root, self.mnt):
+            directory.mkdir()
+            if user is not None:
+                os.chown(directory, user, user)
+        command = [
+            sys.executable, "-m", "unionfs.testing.serve", "--fs", "loopback", "--transport", "devfuse",
+            "--root", str(self.root), *options, str(self.mnt),
+        ]  # fmt: skip
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, cwd=base, user=user, group=user,
+                extra_groups=[] if user is not None else None, env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], 20)
+        assert readable and self.process.stdout.readline() == b"ready\n", self.log.read_text()
+        self.connection = devfuse.connection_of(os.fsencode(self.mnt))
+
+    def wait(self) -> int:
+        return self.process.wait(timeout=20)
+
+    def problems(self) -> str:
+        text = self.log.read_text()
+        return text if "ERROR" in text or "Traceback" in text else ""
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            subprocess.run(["umount", "-l", str(self.mnt)], stderr=subprocess.DEVNULL, timeout=20)
+            try:
+                self.wait()
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def serving(base: Path, *options: str, user: int | None = None) -> Iterator[Server]:
+    server = Server(base, *options, user=user)
+    try:
+        yield server
+        assert not server.problems()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=MODES)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Mounted as root with passthrough and without."""
+    if (reason := missing("root")) is not None:
+        pytest.skip(reason)
+    with serving(tmp_path, "--passthrough", request.param) as server:
+        yield server
+
+
+# life and death ----------------------------------------------------------------------------------------------------
+def test_unmounted_by_anyone_the_server_returns(server: Server) -> None:
+    subprocess.run(["umount", str(server.mnt)], check=True, timeout=20)
+    assert server.wait() == 0
+
+
+def test_sigterm_unmounts(server: Server) -> None:
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert not os.path.ismount(server.mnt)
+
+
+def test_lazy_unmount_serves_the_files_that_are_open(server: Server) -> None:
+    (server.root / "f").write_bytes(b"content")
+    with (server.mnt / "f").open("rb", buffering=0) as file:
+        devfuse.unmount(os.fsencode(server.mnt), lazy=True)
+        assert file.read() == b"content"
+        assert server.process.poll() is None
+    assert server.wait() == 0
+
+
+def test_abort_ends_the_connection_and_the_server(server: Server) -> None:
+    assert server.connection is not None
+    if not os.path.exists(f"/sys/fs/fuse/connections/{server.connection}"):
+        pytest.skip("fusectl is not mounted on /sys/fs/fuse/connections")
+    devfuse.abort(server.connection)
+    assert server.wait() == 0
+    with pytest.raises(OSError) as caught:
+        os.listdir(server.mnt)
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def test_killed_server_leaves_enotconn_and_can_be_unmounted(server: Server) -> None:
+    server.process.kill()
+    server.wait()
+    with pytest.raises(OSError) as caught:
+        os.listdir(server.mnt)
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    devfuse.unmount(os.fsencode(server.mnt))
+    assert os.listdir(server.mnt) == []
+
+
+def test_idle_mount_takes_no_cpu_time(server: Server) -> None:
+    for _ in range(500):
+        os.stat(server.mnt / "nothing") if os.path.exists(server.mnt / "nothing") else None
+    before = cpu_ticks(server.process.pid)
+    # The server sleeps in poll or read; a second of wall time is the thing measured here, not a wait for an event.
+    threading.Event().wait(1.0)
+    assert cpu_ticks(server.process.pid) - before <= 1
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@root_only
+def test_mountpoint_errors_are_mount_errors_with_a_hint(tmp_path: Path) -> None:
+    from unionfs.transport import MountOptions
+
+    (tmp_path / "file").touch()
+    for name in ("missing", "file"):
+        with pytest.raises(MountError) as caught:
+            channel.mount(os.fsencode(tmp_path / name), MountOptions())
+        assert caught.value.hint is not None and "directory" in caught.value.hint
+
+
+# options -----------------------------------------------------------------------------------------------------------
+@root_only
+def test_as_root_dev_suid_and_exec_are_as_on_a_plain_mount(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        row = next(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(server.mnt) in line)
+        assert "nodev" not in row and "nosuid" not in row
+        assert " fuse.unionfs unionfs " in row
+        assert "allow_other" in row and "default_permissions" in row
+
+
+@root_only
+def test_read_only_mount(tmp_path: Path) -> None:
+    with serving(tmp_path, "--ro") as server:
+        with pytest.raises(OSError) as caught:
+            (server.mnt / "f").touch()
+        assert caught.value.errno == errno.EROFS
+
+
+def test_mount_arguments_split_flags_and_data() -> None:
+    from unionfs.linux import mount as sys_mount
+    from unionfs.transport import MountOptions
+
+    options = MountOptions(read_only=True, allow_other=False, default_permissions=False, extra=("nosuid", "rw", "max_read=9"))
+    flags, data = channel.mount_arguments(options, 7)
+    assert flags == sys_mount.MS_NOSUID
+    assert data.split(b",")[:2] == [b"fd=7", b"rootmode=40000"]
+    assert data.endswith(b",max_read=9") and b"allow_other" not in data and b"default_permissions" not in data
+
+
+def test_user_options_escape_commas() -> None:
+    from unionfs.transport import MountOptions
+
+    text = channel.user_options(MountOptions(fsname="a,b\\c", extra=("nosuid",)))
+    assert text == "fsname=a\\,b\\\\c,subtype=unionfs,default_permissions,nosuid"
+
+
+# data --------------------------------------------------------------------------------------------------------------
+def pattern(size: int) -> bytes:
+    return bytes(i * 7 % 251 for i in range(size))
+
+
+def test_size_and_times_follow_writes(server: Server) -> None:
+    with (server.mnt / "f").open("wb", buffering=0) as file:
+        for size in (1, 2, 5000):
+            file.write(pattern(size))
+            assert os.fstat(file.fileno()).st_size == file.tell() == os.stat(server.mnt / "f").st_size
+    inside, stored = os.stat(server.mnt / "f"), os.stat(server.root / "f")
+    assert (inside.st_size, inside.st_mtime_ns) == (stored.st_size, stored.st_mtime_ns)
+
+
+def test_large_reads_and_writes_arrive_whole(server: Server) -> None:
+    content = pattern(1 << 20) * 5 + b"tail"
+    (server.mnt / "f").write_bytes(content)
+    assert (server.root / "f").read_bytes() == content
+    assert (server.mnt / "f").read_bytes() == content
+
+
+def test_reads_at_odd_places(server: Server) -> None:
+    content = pattern(300_001)
+    (server.root / "f").write_bytes(content)
+    with (server.mnt / "f").open("rb", buffering=0) as file:
+        for offset, size in ((0, 1), (299_999, 10), (300_001, 10), (400_000, 10), (4095, 8194), (1, 300_000)):
+            assert os.pread(file.fileno(), size, offset) == content[offset : offset + size]
+
+
+def test_append_from_several_processes_loses_nothing(server: Server) -> None:
+    (server.mnt / "f").touch()
+    script = "import os,sys\nfd=os.open(sys.argv[1],os.O_WRONLY|os.O_APPEND)\nfor _ in range(200): os.write(fd,sys.argv[2].encode()*100)"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", script, str(server.mnt / "f"), letter]) for letter in ("a", "b", "c")
+    ]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
+    content = (server.mnt / "f").read_bytes()
+    assert len(content) == 3 * 200 * 100
+    blocks = {content[i : i + 100] for i in range(0, len(content), 100)}
+    assert blocks == {b"a" * 100, b"b" * 100, b"c" * 100}
+
+
+def test_mmap_shared_and_private(server: Server) -> None:
+    (server.mnt / "f").write_bytes(pattern(10_000))
+    with (server.mnt / "f").open("r+b") as file:
+        with mmap.mmap(file.fileno(), 0) as shared:
+            shared[5000:5004] = b"here"
+            shared.flush()
+            assert os.pread(file.fileno(), 4, 5000) == b"here"
+        with mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as private:
+            private[0:4] = b"mine"
+        os.fsync(file.fileno())
+    stored = (server.root / "f").read_bytes()
+    assert stored[5000:5004] == b"here" and stored[:4] == pattern(4)
+
+
+def test_programs_run_from_the_mount(server: Server) -> None:
+    target = server.mnt / "true"
+    target.write_bytes(Path("/bin/true").read_bytes())
+    target.chmod(0o755)
+    assert subprocess.run([str(target)], timeout=20).returncode == 0
+    with pytest.raises(OSError) as caught, subprocess.Popen([str(server.mnt / "true")]) as process:
+        process.wait()
+        target.chmod(0o644)
+        subprocess.run([str(target)])
+    assert caught.value.errno == errno.EACCES
+
+
+def test_direct_io(tmp_path: Path) -> None:
+    if (reason := missing("root")) is not None:
+        pytest.skip(reason)
+    for mode in MODES:
+        base = tmp_path / mode
+        base.mkdir()
+        with serving(base, "--passthrough", mode) as server, mmap.mmap(-1, 8192) as page:
+            page[:8192] = pattern(8192)
+            try:
+                fd = os.open(server.mnt / "f", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+            except OSError as error:
+                assert error.errno == errno.EINVAL  # the backing file system has no direct I/O
+                pytest.skip("the backing file system refuses O_DIRECT")
+            try:
+                assert os.pwrite(fd, page, 0) == 8192
+                page[:8192] = bytes(8192)
+                assert os.preadv(fd, [page], 0) == 8192
+                assert page[:8192] == pattern(8192)
+            finally:
+                os.close(fd)
+            assert (server.mnt / "f").read_bytes() == pattern(8192)
+
+
+def test_sendfile_and_splice(server: Server) -> None:
+    content = pattern(200_000)
+    (server.mnt / "f").write_bytes(content)
+    with (server.mnt / "f").open("rb") as source, (server.mnt / "copy").open("wb") as target:
+        sent = 0
+        while sent < len(content):
+            sent += os.sendfile(target.fileno(), source.fileno(), sent, len(content) - sent)
+    assert (server.root / "copy").read_bytes() == content
+    read_end, write_end = os.pipe()
+    with (server.mnt / "f").open("rb") as source, (server.mnt / "spliced").open("wb") as target:
+        moved = os.splice(source.fileno(), write_end, 10_000)
+        assert os.splice(read_end, target.fileno(), moved) == moved
+    os.close(read_end)
+    os.close(write_end)
+    assert (server.root / "spliced").read_bytes() == content[:moved]
+
+
+def test_locks_are_kept_by_the_kernel(server: Server) -> None:
+    (server.mnt / "f").touch()
+    with (server.mnt / "f").open("rb") as first, (server.mnt / "f").open("rb") as second:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_unprivileged_write_clears_set_user_id(server: Server) -> None:
+    target = server.mnt / "f"
+    target.touch()
+    target.chmod(0o4777)
+    os.chmod(server.mnt, 0o755)
+    open_and_write = f"import os; fd = os.open({str(target)!r}, os.O_WRONLY); os.write(fd, b'x')"
+    for parent in target.parents:
+        if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
+            pytest.skip(f"{parent} is closed to other users")
+    subprocess.run([sys.executable, "-c", open_and_write], user=NOBODY, group=NOBODY, check=True, timeout=20)
+    assert target.stat().st_mode & 0o7777 == 0o777
+
+
+def test_names_of_any_bytes(server: Server) -> None:
+    name = b"\xff\x01 \n" + b"n" * 251
+    path = os.path.join(os.fsencode(server.mnt), name)
+    with open(path, "wb"):
+        pass
+    assert os.listdir(os.fsencode(server.mnt)) == [name]
+    with pytest.raises(OSError) as caught:
+        open(path + b"n", "wb")
+    assert caught.value.errno == errno.ENAMETOOLONG
+
+
+def test_listing_of_many_names_is_complete(server: Server) -> None:
+    names = {f"file-{i:05}" for i in range(3000)}
+    for name in names:
+        (server.root / name).touch()
+    for _ in range(2):
+        assert {entry.name for entry in os.scandir(server.mnt)} == names
+    assert all(entry.stat().st_ino == entry.inode() for entry in os.scandir(server.mnt))
+
+
+# slow requests -----------------------------------------------------------------------------------------------------
+def test_allocating_a_large_file_does_not_keep_others_waiting(server: Server) -> None:
+    """SETATTR of a size, FALLOCATE and FSYNC run in workers: stat goes on beside them."""
+    with (server.mnt / "big").open("wb") as file:
+        done = threading.Event()
+
+        def allocate() -> None:
+            os.posix_fallocate(file.fileno(), 0, 64 << 20)
+            os.fsync(file.fileno())
+            os.ftruncate(file.fileno(), 0)
+            done.set()
+
+        thread = threading.Thread(target=allocate)
+        thread.start()
+        count, worst = 0, 0.0
+        while not done.is_set():
+            started = time.perf_counter()
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(server.mnt / f"other-{count}")
+            worst = max(worst, time.perf_counter() - started)
+            count += 1
+        thread.join()
+    assert count > 0
+    assert worst < 1.0
+
+
+# as a user ---------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def device_for_all() -> Iterator[None]:
+    """/dev/fuse as it is on ordinary distributions; restored afterwards."""
+    mode = os.stat(channel.DEVICE).st_mode & 0o7777
+    os.chmod(channel.DEVICE, 0o666)
+    try:
+        yield
+    finally:
+        os.chmod(channel.DEVICE, mode)
+
+
+@pytest.fixture
+def open_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory that other users can reach."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
+
+
+@root_only
+def test_user_mounts_through_fusermount(device_for_all: None, open_tmp: Path) -> None:
+    if (reason := missing("fuse")) is not None:
+        pytest.skip(reason)
+    with serving(open_tmp, user=NOBODY) as server:
+        row = next(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(server.mnt) in line)
+        assert f"user_id={NOBODY}" in row and "nosuid" in row and "allow_other" not in row
+        script = (
+            "import os,sys; os.chdir(sys.argv[1]); open('f','wb').write(b'x'*300000); "
+            "assert open('f','rb').read() == b'x'*300000; os.rename('f','g'); assert os.listdir('.') == ['g']; "
+            "fd = os.open('g', os.O_WRONLY|os.O_APPEND); os.write(fd, b'y'); os.close(fd); "
+            "assert os.stat('g').st_size == 300001"
+        )
+        subprocess.run(
+            [sys.executable, "-c", script, str(server.mnt)], user=NOBODY, group=NOBODY, extra_groups=[], check=True,
+            timeout=20,
+        )  # fmt: skip
+        assert (server.root / "g").stat().st_size == 300001
+        # Nobody else may look in, root included.
+        with pytest.raises(PermissionError):
+            os.listdir(server.mnt)
+        unmount = (
+            "import sys; from unionfs.transport import devfuse; devfuse.unmount(sys.argv[1].encode())"
+        )
+        subprocess.run(
+            [sys.executable, "-c", unmount, str(server.mnt)], user=NOBODY, group=NOBODY, extra_groups=[], check=True,
+            timeout=20, env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        )  # fmt: skip
+        assert server.wait() == 0
+
+
+@root_only
+def test_user_may_not_mount_on_what_is_not_theirs(device_for_all: None, open_tmp: Path) -> None:
+    mountpoint = open_tmp / "roots"
+    mountpoint.mkdir(mode=0o755)
+    script = (
+        "import os,sys\nfrom unionfs.transport import MountOptions, devfuse\nfrom unionfs.errors import MountError\n"
+        "try: devfuse.channel.mount(os.fsencode(sys.argv[1]), MountOptions())\n"
+        "except MountError as e: print(e.hint)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(mountpoint)], user=NOBODY, group=NOBODY, extra_groups=[], check=True,
+        timeout=20, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    )  # fmt: skip
+    assert result.stdout == "the mountpoint must be a directory that the user owns\n"

@@ -120,6 +120,13 @@ def _population(item: pytest.Item) -> Population:
     return Population() if mark is None else Population(*mark.args, **mark.kwargs)
 
 
+def _is_skipped(item: pytest.Item) -> bool:
+    """Whether a mark skips the test: then nothing need exist for it, or can (devices, without root)."""
+    return item.get_closest_marker("skip") is not None or any(
+        mark.args and mark.args[0] is True for mark in item.iter_markers("skipif")
+    )
+
+
 def _subdirectory(item: pytest.Item) -> str:
     """The directory of a test inside a shared mount: its name, readable, and the same for every run."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", item.name)[:120].rstrip("_")
@@ -136,6 +143,7 @@ def shared_mount(request: pytest.FixtureRequest, rig: Rig, backing: Backing) -> 
         and item.module is module
         and "mnt" in item.fixturenames
         and item.callspec.params.get("rig") is rig
+        and not _is_skipped(item)
     }
     shared = SharedMount(rig, backing, populate)
     yield shared

@@ -165,6 +165,11 @@ def run(*argv: str) -> None:
     assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr or done.stdout}"
 
 
+def python_path() -> str:
+    """PYTHONPATH for a subprocess that imports this tree, whether or not it is installed."""
+    return os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+
+
 # Mounts ------------------------------------------------------------------------------------------------------------
 @dataclass
 class Server:
@@ -282,7 +287,7 @@ def _served(mounted: Mounted, options: Sequence[str]) -> Iterator[None]:
     with open(log, "wb") as stderr:
         process = subprocess.Popen(
             argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
-            env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
     try:
         _await_ready(process, log)

@@ -11,16 +11,20 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.requirements import missing
 
-from unionfs.errors import MountError
-from unionfs.transport import devfuse
+from tests.posix.tools import as_user
+from tests.requirements import missing
+from unionfs.errors import MountError, TransportUnavailable
+from unionfs.linux import mount as sys_mount
+from unionfs.testing.loopback import LoopbackFilesystem
+from unionfs.transport import MountOptions, devfuse
 from unionfs.transport.devfuse import channel
 
 pytestmark = [pytest.mark.needs_fuse]
@@ -34,21 +38,18 @@ MODES = ["auto", "off"]
 class Server:
     """`unionfs.testing.serve` over a loopback of `root`, mounted on `mnt`."""
 
-    def __init__(self, base: Path, *options: str, user: int | None = None) -> None:
+    def __init__(self, base: Path, *options: str) -> None:
         self.root, self.mnt, self.log = base / "root", base / "mnt", base / "log"
         for directory in (self.root, self.mnt):
             directory.mkdir()
-            if user is not None:
-                os.chown(directory, user, user)
         command = [
             sys.executable, "-m", "unionfs.testing.serve", "--fs", "loopback", "--transport", "devfuse",
             "--root", str(self.root), *options, str(self.mnt),
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, cwd=base, user=user, group=user,
-                extra_groups=[] if user is not None else None, env={**os.environ, "PYTHONPATH": str(SOURCE)},
-            )  # fmt: skip
+                command, stdout=subprocess.PIPE, stderr=log, cwd=base, env={**os.environ, "PYTHONPATH": str(SOURCE)}
+            )
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], 20)
         assert readable and self.process.stdout.readline() == b"ready\n", self.log.read_text()
@@ -74,8 +75,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(base: Path, *options: str, user: int | None = None) -> Iterator[Server]:
-    server = Server(base, *options, user=user)
+def serving(base: Path, *options: str) -> Iterator[Server]:
+    server = Server(base, *options)
     try:
         yield server
         assert not server.problems()
@@ -115,13 +116,26 @@ def test_lazy_unmount_serves_the_files_that_are_open(server: Server) -> None:
 
 def test_abort_ends_the_connection_and_the_server(server: Server) -> None:
     assert server.connection is not None
-    if not os.path.exists(f"/sys/fs/fuse/connections/{server.connection}"):
-        pytest.skip("fusectl is not mounted on /sys/fs/fuse/connections")
-    devfuse.abort(server.connection)
+    with fusectl():
+        devfuse.abort(server.connection)
     assert server.wait() == 0
     with pytest.raises(OSError) as caught:
         os.listdir(server.mnt)
     assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+@contextlib.contextmanager
+def fusectl() -> Iterator[None]:
+    """The control file system where it belongs; a bare machine has not mounted it."""
+    place = "/sys/fs/fuse/connections"
+    if os.path.ismount(place):
+        yield
+        return
+    subprocess.run(["mount", "-t", "fusectl", "none", place], check=True, timeout=20)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", place], check=True, timeout=20)
 
 
 def test_killed_server_leaves_enotconn_and_can_be_unmounted(server: Server) -> None:
@@ -150,8 +164,6 @@ def cpu_ticks(pid: int) -> int:
 
 @root_only
 def test_mountpoint_errors_are_mount_errors_with_a_hint(tmp_path: Path) -> None:
-    from unionfs.transport import MountOptions
-
     (tmp_path / "file").touch()
     for name in ("missing", "file"):
         with pytest.raises(MountError) as caught:
@@ -178,10 +190,9 @@ def test_read_only_mount(tmp_path: Path) -> None:
 
 
 def test_mount_arguments_split_flags_and_data() -> None:
-    from unionfs.linux import mount as sys_mount
-    from unionfs.transport import MountOptions
-
-    options = MountOptions(read_only=True, allow_other=False, default_permissions=False, extra=("nosuid", "rw", "max_read=9"))
+    options = MountOptions(
+        read_only=True, allow_other=False, default_permissions=False, extra=("nosuid", "rw", "max_read=9")
+    )
     flags, data = channel.mount_arguments(options, 7)
     assert flags == sys_mount.MS_NOSUID
     assert data.split(b",")[:2] == [b"fd=7", b"rootmode=40000"]
@@ -189,8 +200,6 @@ def test_mount_arguments_split_flags_and_data() -> None:
 
 
 def test_user_options_escape_commas() -> None:
-    from unionfs.transport import MountOptions
-
     text = channel.user_options(MountOptions(fsname="a,b\\c", extra=("nosuid",)))
     assert text == "fsname=a\\,b\\\\c,subtype=unionfs,default_permissions,nosuid"
 
@@ -311,17 +320,23 @@ def test_locks_are_kept_by_the_kernel(server: Server) -> None:
             fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_unprivileged_write_clears_set_user_id(server: Server) -> None:
-    target = server.mnt / "f"
-    target.touch()
-    target.chmod(0o4777)
-    os.chmod(server.mnt, 0o755)
-    open_and_write = f"import os; fd = os.open({str(target)!r}, os.O_WRONLY); os.write(fd, b'x')"
-    for parent in target.parents:
-        if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
-            pytest.skip(f"{parent} is closed to other users")
-    subprocess.run([sys.executable, "-c", open_and_write], user=NOBODY, group=NOBODY, check=True, timeout=20)
-    assert target.stat().st_mode & 0o7777 == 0o777
+@root_only
+@pytest.mark.parametrize("mode", MODES)
+def test_unprivileged_write_clears_set_user_id(open_tmp: Path, mode: str) -> None:
+    with serving(open_tmp, "--passthrough", mode) as server:
+        target = server.mnt / "f"
+        target.touch()
+        target.chmod(0o4777)
+
+        def write() -> None:
+            with target.open("r+b", buffering=0) as file:
+                file.write(b"x")
+
+        as_user(write)
+        assert target.stat().st_mode & 0o7777 == 0o777
+        target.chmod(0o4777)
+        as_user(lambda: os.truncate(target, 0))
+        assert target.stat().st_mode & 0o7777 == 0o777
 
 
 def test_names_of_any_bytes(server: Server) -> None:
@@ -383,57 +398,85 @@ def device_for_all() -> Iterator[None]:
 
 
 @pytest.fixture
-def open_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def open_tmp() -> Iterator[Path]:
     """A directory that other users can reach."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)
         yield Path(name)
 
 
+@contextlib.contextmanager
+def served_by_nobody(base: Path) -> Iterator[tuple[Path, Path]]:
+    """(root, mountpoint) of a loopback that a fork of this process serves as an ordinary user."""
+    root, mnt = base / "root", base / "mnt"
+    for directory in (root, mnt):
+        directory.mkdir()
+        os.chown(directory, NOBODY, NOBODY)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            fs = LoopbackFilesystem(str(root))
+            devfuse.serve(fs, str(mnt), MountOptions(), lambda: os.write(writer, b"ready"))
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    try:
+        assert os.read(reader, 10) == b"ready"
+        yield root, mnt
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        child = 0
+    finally:
+        os.close(reader)
+        if child:
+            subprocess.run(["umount", "-l", str(mnt)], stderr=subprocess.DEVNULL, timeout=20)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
 @root_only
 def test_user_mounts_through_fusermount(device_for_all: None, open_tmp: Path) -> None:
-    if (reason := missing("fuse")) is not None:
-        pytest.skip(reason)
-    with serving(open_tmp, user=NOBODY) as server:
-        row = next(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(server.mnt) in line)
+    with served_by_nobody(open_tmp) as (root, mnt):
+        row = next(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(mnt) in line)
         assert f"user_id={NOBODY}" in row and "nosuid" in row and "allow_other" not in row
-        script = (
-            "import os,sys; os.chdir(sys.argv[1]); open('f','wb').write(b'x'*300000); "
-            "assert open('f','rb').read() == b'x'*300000; os.rename('f','g'); assert os.listdir('.') == ['g']; "
-            "fd = os.open('g', os.O_WRONLY|os.O_APPEND); os.write(fd, b'y'); os.close(fd); "
-            "assert os.stat('g').st_size == 300001"
-        )
-        subprocess.run(
-            [sys.executable, "-c", script, str(server.mnt)], user=NOBODY, group=NOBODY, extra_groups=[], check=True,
-            timeout=20,
-        )  # fmt: skip
-        assert (server.root / "g").stat().st_size == 300001
-        # Nobody else may look in, root included.
-        with pytest.raises(PermissionError):
-            os.listdir(server.mnt)
-        unmount = (
-            "import sys; from unionfs.transport import devfuse; devfuse.unmount(sys.argv[1].encode())"
-        )
-        subprocess.run(
-            [sys.executable, "-c", unmount, str(server.mnt)], user=NOBODY, group=NOBODY, extra_groups=[], check=True,
-            timeout=20, env={**os.environ, "PYTHONPATH": str(SOURCE)},
-        )  # fmt: skip
-        assert server.wait() == 0
+
+        def use() -> None:
+            content = pattern(300_000)
+            (mnt / "f").write_bytes(content)
+            assert (mnt / "f").read_bytes() == content
+            (mnt / "f").rename(mnt / "g")
+            assert os.listdir(mnt) == ["g"]
+            with (mnt / "g").open("ab") as file:
+                file.write(b"y")
+            assert (mnt / "g").stat().st_size == 300_001
+
+        as_user(use)
+        assert (root / "g").stat().st_size == 300_001
+        as_user(lambda: devfuse.unmount(os.fsencode(mnt)), uid=NOBODY)
 
 
 @root_only
 def test_user_may_not_mount_on_what_is_not_theirs(device_for_all: None, open_tmp: Path) -> None:
     mountpoint = open_tmp / "roots"
     mountpoint.mkdir(mode=0o755)
-    script = (
-        "import os,sys\nfrom unionfs.transport import MountOptions, devfuse\nfrom unionfs.errors import MountError\n"
-        "try: devfuse.channel.mount(os.fsencode(sys.argv[1]), MountOptions())\n"
-        "except MountError as e: print(e.hint)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script, str(mountpoint)], user=NOBODY, group=NOBODY, extra_groups=[], check=True,
-        timeout=20, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(SOURCE)},
-    )  # fmt: skip
-    assert result.stdout == "the mountpoint must be a directory that the user owns\n"
+
+    def mount() -> str | None:
+        try:
+            channel.mount(os.fsencode(mountpoint), MountOptions())
+        except MountError as error:
+            return error.hint
+        return "mounted"
+
+    assert as_user(mount) == "the mountpoint must be a directory that the user owns"
+
+
+def test_without_fusermount_a_user_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(TransportUnavailable) as caught:
+        channel._mount_as_user(b"/mnt", MountOptions())
+    assert caught.value.hint == "install the package fuse3"

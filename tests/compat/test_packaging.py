@@ -59,11 +59,12 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The bin directory of a fresh environment in which the project is installed."""
     home = tmp_path_factory.mktemp(request.param)
-    venv.create(home, with_pip=True)
+    venv.create(home)
     (site,) = home.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    what = [request.getfixturevalue("wheel")] if request.param == "wheel" else ["-e", source]
-    run(home / "bin/python", "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", *what, cwd=home)
+    what: list[str | Path] = [request.getfixturevalue("wheel")] if request.param == "wheel" else ["-e", source]
+    pip = (sys.executable, "-m", "pip", "--python", home / "bin/python", "install", "-q")
+    run(*pip, "--no-deps", "--no-build-isolation", *what, cwd=home)
     yield home / "bin"
 
 

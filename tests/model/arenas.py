@@ -7,23 +7,10 @@
 
 from __future__ import annotations
 
-from unionfs.layers.directory import DirectoryLayer
-from unionfs.layers.upper import WritableDirectory
-from unionfs.overlay import UnionFilesystem
-from unionfs.vfs import Filesystem
-
 from .drivers import Driver, EngineDriver
 from .layers import PRIVILEGED, Stack, without_stray_whiteouts
 from .rigs import Bench
 from .trial import Check
-
-
-def engine(bench: Bench, keep: bool = True) -> EngineDriver:
-    def make() -> Filesystem:
-        lowers = [DirectoryLayer(path) for path in bench.lowers]
-        return UnionFilesystem(lowers, WritableDirectory(bench.upper), WritableDirectory(bench.work))
-
-    return EngineDriver(make, keep)
 
 
 class KernelArena:
@@ -38,18 +25,23 @@ class KernelArena:
         self.kernel.remount()
         check("kernel, mounted again,", self.kernel)
         self.kernel.close()
-        _check_engine(self.bench, check)
+        ours = EngineDriver(self.bench.filesystem)
+        try:
+            check("the engine on the kernel's upper", ours)
+            ours.close()
+        finally:
+            ours.fs.close()
 
     def close(self) -> None:
         self.bench.close()
 
 
 class EngineArena:
-    """Our engine; the stack's first letters decide whether the driver holds on to entries (see EngineDriver)."""
+    """Our engine. `keep`: whether the driver holds on to entries (see EngineDriver)."""
 
     def __init__(self, stack: Stack, keep: bool = True) -> None:
         self.bench = Bench(stack)
-        self.engine = engine(self.bench, keep)
+        self.engine = EngineDriver(self.bench.filesystem, keep)
         self.drivers: dict[str, Driver] = {"engine": self.engine}
         # What the kernel cannot read, or lists wrongly (KNOWN_DIFFERENCES), it is not asked about.
         self.comparable = "aufs" not in stack.encodings and without_stray_whiteouts(stack) == stack
@@ -68,10 +60,33 @@ class EngineArena:
         self.bench.close()
 
 
-def _check_engine(bench: Bench, check: Check) -> None:
-    ours = engine(bench)
-    try:
-        check("the engine on the kernel's upper", ours)
+class MountArena:
+    """Our mount and the kernel's on equal layers. At the end each is mounted on what the other left."""
+
+    def __init__(self, stack: Stack, transport: str = "devfuse", passthrough: bool = True) -> None:
+        self.transport, self.passthrough = transport, passthrough
+        self.benches = [Bench(stack)]
+        try:
+            self.ours = self.benches[0].ours(transport, passthrough)
+            self.benches.append(Bench(stack))
+            self.kernel = self.benches[1].kernel()
+        except BaseException:
+            self.close()
+            raise
+        self.drivers: dict[str, Driver] = {"ours": self.ours, "kernel": self.kernel}
+
+    def finish(self, check: Check) -> None:
+        for driver, name in ((self.ours, "ours"), (self.kernel, "kernel")):
+            driver.remount()
+            check(f"{name}, mounted again,", driver)
+            driver.close()
+        kernel = self.benches[0].kernel()
+        check("kernel overlayfs on our upper", kernel)
+        kernel.close()
+        ours = self.benches[1].ours(self.transport, self.passthrough)
+        check("our mount on the kernel's upper", ours)
         ours.close()
-    finally:
-        ours.fs.close()
+
+    def close(self) -> None:
+        for bench in self.benches:
+            bench.close()

@@ -62,7 +62,8 @@ def view(mode: int, uid: int, gid: int, nlink: int, size: int) -> dict[str, Any]
 
 
 class PathDriver:
-    """System calls below the directory `base`. `mount` and `unmount` are called at the start, the end, by remount().
+    """System calls below the directory `base`. `mount` and `unmount` are called at the start, the end, by remount();
+    `forget` is to make the kernel drop what it knows of the tree.
 
     `quirks`: names of rows of KNOWN_DIFFERENCES, round which this driver steers.
     """
@@ -72,9 +73,10 @@ class PathDriver:
         base: str,
         mount: Callable[[], None] = lambda: None,
         unmount: Callable[[], None] = lambda: None,
+        forget: Callable[[], None] = lambda: None,
         quirks: Collection[str] = (),
     ) -> None:
-        self.base, self.mount, self.unmount, self.quirks = base, mount, unmount, quirks
+        self.base, self.mount, self.unmount, self.forget, self.quirks = base, mount, unmount, forget, quirks
         self.fds: dict[int, tuple[int, bool]] = {}
         self.mount()
 
@@ -242,7 +244,7 @@ class PathDriver:
         self.mount()
 
     def drop_caches(self) -> None:
-        """Nothing: other people's caches would go too."""
+        self.forget()
 
     def tree(self) -> Tree:
         found: Tree = {}

@@ -6,9 +6,10 @@ meet something. With `HYPOTHESIS_PROFILE=ci` the examples are the same in every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -34,7 +35,7 @@ from .trial import Arena, Disagreement, Trial
 
 Strategy = st.SearchStrategy[Any]
 
-#: operation: its arguments, given the root of the model's tree
+#: operation (up to a slash): its arguments, given the root of the model's tree
 ARGUMENTS: dict[str, Callable[[Inode], tuple[Strategy, ...]]] = {
     "create": lambda root: (free(root), modes),
     "creat": lambda root: (st.one_of(known(root), free(root)), modes),
@@ -45,7 +46,8 @@ ARGUMENTS: dict[str, Callable[[Inode], tuple[Strategy, ...]]] = {
     "link": lambda root: (known(root), free(root)),
     "unlink": lambda root: (known(root),),
     "rmdir": lambda root: (known(root),),
-    "rename": lambda root: (known(root), st.one_of(known(root), free(root)), st.sampled_from([0, 0, 1, 2])),
+    "rename": lambda root: (known(root), st.one_of(known(root), free(root))),
+    "rename/flags": lambda root: (known(root), st.one_of(known(root), free(root)), st.sampled_from([1, 2])),
     "write": lambda root: (known(root), offsets, data),
     "append": lambda root: (known(root), data),
     "truncate": lambda root: (known(root), sizes),
@@ -84,15 +86,24 @@ def _ids() -> tuple[Strategy, Strategy]:
     return st.sampled_from([0, 1000, -1]), st.sampled_from([0, 1001, -1])
 
 
-def run(make: Callable[[Stack], Arena], examples: st.SearchStrategy[Stack]) -> None:
-    """Try the current profile's number of examples; the Disagreement raised has the shortest script."""
+def run(
+    make: Callable[[Stack], Arena], examples: st.SearchStrategy[Stack], without: Collection[str] = (), **changes: Any
+) -> None:
+    """Try the current profile's number of examples, with `changes` to its settings.
+
+    `without`: keys of ARGUMENTS that are left out. The Disagreement raised has the shortest script.
+    """
     try:
-        run_state_machine_as_test(machine(make, examples))  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            machine(make, examples, without), settings=settings(settings.default, **changes)
+        )
     except Disagreement as found:
         raise minimised(found, make) from None
 
 
-def machine(make: Callable[[Stack], Arena], examples: st.SearchStrategy[Stack]) -> type[RuleBasedStateMachine]:
+def machine(
+    make: Callable[[Stack], Arena], examples: st.SearchStrategy[Stack], without: Collection[str] = ()
+) -> type[RuleBasedStateMachine]:
     """The state machine over the arenas that `make` builds for the stacks of `examples`."""
 
     def begin(self: Any, stack: Stack) -> None:
@@ -107,7 +118,7 @@ def machine(make: Callable[[Stack], Arena], examples: st.SearchStrategy[Stack]) 
             finally:
                 trial.close()
 
-    members: dict[str, Any] = {name: _rule(name) for name in ARGUMENTS}
+    members: dict[str, Any] = {name.replace("/", "_"): _rule(name) for name in ARGUMENTS if name not in without}
     members["begin"] = initialize(stack=examples)(begin)
     members["teardown"] = teardown
     return type("Machine", (RuleBasedStateMachine,), members)
@@ -116,7 +127,7 @@ def machine(make: Callable[[Stack], Arena], examples: st.SearchStrategy[Stack]) 
 def _rule(name: str) -> Any:
     def step(self: Any, choice: Any) -> None:
         strategies = ARGUMENTS[name](self.trial.model.root)
-        self.trial.apply((name, *choice.draw(st.tuples(*strategies))))
+        self.trial.apply((name.partition("/")[0], *choice.draw(st.tuples(*strategies))))
 
-    step.__name__ = name
+    step.__name__ = name.replace("/", "_")
     return rule(choice=st.data())(step)

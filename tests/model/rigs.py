@@ -7,18 +7,29 @@ layers of one stack. Everything made here is removed by `close`, mounts first.
 from __future__ import annotations
 
 import ctypes
+import importlib
+import logging
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
+import traceback
 from collections.abc import Callable, Collection
 from functools import cache
+
+from unionfs.layers.directory import DirectoryLayer
+from unionfs.layers.upper import WritableDirectory
+from unionfs.overlay import UnionFilesystem
+from unionfs.transport import MountOptions
 
 from .drivers import KNOWN_DIFFERENCES, PathDriver
 from .layers import XATTR_PREFIX, Stack, build
 from .model import fail
 
 _libc = ctypes.CDLL(None, use_errno=True)
-MNT_DETACH = 2
+MNT_DETACH, MS_REMOUNT = 2, 32
 
 
 @cache
@@ -54,48 +65,137 @@ def umount(target: str) -> None:
         fail(code)
 
 
+def forget(target: str) -> None:
+    """Have the kernel drop the entries and inodes of a mount that nobody holds: a remount shrinks its dcache."""
+    if _libc.mount(b"none", os.fsencode(target), b"none", MS_REMOUNT, b"") < 0:
+        fail(ctypes.get_errno())
+
+
 class Bench:
-    """The layers of one stack on disk, and directories to mount on."""
+    """The layers of one stack on disk, and what is mounted of them."""
 
     def __init__(self, stack: Stack) -> None:
         self.directory = tempfile.mkdtemp(prefix="unionfs-model-", dir=scratch())
         os.chmod(self.directory, 0o755)
         self.lowers, self.upper, self.work = build(stack, self.directory)
         self.mounted: list[str] = []
+        self.servers: dict[str, Server] = {}
         self.quirks = {name for name in KNOWN_DIFFERENCES if name != "unmarked upper" or stack.upper}
-
-    def mountpoint(self, name: str) -> str:
-        path = f"{self.directory}/{name}"
-        os.makedirs(path, exist_ok=True)
-        return path
 
     def kernel(self, name: str = "kernel") -> PathDriver:
         """Kernel overlayfs on these layers, with what DESIGN promises to be compatible with."""
-        at = self.mountpoint(name)
         options = (
             f"lowerdir={':'.join(self.lowers)},upperdir={self.upper},workdir={self.work},"
             "redirect_dir=on,index=on,metacopy=off,nfs_export=off"
         )
-        return self.driver(at, lambda: mount("overlay", at, "overlay", options), self.quirks)
+        return self._driver(name, lambda at: mount("overlay", at, "overlay", options), self.quirks)
 
-    def driver(self, at: str, make: Callable[[], None], quirks: Collection[str] = ()) -> PathDriver:
-        """A PathDriver on `at`, which `make` mounts; unmounted at the latest by `close`."""
+    def ours(self, transport: str, passthrough: bool, name: str = "ours") -> PathDriver:
+        """Our file system on these layers, mounted by a process of its own."""
+
+        def start(at: str) -> None:
+            self.servers[at] = Server(self, at, transport, passthrough)
+
+        # With passthrough a descriptor keeps reading the lower file, as the kernel's own does.
+        return self._driver(name, start, {"stale readers"} if passthrough else ())
+
+    def filesystem(self) -> UnionFilesystem:
+        lowers = [DirectoryLayer(path) for path in self.lowers]
+        return UnionFilesystem(lowers, WritableDirectory(self.upper), WritableDirectory(self.work))
+
+    def _driver(self, name: str, make: Callable[[str], None], quirks: Collection[str]) -> PathDriver:
+        at = f"{self.directory}/{name}"
+        os.makedirs(at, exist_ok=True)
 
         def start() -> None:
-            make()
+            make(at)
             self.mounted.append(at)
 
         def stop() -> None:
             if at in self.mounted:
                 self.mounted.remove(at)
                 umount(at)
+            if at in self.servers:
+                self.servers.pop(at).join()
 
-        return PathDriver(at, start, stop, quirks)
+        return PathDriver(at, start, stop, lambda: forget(at), quirks)
 
     def close(self) -> None:
         for at in self.mounted:
             _libc.umount2(os.fsencode(at), MNT_DETACH)
+        for server in self.servers.values():
+            server.kill()
         shutil.rmtree(self.directory, onerror=_make_removable)
+
+
+class Server:
+    """A child process that serves one mount. Forked, not started anew: that takes milliseconds, and an example needs
+    several. `log` is what it wrote on stderr; a traceback there is a failure even if every answer was right."""
+
+    def __init__(self, bench: Bench, at: str, transport: str, passthrough: bool) -> None:
+        self.log = f"{bench.directory}/{os.path.basename(at)}.log"
+        ready, said = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.close(ready)
+                code = self._serve(bench, at, transport, passthrough, said)
+            finally:
+                os._exit(code)
+        os.close(said)
+        try:
+            assert os.read(ready, 1) == b"r", f"the server did not start\n{self._said()}"
+        except BaseException:
+            self.kill()
+            raise
+        finally:
+            os.close(ready)
+
+    def _serve(self, bench: Bench, at: str, transport: str, passthrough: bool, said: int) -> int:
+        """The child's life. Never returns into the test run."""
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 2)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True)
+        os.umask(0)
+        try:
+            serve = importlib.import_module(f"unionfs.transport.{transport}").serve
+            fs = bench.filesystem()
+            serve(fs, os.fsencode(at), MountOptions(passthrough=passthrough), lambda: os.write(said, b"r"))
+            fs.check_invariants()
+            fs.close()
+        except BaseException:
+            traceback.print_exc()
+            return 1
+        return 0
+
+    def _said(self) -> str:
+        try:
+            with open(self.log, errors="replace") as log:
+                return log.read()
+        except FileNotFoundError:
+            return ""
+
+    def join(self) -> None:
+        """Wait for the end, which follows the unmount. AssertionError if it had anything to complain of."""
+        watchdog = threading.Timer(20, lambda: os.kill(self.pid, signal.SIGKILL))
+        watchdog.start()
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        finally:
+            watchdog.cancel()
+        said = self._said()
+        assert status == 0 and "Traceback" not in said, f"the server ended with {status}\n{said}"
+
+    def kill(self) -> None:
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):  # gone, and waited for
+            pass
 
 
 def _make_removable(_function: object, path: str, _info: object) -> None:

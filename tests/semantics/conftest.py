@@ -1,7 +1,8 @@
-"""The `union` fixture, and the mark for what the kernel's overlayfs does differently.
+"""The `union` fixture, and the mark for what one rig cannot do.
 
     union                        a `unions.Union` on every rig that is a union
-    @unlike_kernel("reason")     the control rig `kernel` does not do this, and why; the test is not generated for it
+    @unlike("rig", "reason")     this rig does not do it, and why; the test is not generated for it. Of our own rigs
+                                 only for what their library cannot do, and then their README says so
 """
 
 from __future__ import annotations
@@ -16,22 +17,19 @@ from tests.semantics.unions import Union
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "unlike_kernel(reason): not generated for the kernel's overlayfs")
+    config.addinivalue_line("markers", "unlike(rig, reason): not generated for that rig")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    gone = [
-        item
-        for item in items
-        if isinstance(item, pytest.Function)
-        and item.get_closest_marker("unlike_kernel") is not None
-        and hasattr(item, "callspec")
-        and isinstance(rig := item.callspec.params.get("rig"), Rig)
-        and rig.name == "kernel"
-    ]
+    gone = [item for item in items if _rig_of(item) in {mark.args[0] for mark in item.iter_markers("unlike")}]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
+
+
+def _rig_of(item: pytest.Item) -> str | None:
+    rig = item.callspec.params.get("rig") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    return rig.name if isinstance(rig, Rig) else None
 
 
 @pytest.fixture

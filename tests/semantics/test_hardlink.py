@@ -106,7 +106,7 @@ def test_group_and_count_outlive_a_remount(union: Union) -> None:
     assert names(mnt) == {"sub", "single"}
 
 
-@pytest.mark.unlike_kernel("a commit is ours; the kernel has none")
+@pytest.mark.unlike("kernel", "a commit is ours; the kernel has none")
 @pytest.mark.parametrize("change", ["write", "unlink", "link", "rename"])
 def test_commit_says_what_became_of_a_group(union: Union, tmp_path: Path, change: str) -> None:
     a_group(union.lower())

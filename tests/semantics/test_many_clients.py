@@ -123,6 +123,7 @@ def test_renames_to_and_fro_lose_nothing(mnt: Path) -> None:
     assert names(mnt / "other") == {f"old{i}" for i in range(100)}
 
 
+@pytest.mark.unlike("union-fusepy", "libfuse 2 answers ENOENT to an open that a rename overtakes")
 @pytest.mark.populate(base=a_tree)
 def test_rename_over_one_target_leaves_one_whole_file(mnt: Path) -> None:
     """The write-then-rename of every careful program; readers meanwhile see one version or another, never none."""

@@ -130,7 +130,11 @@ EXAMPLES: list[tuple[str, bytes, str]] = [
         init(flags=(1 << 37) | (1 << 30) | 1),
         "INIT node=0 uid=1000 pid=77 major=7 minor=45 max_readahead=131072 flags=0x2040000001",
     ),
-    ("OPENDIR", request(OPENDIR, 1, struct.pack("<II", 0, 0)), "OPENDIR node=1 uid=1000 pid=77 flags=0x0 open_flags=0x0"),
+    (
+        "OPENDIR",
+        request(OPENDIR, 1, struct.pack("<II", 0, 0)),
+        "OPENDIR node=1 uid=1000 pid=77 flags=0x0 open_flags=0x0",
+    ),
     (
         "READDIR",
         read(READDIR, 1, 9, 2, 4096),
@@ -141,10 +145,16 @@ EXAMPLES: list[tuple[str, bytes, str]] = [
         request(RELEASEDIR, 1, struct.pack("<QIIQ", 9, 0, 0, 0)),
         "RELEASEDIR node=1 uid=1000 pid=77 fh=9 flags=0x0 release_flags=0x0",
     ),
-    ("FSYNCDIR", request(FSYNCDIR, 1, struct.pack("<QII", 9, 0, 0)), "FSYNCDIR node=1 uid=1000 pid=77 fh=9 fsync_flags=0x0"),
+    (
+        "FSYNCDIR",
+        request(FSYNCDIR, 1, struct.pack("<QII", 9, 0, 0)),
+        "FSYNCDIR node=1 uid=1000 pid=77 fh=9 fsync_flags=0x0",
+    ),
     (
         "GETLK",
-        request(GETLK, 5, struct.pack("<QQQQIIII", 9, 8, 0, 7, 1, 77, 0, 0)),  # fh owner start end type pid lk_flags pad
+        request(
+            GETLK, 5, struct.pack("<QQQQIIII", 9, 8, 0, 7, 1, 77, 0, 0)
+        ),  # fh owner start end type pid lk_flags pad
         "GETLK node=5 uid=1000 pid=77 fh=9 owner=8 start=0 end=7 type=1 pid=77 lk_flags=0x0",
     ),
     (
@@ -171,7 +181,11 @@ EXAMPLES: list[tuple[str, bytes, str]] = [
         request(IOCTL, 5, struct.pack("<QIIQII", 9, 0, 0x5401, 0, 0, 4)),  # fh flags cmd arg in_size out_size
         "IOCTL node=5 uid=1000 pid=77 fh=9 flags=0x0 cmd=21505 arg=0 in_size=0 out_size=4",
     ),
-    ("POLL", request(POLL, 5, struct.pack("<QQII", 9, 1, 0, 1)), "POLL node=5 uid=1000 pid=77 fh=9 kh=1 flags=0x0 events=1"),
+    (
+        "POLL",
+        request(POLL, 5, struct.pack("<QQII", 9, 1, 0, 1)),
+        "POLL node=5 uid=1000 pid=77 fh=9 kh=1 flags=0x0 events=1",
+    ),
     (
         "BATCH_FORGET",
         request(BATCH_FORGET, 0, struct.pack("<II", 2, 0) + struct.pack("<QQQQ", 5, 1, 6, 2)),

@@ -243,7 +243,9 @@ class MemoryFs:
     def readdirplus(self, fh: int, offset: int, budget: int, overhead: int) -> Sequence[DirEntryPlus]:
         self._note("readdirplus", fh, offset, budget, overhead)
         return [
-            DirEntryPlus(name, 0 if name in (b".", b"..") else self._entry(node).node, self.record(node), offset + i + 1)
+            DirEntryPlus(
+                name, 0 if name in (b".", b"..") else self._entry(node).node, self.record(node), offset + i + 1
+            )
             for i, (name, node) in enumerate(self._names(fh, offset))
         ]
 

@@ -81,7 +81,11 @@ def main(argument: str) -> int:
         if spec.get("foreground"):
 
             def aloud(ready: Ready) -> None:
-                serve(lambda: (ready(), print("ready", flush=True)) and None)
+                def said() -> None:
+                    ready()
+                    print("ready", flush=True)
+
+                serve(said)
 
             run_in_foreground(aloud, mountpoint, log_file=spec.get("log"))
         else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 
 import pytest
+
 from tests.unit import devfuse_bytes as wire
 from tests.unit.devfuse_memory import MemoryFs
-
 from unionfs.errors import ProtocolError
 from unionfs.transport.devfuse import abi, negotiate, requests
 from unionfs.transport.devfuse.abi import Init
@@ -25,16 +25,14 @@ def offer(flags: int = ALL, minor: int = 45, major: int = 7) -> requests.InitIn:
     return requests.InitIn(major, minor, 131072, flags)
 
 
-def test_root_gets_passthrough_and_no_writeback() -> None:
-    agreed = agree(offer(), ROOT)
-    assert "passthrough" in agreed.features
-    assert not agreed.flags & Init.WRITEBACK_CACHE
+def test_root_gets_passthrough_and_a_user_does_not() -> None:
+    assert agree(offer(), ROOT).flags & Init.PASSTHROUGH
+    assert not agree(offer(), USER).flags & Init.PASSTHROUGH
 
 
-def test_user_gets_writeback_and_no_passthrough() -> None:
-    agreed = agree(offer(), USER)
-    assert "writeback" in agreed.features
-    assert not agreed.flags & Init.PASSTHROUGH
+@pytest.mark.parametrize("wishes", [ROOT, USER], ids=["root", "user"])
+def test_writes_are_never_kept_back(wishes: Wishes) -> None:
+    assert not agree(offer(), wishes).flags & Init.WRITEBACK_CACHE
 
 
 def test_nothing_is_taken_that_was_not_offered() -> None:
@@ -52,7 +50,7 @@ def test_each_feature_can_be_missing(missing: Feature, wishes: Wishes) -> None:
     assert missing.name not in agreed.features
     depending = {row.name for row in FEATURES if row.flags & missing.flags}
     unaffected = {row.name for row in FEATURES if row.name not in depending and row.wanted(wishes)}
-    assert unaffected - {"writeback"} <= agreed.features
+    assert unaffected <= agreed.features
     CONSEQUENCES.get(missing.name, _nothing)(agreed, wishes)
 
 
@@ -61,7 +59,6 @@ def _nothing(agreed: Agreed, wishes: Wishes) -> None:
 
 
 def _no_passthrough(agreed: Agreed, wishes: Wishes) -> None:
-    assert "writeback" in agreed.features  # the next best
     assert not agreed.flags & Init.PASSTHROUGH
     assert init_out(agreed)["max_stack_depth"] == 0
 
@@ -141,7 +138,7 @@ def init_out(agreed: Agreed) -> dict[str, int]:
 def test_init_reply_of_root_on_a_new_kernel() -> None:
     out = init_out(agree(offer(), ROOT))
     assert (out["major"], out["minor"]) == (7, 45)
-    assert out["flags2"] == 1 << 5 | 1 << 4  # passthrough, direct_io_allow_mmap
+    assert out["flags2"] == 1 << 5  # passthrough
     assert out["max_stack_depth"] == 1
     assert (out["max_write"], out["max_pages"]) == (1 << 20, 256)
     assert out["time_gran"] == 1
@@ -152,7 +149,7 @@ def test_linux_5_4() -> None:
     agreed = agree(offer(LINUX_5_4, 31), ROOT)
     assert agreed.minor == 31
     assert agreed.flags < 1 << 26
-    assert {"writeback", "posix_acl", "max_pages", "no_opendir", "readdirplus"} <= agreed.features
+    assert {"posix_acl", "max_pages", "no_opendir", "readdirplus"} <= agreed.features
 
 
 def test_a_kernel_that_offers_nothing() -> None:

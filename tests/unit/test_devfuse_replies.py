@@ -72,7 +72,14 @@ def test_statfs() -> None:
 def test_init_splits_the_flags() -> None:
     flags = (1 << 37) | 1
     reply = replies.init(
-        5, minor=45, max_readahead=9, flags=flags, max_background=64, max_write=1 << 20, max_pages=256, max_stack_depth=1
+        5,
+        minor=45,
+        max_readahead=9,
+        flags=flags,
+        max_background=64,
+        max_write=1 << 20,
+        max_pages=256,
+        max_stack_depth=1,
     )
     body = struct.pack(
         "<IIIIHHIIHHIIH11H",

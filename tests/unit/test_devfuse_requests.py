@@ -7,10 +7,10 @@ import struct
 from pathlib import Path
 
 import pytest
-from tests.unit.devfuse_bytes import EXAMPLES, LOOKUP, OPEN, RENAME2, SETXATTR, WRITE, init, request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.devfuse_bytes import EXAMPLES, LOOKUP, OPEN, RENAME2, SETXATTR, WRITE, init, request
 from unionfs.errors import ProtocolError
 from unionfs.transport.devfuse import abi, requests
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tests.unit import devfuse_bytes as wire
 from tests.unit.devfuse_bytes import EXAMPLES, UNIQUE, request
 from tests.unit.devfuse_memory import MemoryFs, fail
-
 from unionfs.errors import ProtocolError
 from unionfs.transport.devfuse import abi
 from unionfs.transport.devfuse.passthrough import Backings
@@ -134,7 +134,7 @@ CALLS = [
     ),
     (
         request(wire.CREATE, 1, struct.pack("<IIII", 0xC1, 0o100666, 0o22, 0) + b"n\0"),
-        ("create", 1, b"n", 0o100666, 0xC2, Caller(1000, 100, 77, 0o22)),  # readable too: writeback caching
+        ("create", 1, b"n", 0o100666, 0xC1, Caller(1000, 100, 77, 0o22)),
     ),
     (
         request(wire.TMPFILE, 1, struct.pack("<IIII", 2, 0o100600, 0o22, 0) + b"#\0"),
@@ -301,21 +301,6 @@ def test_cached_open_keeps_the_page_cache(fuse: Rig) -> None:
     assert fuse.open()[1:] == (abi.FOPEN_KEEP_CACHE, 0)
 
 
-def test_open_for_writing_is_readable_with_writeback_caching(fuse: Rig) -> None:
-    fuse.open(flags=os.O_WRONLY)
-    assert fuse.fs.calls == [("open", 2, os.O_RDWR)]
-
-
-def test_file_that_may_not_be_read_is_written_around_the_cache(fuse: Rig) -> None:
-    def before(name: str) -> None:
-        if fuse.fs.calls[-1] == ("open", 2, os.O_RDWR):
-            raise fail(errno.EACCES)
-
-    fuse.fs.before = before
-    assert fuse.open(flags=os.O_WRONLY)[1] & abi.FOPEN_DIRECT_IO
-    assert fuse.fs.calls[-1] == ("open", 2, os.O_WRONLY)
-
-
 def test_truncating_open_by_an_unprivileged_caller_clears_set_user_id(fuse: Rig) -> None:
     fuse.ok(request(wire.OPEN, 2, struct.pack("<II", os.O_RDWR | os.O_TRUNC, abi.OPEN_KILL_SUIDGID)))
     assert ("setattr", 2, SetAttr(kill_priv=True), WHO, 101) in fuse.fs.calls
@@ -397,11 +382,6 @@ def test_opens_of_one_inode_share_a_backing_id(direct: Rig) -> None:
     direct.release(2, second[0])
     assert direct.unregistered == [51]
     assert direct.open()[2] == 52
-
-
-def test_opened_for_writing_in_passthrough_is_not_made_readable(direct: Rig) -> None:
-    direct.open(flags=os.O_WRONLY)
-    assert direct.fs.calls[0] == ("open", 2, os.O_WRONLY)
 
 
 def test_open_after_copy_up_under_a_reader_is_estale_and_supersedes_the_node(direct: Rig) -> None:

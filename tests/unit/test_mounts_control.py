@@ -78,7 +78,7 @@ def raw(path: bytes, data: bytes) -> bytes:
         return answer
 
 
-# questions and answers ------------------------------------------------------------------------------------------------
+# questions and answers ----------------------------------------------------------------------------------------------
 def test_answer_is_the_handlers(path: bytes) -> None:
     assert request(path, "echo", {"a": [1, "ü", None]}) == {"params": {"a": [1, "ü", None]}}
     assert request(path, "echo") == {"params": {}}
@@ -150,7 +150,7 @@ def test_any_bytes_leave_the_server_serving(path: bytes, data: bytes) -> None:
     assert request(path, "echo") == {"params": {}}
 
 
-# who may ask, and how many ----------------------------------------------------------------------------------------------
+# who may ask, and how many ------------------------------------------------------------------------------------------
 def test_socket_is_private(path: bytes) -> None:
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 

@@ -213,7 +213,8 @@ def test_mappings_that_are_none_are_refused(value: str) -> None:
 
 # any input ----------------------------------------------------------------------------------------------------------
 _PIECES = """
-    -o -f -d -- - -t -x lowerdir= lowerdir+= upperdir=/u workdir=/w /m : :: \\ " , = a datadir+= ro debug context= \udcff
+    -o -f -d -- - -t -x lowerdir= lowerdir+= upperdir=/u workdir=/w /m : :: \\ " , = a
+    datadir+= ro debug context= \udcff
 """
 _pieces = st.lists(st.sampled_from(_PIECES.split()), max_size=8)
 _words = st.one_of(_pieces.map("".join), st.text(max_size=20), st.just("-o"), st.just("/m"))

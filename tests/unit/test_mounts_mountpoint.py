@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,8 +123,7 @@ def test_umount_returns_when_the_daemon_is_gone(place: Place) -> None:
     fd = os.pidfd_open(pid)
     with os.fdopen(fd):
         umount(os.fsencode(place.mnt), registry=place.registry)
-        with pytest.raises(ProcessLookupError):
-            signal.pidfd_send_signal(fd, 0)
+        assert select.select([fd], [], [], 0)[0]  # ended, if only just
     assert not place.is_mounted
     assert place.registry.records() == []
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.requirements import requires
-from tests.unit.as_user import NOBODY
+from tests.unit.as_user import NOBODY, run_as_nobody
 from tests.unit.mounts_rig import Place
 from unionfs.errors import MountError, ProtocolError
 from unionfs.mounts.registry import MountRecord, Registry, is_dead, runtime_directory, start_time
@@ -38,12 +38,20 @@ def own_record(place: Place, **changes: object) -> MountRecord:
 
 
 # the runtime directory ------------------------------------------------------------------------------------------------
-def test_runtime_directory_of_a_user_is_in_xdg(tmp_path: Path) -> None:
-    made = runtime_directory({"XDG_RUNTIME_DIR": str(tmp_path)}, os.geteuid() or None) if os.geteuid() else None
-    if made is None:  # as root, XDG_RUNTIME_DIR is not asked; the rule is the same for an explicit directory
-        made = runtime_directory({"UNIONFS_RUNTIME_DIR": str(tmp_path / "unionfs")})
-    assert made == os.fsencode(tmp_path / "unionfs")
-    assert os.stat(made).st_mode & 0o7777 == 0o700
+@requires("root")
+def test_runtime_directory_of_a_user(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    above = os.open(tmp_path, os.O_PATH)  # pytest's directories are root's alone
+
+    def check() -> None:
+        made = runtime_directory({"XDG_RUNTIME_DIR": f"/proc/self/fd/{above}"})
+        assert made == b"/proc/self/fd/%d/unionfs" % above
+        assert os.stat(made).st_mode & 0o7777 == 0o700
+        assert runtime_directory({"XDG_RUNTIME_DIR": "/does/not/exist"}) == b"/tmp/unionfs-%d" % NOBODY
+        os.rmdir(b"/tmp/unionfs-%d" % NOBODY)
+
+    run_as_nobody(check)
+    os.close(above)
 
 
 @requires("root")
@@ -118,7 +126,7 @@ _json = st.recursive(
 _KEYS = list(MountRecord.__dataclass_fields__)
 
 
-@given(_json | st.fixed_dictionaries({key: _json for key in _KEYS}))
+@given(_json | st.fixed_dictionaries(dict.fromkeys(_KEYS, _json)))
 def test_any_json_is_a_record_or_a_protocol_error(told: object) -> None:
     try:
         record = MountRecord.from_json(told)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,29 @@ def assert_group(u: Rig, names: tuple[str, ...], data: bytes, nlink: int) -> Non
     assert len({attr.ino for attr in attrs}) == 1
     assert [attr.nlink for attr in attrs] == [nlink] * len(names)
     assert [u.read(name) for name in names] == [data] * len(names)
+
+
+def test_an_upper_in_use_can_be_read_without_touching_it(tmp_path: Path) -> None:
+    with union(tmp_path, layers(tmp_path)) as u, u.node("one") as node:
+        u.write("one", b"DA")
+        fh = u.fs.open(node, os.O_RDWR).fh
+        u.mkdir("m")
+        u.rename("d", "moved")
+        u.unlink("two")
+        with union(tmp_path, [tmp_path / "a"], options=UnionOptions(read_only=True)) as view:
+            assert_group(view, ("one", "moved/three"), b"DAta", 2)
+            assert view.list() == u.list()
+            changes: list[Callable[[], None]] = [
+                lambda: view.write("one", b""),
+                lambda: view.mkdir("n"),
+                lambda: view.unlink("one"),
+                lambda: view.rename("m", "n"),
+            ]
+            for change in changes:
+                with pytest.raises(OSError) as caught:
+                    change()
+                assert caught.value.errno == errno.EROFS
+        u.fs.release(fh)
 
 
 @pytest.mark.parametrize("by", NAMES)

@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.requirements import GROUPS, REQUIREMENTS, UNINSTALLABLE, missing
-from tests.rigs import CAPABILITIES, DEVIATIONS, PROJECT, RIGS, Backing, Population, Watchdog, mount, mount_line
+from tests.rigs import (
+    CAPABILITIES,
+    DEVIATIONS,
+    PROJECT,
+    RIGS,
+    Backing,
+    Population,
+    Watchdog,
+    mount,
+    mount_line,
+    python_path,
+)
 
 INSTALLABLE = "missing: the command skopeo (apt-get install skopeo)"
 NOT_INSTALLABLE = "missing: /dev/fuse, readable and writable"
@@ -22,7 +33,7 @@ def run_pytest(directory: Path, body: str, *arguments: str, ci: bool) -> subproc
     module = directory / "test_inner.py"
     module.write_text(f"import os\nimport pytest\n{body}")
     environment = {k: v for k, v in os.environ.items() if k not in ("CI", "PYTEST_XDIST_WORKER")}
-    environment |= {"PYTHONPATH": str(PROJECT)} | ({"CI": "true"} if ci else {})
+    environment |= {"PYTHONPATH": python_path()} | ({"CI": "true"} if ci else {})
     argv = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", os.devnull, "--rootdir", str(directory)]
     argv += ["-p", "no:cacheprovider", *arguments, str(module)]
     return subprocess.run(argv, env=environment, cwd=directory, capture_output=True, text=True, timeout=60)

@@ -38,9 +38,9 @@ def copy_up(union: Union, inode: Inode, size: int | None = None) -> None:
             copy_up_directory(union, inode)
         return
     assert isinstance(inode, FileInode)
+    union.check_writable()
     if inode.upper:
         return
-    union.stack.upper  # noqa: B018  read-only union: EROFS
     with union.copying(inode):
         with union.lock:
             if inode.upper:
@@ -229,7 +229,7 @@ def _listed_in_upper(union: Union, inode: FileInode, parent: DirInode, name: byt
 # directories ----------------------------------------------------------------------------------------------------------
 def copy_up_directory(union: Union, directory: DirInode) -> None:
     """Make sure the directory is in the upper, its parents first. Lock held."""
-    union.stack.upper  # noqa: B018  read-only union: EROFS
+    union.check_writable()
     todo = []
     ancestor: DirInode | None = directory
     while ancestor is not None and not ancestor.upper:

@@ -39,7 +39,8 @@ def check_new_name(union: Union, directory: DirInode, name: bytes) -> None:
     """EEXIST and friends, before anything is changed."""
     if len(name) > NAME_MAX:
         fail(errno.ENAMETOOLONG)
-    if (union.work.aufs and name.startswith(b".wh.")) or name.startswith(b".wh..wh."):
+    union.check_writable()
+    if (union.stack.aufs and name.startswith(b".wh.")) or name.startswith(b".wh..wh."):
         fail(errno.EINVAL)  # would be taken for a whiteout, or never be seen
     if name in listing(union, directory).names:
         fail(errno.EEXIST)
@@ -237,9 +238,15 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
 def unlink(union: Union, directory: DirInode, name: bytes) -> None:
     """The caller has copied up a lower hard link (`hides_lower_link`) before."""
     inode = lookup.existing(union, directory, name)
-    if not isinstance(inode, FileInode):
+    try:
+        if not isinstance(inode, FileInode):
+            fail(errno.EISDIR)
+        _unlink(union, directory, name, inode)
+    finally:
         union.release_unused(inode)
-        fail(errno.EISDIR)
+
+
+def _unlink(union: Union, directory: DirInode, name: bytes, inode: FileInode) -> None:
     copy_up_directory(union, directory)
     stored = _is_stored(inode, directory, name)
     entries = listing(union, directory)
@@ -254,7 +261,6 @@ def unlink(union: Union, directory: DirInode, name: bytes) -> None:
     if not stored:
         hardlink.save_nlink(union, inode)
     _hide(union, directory, name, positive)
-    union.release_unused(inode)
 
 
 def _is_stored(inode: FileInode, directory: DirInode, name: bytes) -> bool:
@@ -312,12 +318,17 @@ def is_empty(union: Union, directory: DirInode) -> bool:
 
 def rmdir(union: Union, directory: DirInode, name: bytes) -> None:
     child = lookup.existing(union, directory, name)
-    if not isinstance(child, DirInode):
+    try:
+        if not isinstance(child, DirInode):
+            fail(errno.ENOTDIR)
+        if not is_empty(union, child):
+            fail(errno.ENOTEMPTY)
+        _rmdir(union, directory, name, child)
+    finally:
         union.release_unused(child)
-        fail(errno.ENOTDIR)
-    if not is_empty(union, child):
-        union.release_unused(child)
-        fail(errno.ENOTEMPTY)
+
+
+def _rmdir(union: Union, directory: DirInode, name: bytes, child: DirInode) -> None:
     copy_up_directory(union, directory)
     positive = listing(union, directory).lower_positive(name)
     record = union.attributes(child)
@@ -329,7 +340,6 @@ def rmdir(union: Union, directory: DirInode, name: bytes) -> None:
         union.stack.upper.rmdir(child.path)
     removed(union, child, record)
     _hide(union, directory, name, positive)
-    union.release_unused(child)
 
 
 def _holds_debris(union: Union, directory: DirInode) -> bool:

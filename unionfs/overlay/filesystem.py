@@ -40,8 +40,9 @@ SLOW_COPY_UP = 1 << 20
 class UnionFilesystem:
     """Implements `vfs.Filesystem` over a stack of layers.
 
-    `lowers` are topmost first; `upper` and `work` come together, on one file system. The process umask must be 0.
-    The layers belong to the union from now on and are closed with it.
+    `lowers` are topmost first; `upper` and `work` are on one file system. Without both, or with
+    `options.read_only`, every change is EROFS and nothing is touched. The process umask must be 0. The layers belong
+    to the union from now on and are closed with it.
     """
 
     #: A directory offset means the same to every handle of the directory, for as long as it is known.
@@ -126,7 +127,7 @@ class UnionFilesystem:
         union = self._union
         while True:
             old, new = union.directory(parent), union.live_directory(new_parent)
-            union.stack.upper  # noqa: B018  read-only union: EROFS
+            union.check_writable()
             with self._lock:
                 if rename.prepared(union, old, name, new, new_name, flags):
                     try:
@@ -258,7 +259,7 @@ class UnionFilesystem:
 
     # the whole ----------------------------------------------------------------------------------------------------
     def syncfs(self) -> None:
-        if not self._union.stack.read_only and not self._union.options.volatile:
+        if self._union.workdir is not None and not self._union.options.volatile:
             self._union.stack.upper.sync()
 
     def slow(self, node: NodeId) -> bool:

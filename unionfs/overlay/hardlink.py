@@ -74,7 +74,8 @@ def find_origin(union: Union, origin: OriginHandle, stored: Path) -> tuple[int, 
         candidates = [candidate for candidate in candidates if _holds(candidate[1], st.st_ino)][:1]
         if not candidates:
             return None
-        union.stack.upper.setxattr(stored, union.stack.private(SLOT), b"%d" % union.stack.slot(candidates[0][0]))
+        if union.workdir is not None:
+            union.stack.upper.setxattr(stored, union.stack.private(SLOT), b"%d" % union.stack.slot(candidates[0][0]))
     return candidates[0][0], st
 
 
@@ -118,7 +119,7 @@ def index_path(union: Union, number: int, path: Path, st: os.stat_result) -> Pat
 
     One stored file that stands in two layers is two groups with one handle: the second is kept for the session.
     """
-    if union.options.index and union.work.xattrs:
+    if union.options.index and (union.workdir is None or union.workdir.xattrs):
         handle = union.stack.layer(number).handle(path)
         if handle is not None:
             entry = _entry_of(handle)
@@ -134,7 +135,7 @@ def index_path(union: Union, number: int, path: Path, st: os.stat_result) -> Pat
 
 def by_index(union: Union, number: int, path: Path, st: os.stat_result) -> FileInode | None:
     """The inode of a lower file with several links whose group has been copied up by another of its names."""
-    if union.workdir is None or stat.S_ISDIR(st.st_mode):
+    if not union.stack.has_work or stat.S_ISDIR(st.st_mode):
         return None
     entry = index_path(union, number, path, st)
     try:
@@ -158,7 +159,7 @@ def attach_index(union: Union, inode: FileInode, origin: OriginHandle | None, pa
     entry = union.groups.get((st.st_dev, st.st_ino))
     if entry is None and origin is not None and union.options.index:
         entry = _entry_of(origin)
-    if entry is None:
+    if entry is None or not union.stack.has_work:
         return
     try:
         stored = union.stack.work.lstat(entry)

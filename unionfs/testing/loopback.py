@@ -227,20 +227,32 @@ class LoopbackFilesystem:
     def create(
         self, parent: vfs.NodeId, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[Entry, OpenResult]:
+        made: list[int] = []
+
+        def make(dir_fd: int, bits: int) -> None:
+            # Opened as it is made: whatever the mode says, its creator may write it.
+            made.append(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, bits, dir_fd=dir_fd))
+
         with self._lock:
             try:
-                entry = self.mknod(parent, name, stat.S_IFREG | stat.S_IMODE(mode), 0, caller)
+                entry = self._make(parent, name, stat.S_IMODE(mode), caller, make)
             except FileExistsError:
                 if flags & os.O_EXCL:
                     raise
-                entry = self.lookup(parent, name)
-            else:
-                flags &= ~os.O_TRUNC
-            try:
-                return entry, self.open(entry.node, flags)
+                return self._open_existing(parent, name, flags)
             except OSError:
-                self.forget(entry.node, 1)
+                for fd in made:
+                    os.close(fd)
                 raise
+            return entry, self._opened(self._inodes.get(entry.node), made[0])
+
+    def _open_existing(self, parent: vfs.NodeId, name: bytes, flags: int) -> tuple[Entry, OpenResult]:
+        entry = self.lookup(parent, name)
+        try:
+            return entry, self.open(entry.node, flags)
+        except OSError:
+            self.forget(entry.node, 1)
+            raise
 
     def tmpfile(self, parent: vfs.NodeId, mode: int, flags: int, caller: Caller) -> tuple[Entry, OpenResult]:
         with self._lock, self._inodes.directory(self._inodes.get(parent)) as dir_fd:

@@ -37,9 +37,7 @@ from unionfs.vfs import Filesystem
 __all__ = ["abort", "connection_of", "serve", "unmount"]
 
 
-def serve(
-    fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready: Callable[[], None]
-) -> None:
+def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready: Callable[[], None]) -> None:
     """Mount `fs` on `mountpoint`, call `ready` once it answers, return after the unmount. See unionfs.transport."""
     where = os.path.abspath(os.fsencode(mountpoint))
     fd = channel.mount(where, options)

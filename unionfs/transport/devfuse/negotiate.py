@@ -2,6 +2,18 @@
 
 A feature is taken when it is wanted and all its flags are offered. Nothing here is required: a kernel that lacks any
 one, or all, still gets a correct mount (Linux 5.4 speaks 7.31), and the `without` column says how.
+
+Not taken, on purpose:
+
+    WRITEBACK_CACHE  write(2) would succeed into the kernel's memory. ENOSPC and EDQUOT would come at close(2), where
+                     few look; a killed daemon would take accepted data with it; and the kernel would own mtime
+                     without telling us each change, so that it moves when the inode leaves the cache. Shared
+                     mappings are cached and written back in any case.
+    AUTO_INVAL_DATA  asks for attributes before reads, to notice changes behind the kernel's back: there are none.
+    POSIX_LOCKS, FLOCK_LOCKS  locks between users of one mount are the kernel's business.
+    NO_OPEN_SUPPORT  every file is opened: its handle survives unlink and copy-up, and passthrough hangs on OPEN.
+    HANDLE_KILLPRIV  the first version clears more than POSIX wants; without V2 the kernel does it, right.
+    SECURITY_CTX, CREATE_SUPP_GROUP, ALLOW_IDMAP, SPLICE_*  nothing here would use them.
 """
 
 from __future__ import annotations
@@ -31,7 +43,7 @@ class Wishes:
     """What this mount could use.
 
     `passthrough`: asked for, and we may register backing files. `stable_cookies`: a directory's cookies hold across
-    its handles, which lets the kernel keep listings and skip OPENDIR. `atomic_trunc` is always so: vfs.open does it.
+    its handles, which lets the kernel keep listings and skip OPENDIR.
     """
 
     passthrough: bool = False
@@ -88,21 +100,6 @@ FEATURES: Final = (
         "data travels by READ and WRITE",
         lambda wishes: wishes.passthrough,
     ),
-    # With passthrough no page of a file is cached under the mount's own inode, so there is nothing to write back;
-    # the kernel refuses the combination (process_init_reply). Without it, writing back is sound here because one
-    # kernel sees every change: it owns size and mtime of an open file and hands them over by SETATTR (we are no
-    # network file system), applies O_APPEND itself, and keeps set-user-ID writes write-through. What it needs of us:
-    # every file opened for writing is readable too (Session._open_flags), as a partial page is read first.
-    Feature(
-        "writeback",
-        Init.WRITEBACK_CACHE,
-        "each write(2) is a WRITE",
-    ),
-    Feature(
-        "direct_io_mmap",
-        Init.INIT_EXT | Init.DIRECT_IO_ALLOW_MMAP,
-        "a file that its owner may not read cannot be mapped shared",
-    ),
 )
 
 
@@ -142,8 +139,6 @@ def agree(offer: InitIn, wishes: Wishes) -> Agreed:
             hint=f"at least {abi.VERSION}.{abi.OLDEST_MINOR} is needed",
         )
     taken = {row.name: row for row in FEATURES if row.wanted(wishes) and offer.flags & row.flags == row.flags}
-    if "passthrough" in taken:
-        taken.pop("writeback", None)
     flags = 0
     for row in taken.values():
         flags |= row.flags

@@ -93,7 +93,6 @@ class Session:
             stable_cookies=bool(getattr(fs, "stable_cookies", False)),
             readdirplus=readdirplus,
         )
-        self._writeback = False
         self._setxattr_ext = False
         # Optional parts of a file system, see vfs.Filesystem's users in the README of the engine.
         self._fs_slow: Callable[[NodeId], bool] | None = getattr(fs, "slow", None)
@@ -184,7 +183,6 @@ class Session:
         agreed = negotiate.agree(offer, self.wishes)
         if "passthrough" in agreed.features:
             self._passthrough = self._backings
-        self._writeback = "writeback" in agreed.features
         self._setxattr_ext = "setxattr_ext" in agreed.features
         if "no_opendir" not in agreed.features:
             self._handlers[Opcode.OPENDIR] = self._opendir
@@ -288,8 +286,7 @@ class Session:
         return replies.attr(unique, record, self._valid(record) if self._shared_inos else FOREVER)
 
     def _setattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
-        # ctime is not settable on any file system below; FATTR_CTIME comes with writeback caching only, where the
-        # kernel's own idea of it prevails while the inode is cached.
+        # FATTR_CTIME comes with writeback caching only, and no file system below could set it.
         valid, fh, size, at, mt, _ct, atn, mtn, _ctn, mode, uid, gid = abi.SETATTR_IN.unpack_from(buffer, _BODY)
         atime: int | Now | None = None
         mtime: int | Now | None = None
@@ -355,30 +352,16 @@ class Session:
         return replies.empty(unique)
 
     # files ------------------------------------------------------------------------------------------------------
-    def _open_flags(self, flags: int) -> int:
-        """Access mode and O_TRUNC for vfs.open. With writeback caching the kernel reads a page before it changes
-        part of it, through any handle that may write (fuse_write_begin, fuse_write_file_get)."""
-        if self._writeback and flags & os.O_ACCMODE == os.O_WRONLY:
-            return (flags & ~os.O_ACCMODE) | os.O_RDWR
-        return flags
-
     def _open(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         flags, open_flags = abi.OPEN_IN.unpack_from(buffer, _BODY)
-        direct = 0
-        try:
-            opened = self.fs.open(node, self._open_flags(flags))
-        except PermissionError:
-            if self._open_flags(flags) == flags:
-                raise
-            # Its owner may write but not read it: this handle goes around the page cache.
-            opened, direct = self.fs.open(node, flags), abi.FOPEN_DIRECT_IO
+        opened = self.fs.open(node, flags)
         if open_flags & abi.OPEN_KILL_SUIDGID:
             self._kill_priv(node, buffer, opened)
         mode = 0
         if self._passthrough is not None and flags & os.O_ACCMODE:
             mode = _record_mode(self.fs.getattr(node))[0]
         fopen, backing_id = self._opened(node, opened, flags, mode)
-        return replies.opened(unique, opened.fh, fopen | direct, backing_id)
+        return replies.opened(unique, opened.fh, fopen, backing_id)
 
     def _kill_priv(self, node: NodeId, buffer: Buffer, opened: OpenResult) -> None:
         """O_TRUNC by a caller without CAP_FSETID clears set-user-ID and set-group-ID."""
@@ -422,7 +405,7 @@ class Session:
         flags, mode, umask, open_flags = abi.CREATE_IN.unpack_from(buffer, _BODY)
         name = requests.one_name(buffer, _BODY + 16, length)
         uid, gid, pid = _caller(buffer)
-        entry, opened = self.fs.create(node, name, mode, self._open_flags(flags), Caller(uid, gid, pid, umask))
+        entry, opened = self.fs.create(node, name, mode, flags, Caller(uid, gid, pid, umask))
         if open_flags & abi.OPEN_KILL_SUIDGID:
             self._kill_priv(entry.node, buffer, opened)
         return self._created(unique, entry.node, entry.attr, opened, flags)
@@ -430,7 +413,7 @@ class Session:
     def _tmpfile(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         flags, mode, umask, _ = abi.CREATE_IN.unpack_from(buffer, _BODY)
         uid, gid, pid = _caller(buffer)
-        entry, opened = self.fs.tmpfile(node, mode, self._open_flags(flags), Caller(uid, gid, pid, umask))
+        entry, opened = self.fs.tmpfile(node, mode, flags, Caller(uid, gid, pid, umask))
         return self._created(unique, entry.node, entry.attr, opened, flags)
 
     def _created(self, unique: int, node: NodeId, record: AttrRecord, opened: OpenResult, flags: int) -> Reply:

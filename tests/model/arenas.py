@@ -41,7 +41,7 @@ class EngineArena:
 
     def __init__(self, stack: Stack, keep: bool = True) -> None:
         self.bench = Bench(stack)
-        self.engine = EngineDriver(self.bench.filesystem, keep)
+        self.engine = EngineDriver(self.bench.filesystem, keep, self.bench.push)
         self.drivers: dict[str, Driver] = {"engine": self.engine}
         # What the kernel cannot read, or lists wrongly (KNOWN_DIFFERENCES), it is not asked about.
         self.comparable = "aufs" not in stack.encodings and without_stray_whiteouts(stack) == stack

@@ -63,7 +63,7 @@ def view(mode: int, uid: int, gid: int, nlink: int, size: int) -> dict[str, Any]
 
 class PathDriver:
     """System calls below the directory `base`. `mount` and `unmount` are called at the start, the end, by remount();
-    `forget` is to make the kernel drop what it knows of the tree.
+    `forget` is to make the kernel drop what it knows of the tree, `push` is run between them by rotate().
 
     `quirks`: names of rows of KNOWN_DIFFERENCES, round which this driver steers.
     """
@@ -74,9 +74,11 @@ class PathDriver:
         mount: Callable[[], None] = lambda: None,
         unmount: Callable[[], None] = lambda: None,
         forget: Callable[[], None] = lambda: None,
+        push: Callable[[], None] = lambda: None,
         quirks: Collection[str] = (),
     ) -> None:
-        self.base, self.mount, self.unmount, self.forget, self.quirks = base, mount, unmount, forget, quirks
+        self.base, self.mount, self.unmount, self.quirks = base, mount, unmount, quirks
+        self.forget, self.push = forget, push
         self.fds: dict[int, tuple[int, bool]] = {}
         self.mount()
 
@@ -243,6 +245,12 @@ class PathDriver:
         self.unmount()
         self.mount()
 
+    def rotate(self) -> None:
+        self._close_all()
+        self.unmount()
+        self.push()
+        self.mount()
+
     def drop_caches(self) -> None:
         self.forget()
 
@@ -284,10 +292,13 @@ class _Dentry:
 
 
 class EngineDriver:
-    """A `vfs.Filesystem` made by `make`; `keep`: hold entries between operations, else forget after each."""
+    """A `vfs.Filesystem` made by `make`; `keep`: hold entries between operations, else forget after each. `push`: as for
+    PathDriver."""
 
-    def __init__(self, make: Callable[[], Filesystem], keep: bool = True) -> None:
-        self.make, self.keep = make, keep
+    def __init__(
+        self, make: Callable[[], Filesystem], keep: bool = True, push: Callable[[], None] = lambda: None
+    ) -> None:
+        self.make, self.keep, self.push = make, keep, push
         self.caller = Caller(OWNER, GROUP, os.getpid(), UMASK)
         self.handles: dict[int, tuple[_Dentry, int, bool]] = {}
         self._start()
@@ -655,6 +666,11 @@ class EngineDriver:
     # the whole ----------------------------------------------------------------------------------------------------
     def remount(self) -> None:
         self.close()
+        self._start()
+
+    def rotate(self) -> None:
+        self.close()
+        self.push()
         self._start()
 
     def tree(self) -> Tree:

@@ -72,6 +72,10 @@ class Stack:
             parts.append(f"encodings={self.encodings!r}")
         return f"Stack({', '.join(parts)})"
 
+    @property
+    def has_links(self) -> bool:
+        return any(node.kind == "link" for nodes in (self.upper, *self.lowers) for node in nodes)
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """For Hypothesis' own report, which would print a screen of defaults: the script says it all."""
         printer.text("<Stack as in the script>")

@@ -315,5 +315,10 @@ class Model:
         """Everything is closed, unmounted, and mounted again."""
         self.handles.clear()
 
+    def rotate(self) -> None:
+        """As remount, with the upper for topmost lower, under a new one. (Groups of hard links that were in the lowers
+        fall apart when one of their names was copied up: the index does not come along. Not for stacks with such.)"""
+        self.handles.clear()
+
     def drop_caches(self) -> None:
         """The kernel forgets what nobody holds."""

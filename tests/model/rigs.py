@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -103,6 +104,21 @@ class Bench:
         lowers = [DirectoryLayer(path) for path in self.lowers]
         return UnionFilesystem(lowers, WritableDirectory(self.upper), WritableDirectory(self.work))
 
+    def push(self) -> None:
+        """Nothing is mounted; the upper becomes the topmost lower, below a new one."""
+        self.lowers.insert(0, self.upper)
+        turn = len(self.lowers)
+        self.upper, self.work = f"{self.directory}/upper{turn}", f"{self.directory}/work{turn}"
+        os.mkdir(self.work)
+        os.mkdir(self.upper)
+        st = os.stat(self.lowers[0])
+        os.chown(self.upper, st.st_uid, st.st_gid)
+        os.chmod(self.upper, stat.S_IMODE(st.st_mode))
+        for name in os.listxattr(self.lowers[0]):
+            if not name.startswith(f"{XATTR_PREFIX}overlay.") or name.startswith(f"{XATTR_PREFIX}overlay.overlay."):
+                os.setxattr(self.upper, name, os.getxattr(self.lowers[0], name))
+        os.utime(self.upper, ns=(st.st_atime_ns, st.st_mtime_ns))
+
     def _driver(self, name: str, make: Callable[[str], None], quirks: Collection[str]) -> PathDriver:
         at = f"{self.directory}/{name}"
         os.makedirs(at, exist_ok=True)
@@ -118,7 +134,7 @@ class Bench:
             if at in self.servers:
                 self.servers.pop(at).join()
 
-        return PathDriver(at, start, stop, lambda: forget(at), quirks)
+        return PathDriver(at, start, stop, lambda: forget(at), self.push, quirks)
 
     def close(self) -> None:
         for at in self.mounted:

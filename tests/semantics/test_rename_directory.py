@@ -46,12 +46,12 @@ def lasting(union: Union, wanted: Contents) -> None:
     assert contents(union.mnt) == wanted
 
 
+@pytest.mark.populate(base=a_tree, above=more)
 @pytest.mark.parametrize(
     ("old", "new"),
     [("dir", "new"), ("dir", "other/dir"), ("dir/sub", "sub"), ("dir/sub", "dir/sub2"), ("dir/sub/deep", "other/x")],
 )
 def test_merged_directory_keeps_everything_and_its_number(mnt: Path, old: str, new: str) -> None:
-    a_tree(mnt)
     before, ino = contents(mnt), os.stat(mnt / old).st_ino
     os.rename(mnt / old, mnt / new)
     assert contents(mnt) == moved(before, old, new)

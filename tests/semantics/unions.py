@@ -32,21 +32,26 @@ class Union:
         self.rig = rig
         self.directory = directory
         self.mnt = directory / "mnt"
-        self.mnt.mkdir()
+        self.mnt.mkdir(parents=True)
+        self._others: list[Union] = []
         self.layers: list[Path] = []
         self._watchdog = watchdog
         self._seconds = seconds
         self._generation = 0
         self._held: contextlib.ExitStack | None = None
         self._mounted: Mounted | None = None
-        self._new_upper()
+        self._new_upper(directory / "generation0")
 
-    def _new_upper(self) -> None:
-        self.private = self.directory / f"generation{self._generation}"
-        self.upper = self.private / "upper"
-        for path in (self.private, self.upper, self.private / "work"):
-            path.mkdir()
+    def _new_upper(self, private: Path) -> None:
+        self.private = private
+        self.upper = private / "upper"
+        for path in (self.upper, self.private / "work"):
+            path.mkdir(parents=True)
             path.chmod(0o755)
+
+    def use(self, private: Path) -> None:
+        """Keep the upper and the work directory in `private`, an empty directory anywhere."""
+        self._new_upper(private)
 
     def lower(self, path: Path | None = None) -> Path:
         """A new layer on top of the present ones, to be filled before the mount; or the directory `path` as one."""
@@ -88,7 +93,7 @@ class Union:
         self.unmount()
         self.lower(self.upper)
         self._generation += 1
-        self._new_upper()
+        self._new_upper(self.directory / f"generation{self._generation}")
         return self.mount()
 
     def flattened(self, target: Path) -> Path:
@@ -102,7 +107,20 @@ class Union:
             api.apply(tar, target)
         return target
 
+    def another(self) -> Union:
+        """One more union on the same rig, with layers, upper and mount of its own; closed with this one, and before."""
+        other = Union(self.rig, self.directory / f"another{len(self._others)}", self._watchdog, self._seconds)
+        self._others.append(other)
+        return other
+
     def close(self) -> None:
+        try:
+            while self._others:
+                self._others.pop().close()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         try:
             self.unmount()
         finally:

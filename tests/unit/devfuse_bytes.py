@@ -66,8 +66,10 @@ EXAMPLES: list[tuple[str, bytes, str]] = [
     (
         "SETATTR",
         setattr_(5, 0b100001001, size=7, mode=0o644, mtime=8, mtimensec=9, uid=1, gid=2),
-        "SETATTR node=5 uid=1000 pid=77 valid=265 fh=0 size=7 atime=0 mtime=8 ctime=0 atimensec=0 mtimensec=9 "
-        "ctimensec=0 mode=420 uid=1 gid=2",
+        (
+            "SETATTR node=5 uid=1000 pid=77 valid=265 fh=0 size=7 atime=0 mtime=8 ctime=0 atimensec=0 mtimensec=9 "
+            "ctimensec=0 mode=420 uid=1 gid=2"
+        ),
     ),
     ("READLINK", request(READLINK, 5), "READLINK node=5 uid=1000 pid=77"),
     ("SYMLINK", request(SYMLINK, 1, b"name\0target\0"), "SYMLINK node=1 uid=1000 pid=77 'name' 'target'"),
@@ -214,7 +216,10 @@ EXAMPLES: list[tuple[str, bytes, str]] = [
     (
         "COPY_FILE_RANGE",
         request(COPY_FILE_RANGE, 5, struct.pack("<QQQQQQQ", 9, 0, 6, 10, 1, 1 << 33, 0)),
-        "COPY_FILE_RANGE node=5 uid=1000 pid=77 fh_in=9 off_in=0 nodeid_out=6 fh_out=10 off_out=1 len=8589934592 flags=0x0",
+        (
+            "COPY_FILE_RANGE node=5 uid=1000 pid=77 "
+            "fh_in=9 off_in=0 nodeid_out=6 fh_out=10 off_out=1 len=8589934592 flags=0x0"
+        ),
     ),
     ("SYNCFS", request(SYNCFS, 1, bytes(8)), "SYNCFS node=1 uid=1000 pid=77"),
     (
@@ -230,6 +235,9 @@ EXAMPLES: list[tuple[str, bytes, str]] = [
     (
         "COPY_FILE_RANGE_64",
         request(COPY_FILE_RANGE_64, 5, struct.pack("<QQQQQQQ", 9, 0, 6, 10, 1, 1 << 33, 0)),
-        "COPY_FILE_RANGE_64 node=5 uid=1000 pid=77 fh_in=9 off_in=0 nodeid_out=6 fh_out=10 off_out=1 len=8589934592 flags=0x0",
+        (
+            "COPY_FILE_RANGE_64 node=5 uid=1000 pid=77 "
+            "fh_in=9 off_in=0 nodeid_out=6 fh_out=10 off_out=1 len=8589934592 flags=0x0"
+        ),
     ),
 ]

@@ -31,6 +31,15 @@ pytestmark = requires("root", "overlayfs")
 NAMES = ["a", "b", "c", "dir", "e-f", "ü", "n" * 110]
 
 
+#: A block device that no machine has.
+NO_DISK = os.makedev(259, 1048575)
+
+
+def other_than_file(path: Path) -> bool:
+    """Something stands there that opening for writing would block on, follow, or do harm to."""
+    return os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode)
+
+
 class Meddler:
     """Random changes to a tree, from a seed. What the file system refuses did not happen."""
 
@@ -55,7 +64,8 @@ class Meddler:
         return path if path != self.root else self.root / self.random.choice(NAMES)
 
     def do_write(self, one: Path, other: Path) -> None:
-        one.write_bytes(self.random.randbytes(self.random.choice([0, 3, 100, 70_000])))
+        if not other_than_file(one):
+            one.write_bytes(self.random.randbytes(self.random.choice([0, 3, 100, 70_000])))
 
     def do_edit_keeping_size_and_time(self, one: Path, other: Path) -> None:
         st = one.lstat()
@@ -71,6 +81,8 @@ class Meddler:
         os.rename(f"{one}.copy", one)
 
     def do_sparse(self, one: Path, other: Path) -> None:
+        if other_than_file(one):
+            return
         with open(one, "r+b" if one.exists() else "wb") as f:
             f.truncate(self.random.randrange(300_000))
             f.seek(self.random.randrange(400_000))
@@ -101,7 +113,7 @@ class Meddler:
         os.symlink(self.random.choice(["t", "/abs/olute", "u" * 150]), one)
 
     def do_mknod(self, one: Path, other: Path) -> None:
-        kind, rdev = self.random.choice([(stat.S_IFIFO, 0), (stat.S_IFCHR, 0x103), (stat.S_IFBLK, 0x800)])
+        kind, rdev = self.random.choice([(stat.S_IFIFO, 0), (stat.S_IFCHR, 0x103), (stat.S_IFBLK, NO_DISK)])
         os.mknod(one, kind | 0o640, rdev)
 
     def do_chmod(self, one: Path, other: Path) -> None:

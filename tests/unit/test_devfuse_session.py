@@ -362,14 +362,14 @@ def test_reading_open_of_a_large_lower_file_is_not_slow() -> None:
 def direct() -> Rig:
     """With passthrough; `/file` is backed by a real file."""
     fuse = Rig(passthrough=True)
-    lower = tempfile.TemporaryFile()
+    lower = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the rig
     fuse.fs.fds[1002] = lower.fileno()
     fuse.keep = [lower]  # type: ignore[attr-defined]
     return fuse
 
 
 def copy_up(fuse: Rig) -> None:
-    upper = tempfile.TemporaryFile()
+    upper = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the rig
     fuse.fs.fds[1002] = upper.fileno()
     fuse.keep.append(upper)  # type: ignore[attr-defined]
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.overlay_rig import tree, union
 from unionfs.layers.fd_file import FdFile
+from unionfs.layers.layer import LayerFile
 from unionfs.layers.upper import WritableDirectory
 from unionfs.vfs import SetAttr
 
@@ -118,18 +119,22 @@ def test_reader_sees_the_copy_once_there_is_one(tmp_path: Path) -> None:
 
 def test_failed_copy_up_leaves_the_lower_and_no_debris(tmp_path: Path) -> None:
     class FullFile(FdFile):
-        def copy_range(self, source: object, source_offset: int, offset: int, length: int) -> int:
+        def copy_range(self, source: LayerFile, source_offset: int, offset: int, length: int) -> int:
+            raise OSError(errno.ENOSPC, "no space")
+
+        def pwrite(self, data: bytes | memoryview, offset: int) -> int:
             raise OSError(errno.ENOSPC, "no space")
 
     class Full(WritableDirectory):
         def create(self, path: bytes, mode: int, flags: int = os.O_RDWR) -> FdFile:
             return FullFile(super().create(path, mode, flags).fd)
 
-    a = tree(tmp_path / "a", x="data")
+    a = tree(tmp_path / "a", x="data", big="x" * 300_000)
     with union(tmp_path, [a], upper=Full) as u:
-        with pytest.raises(OSError) as caught, u.node("x") as node:
-            u.fs.open(node, os.O_WRONLY)
-        assert caught.value.errno == errno.ENOSPC
+        for name in ("x", "big"):
+            with pytest.raises(OSError) as caught, u.node(name) as node:
+                u.fs.open(node, os.O_WRONLY)
+            assert caught.value.errno == errno.ENOSPC
         assert u.read("x") == b"data"
         assert u.stored() == []
     assert not list((tmp_path / "work/work").iterdir())
@@ -139,10 +144,10 @@ def test_unlink_during_copy_up_leaves_an_open_file_without_a_name(tmp_path: Path
     entered, resume = threading.Event(), threading.Event()
 
     class SlowFile(FdFile):
-        def copy_range(self, source: object, source_offset: int, offset: int, length: int) -> int:
+        def pwrite(self, data: bytes | memoryview, offset: int) -> int:
             entered.set()
             assert resume.wait(10)
-            return super().copy_range(source, source_offset, offset, length)  # type: ignore[arg-type]
+            return super().pwrite(data, offset)
 
     class Slow(WritableDirectory):
         def create(self, path: bytes, mode: int, flags: int = os.O_RDWR) -> FdFile:

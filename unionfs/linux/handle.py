@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 from typing import Final, NamedTuple
 
 from unionfs.linux import syscalls
@@ -20,6 +21,9 @@ NO_UUID: Final = bytes(16)
 
 _HEADER: Final = struct.Struct("=Ii")  # handle_bytes, handle_type: struct file_handle
 _INT: Final = struct.Struct("=i")
+#: struct file_handle with the largest handle, then the mount id
+_ROOM: Final = _HEADER.size + MAX_HANDLE_SZ + _INT.size
+_thread = threading.local()
 _FS_IOC_GETFSUUID: Final = 0x80111500  # _IOR(0x15, 0, struct fsuuid2 { u8 len; u8 uuid[16]; }), <linux/fs.h>
 #: Kernels before 6.9 have an ioctl per file system: number, size of the structure, its first bytes, where the UUID is.
 _OLDER_IOCTLS: Final = (
@@ -43,13 +47,18 @@ class FileHandle(NamedTuple):
 
 def name_to_handle_at(dir_fd: int, name: bytes) -> FileHandle:
     """The handle of `name` itself (b"." for the directory). EOPNOTSUPP where the file system gives none."""
-    memory = syscalls.buffer(_HEADER.size + MAX_HANDLE_SZ, _HEADER.pack(MAX_HANDLE_SZ, 0))
-    mount = syscalls.buffer(_INT.size)
-    address, mount_address = syscalls.address_of(memory), syscalls.address_of(mount)
+    try:
+        memory, address, mount_address = _thread.buffers
+    except AttributeError:
+        memory = syscalls.buffer(_ROOM, b"")
+        address = syscalls.address_of(memory)
+        mount_address = address + _ROOM - _INT.size
+        _thread.buffers = memory, address, mount_address
+    _HEADER.pack_into(memory, 0, MAX_HANDLE_SZ, 0)
     call(_name_to_handle_at, dir_fd, checked(name), address, mount_address, 0, name=name)
     raw = memory.raw
     size, kind = _HEADER.unpack_from(raw)
-    return FileHandle(kind, raw[_HEADER.size : _HEADER.size + size], _INT.unpack(mount.raw)[0])
+    return FileHandle(kind, raw[_HEADER.size : _HEADER.size + size], _INT.unpack_from(raw, _ROOM - _INT.size)[0])
 
 
 def open_by_handle_at(mount_fd: int, kind: int, handle: bytes, flags: int) -> int:

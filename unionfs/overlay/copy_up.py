@@ -24,6 +24,8 @@ from unionfs.overlay.union import Union
 from unionfs.vfs import DT_DIR
 
 _CHUNK = 64 << 20
+#: A file without holes of up to this size is copied by one read and one write.
+_SMALL = 128 << 10
 #: Mandatory xattrs that must not be lost silently; others the upper cannot hold are left behind, as cp -a does.
 _MUST_COPY = (b"system.posix_acl_access", b"system.posix_acl_default", b"security.capability")
 
@@ -89,14 +91,14 @@ class _Staged:
         if stat.S_ISREG(mode):
             self._source = self.layer.open(self.source_path)
             try:
-                self._target = work.create(self.path, 0o600)
+                self._target = work.create(self.path, stat.S_IMODE(mode))
             except BaseException:
                 self._source.close()
                 raise
         elif stat.S_ISLNK(mode):
             work.symlink(self.path, self.layer.readlink(self.source_path))
         else:
-            work.mknod(self.path, stat.S_IFMT(mode) | 0o600, self.st.st_rdev)
+            work.mknod(self.path, mode, self.st.st_rdev)
 
     def copy_data(self, size: int | None) -> int:
         """Copy the first `size` bytes (None: all). The data is on disk before the name is (ovl_copy_up_data())."""
@@ -105,11 +107,17 @@ class _Staged:
         end = self.st.st_size if size is None else min(size, self.st.st_size)
         if not end:
             return 0
-        copied = copy_data(self._source, self._target, end)
-        self._target.ftruncate(end)
+        if end <= _SMALL and self.st.st_blocks * 512 >= self.st.st_size:
+            copied = self._target.pwrite(self._source.pread(end, 0), 0)
+        else:
+            copied = copy_data(self._source, self._target, end)
+            self._target.ftruncate(end)
         if not self._union.options.volatile:
             self._target.fsync(False)
         return copied
+
+    def stored(self) -> os.stat_result:
+        return self._target.fstat() if self._target is not None else self._union.stack.work.lstat(self.path)
 
     def finish(self) -> None:
         copy_metadata(self._union, self.layer, self.source_path, self.st, self.path)
@@ -142,11 +150,12 @@ def copy_data(source: LayerFile, target: LayerFile, end: int) -> int:
 
 
 def copy_metadata(union: Union, layer: Layer, path: Path, st: os.stat_result, temporary: Path) -> None:
-    """Owner, mode, xattrs, times of a stored object, put on a staged one."""
+    """Owner, mode, xattrs, times of a stored object, put on a staged one that was made with the mode."""
     work = union.stack.work
-    work.chown(temporary, st.st_uid, st.st_gid)
-    if not stat.S_ISLNK(st.st_mode):
-        work.chmod(temporary, stat.S_IMODE(st.st_mode))
+    if (st.st_uid, st.st_gid) != (os.geteuid(), os.getegid()):
+        work.chown(temporary, st.st_uid, st.st_gid)
+        if st.st_mode & 0o6000 and not stat.S_ISLNK(st.st_mode):
+            work.chmod(temporary, stat.S_IMODE(st.st_mode))  # chown(2) cleared them
     for name in layer.listxattr(path):
         if name.startswith(whiteout.PRIVATE_XATTRS) and union.stack.shown_xattr(name) is None:
             continue
@@ -183,7 +192,7 @@ def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
     """The copy becomes the file. Lock held."""
     assert inode.lower is not None
     st, temporary = staged.st, staged.path
-    stored = union.stack.work.lstat(temporary)
+    stored = staged.stored()
     key = (UPPER, stored.st_dev, stored.st_ino)
     if not inode.names:
         # Unlinked while we copied, and still open: a copy with no name.
@@ -247,7 +256,7 @@ def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
     temporary = union.work.temporary()
     work, parent = union.stack.work, directory.parent
     listing(union, parent)
-    work.mkdir(temporary, 0o700)
+    work.mkdir(temporary, stat.S_IMODE(st.st_mode))
     try:
         copy_metadata(union, layer, path, st, temporary)
         _set_origin(union, number, path, temporary, is_dir=True)

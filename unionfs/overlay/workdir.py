@@ -65,13 +65,21 @@ class Workdir:
         self._upper = stack.upper
         self._temporary = itertools.count(1)
         for name in (WORK, INDEX):
-            try:
-                self.tree.mkdir(name, 0o700)
-            except FileExistsError:
-                pass
+            self._make(name)
         for entry in self.tree.scan(WORK):
             remove_tree(self.tree, join(WORK, entry.name))
         self._probe(options)
+
+    def _make(self, name: Path) -> None:
+        """A directory whose objects get exactly the owner and mode they are made with (ovl_workdir_create())."""
+        try:
+            self.tree.mkdir(name, 0o700)
+        except FileExistsError:
+            pass
+        self.tree.chmod(name, 0o700)
+        for acl in (b"system.posix_acl_default", b"system.posix_acl_access"):
+            if self.tree.getxattr(name, acl) is not None:
+                self.tree.removexattr(name, acl)
 
     def _probe(self, options: UnionOptions) -> None:
         probe = self.temporary()

@@ -21,9 +21,11 @@ A file system may offer more than `vfs.Filesystem` asks; each is used where it i
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 
+from unionfs.errors import MountError
 from unionfs.linux import fuse_dev
 from unionfs.transport import MountOptions
 from unionfs.transport.devfuse import channel
@@ -33,6 +35,8 @@ from unionfs.transport.devfuse.notify import Notifier
 from unionfs.transport.devfuse.passthrough import Backings
 from unionfs.transport.devfuse.session import Session
 from unionfs.vfs import Filesystem
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["abort", "connection_of", "serve", "unmount"]
 
@@ -55,11 +59,22 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
         attach = getattr(fs, "attach", None)
         if attach is not None:
             attach(notifier, session.statistics)
-        loop.run(ready)
-        ended = True
+        try:
+            loop.run(ready)
+            ended = True
+        except ConnectionAbortedError:
+            _log.warning("%s: the connection was aborted", os.fsdecode(where))
         session.close()
     finally:
         # With its last descriptor the connection ends, and nothing waits for us for ever.
         os.close(fd)
         if not ended:
-            channel.unmount(where, lazy=True)
+            _remove_dead_mount(where)
+
+
+def _remove_dead_mount(mountpoint: bytes) -> None:
+    """After a failure of ours or an abort: what stays mounted would answer ENOTCONN for ever."""
+    try:
+        channel.unmount(mountpoint, lazy=True)
+    except (OSError, MountError) as error:
+        _log.warning("%s: not unmounted: %s", os.fsdecode(mountpoint), error)

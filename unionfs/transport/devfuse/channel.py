@@ -136,7 +136,7 @@ def _escaped(text: str) -> str:
 def _user_hint(complaint: str) -> str | None:
     if "allow_other" in complaint:
         return "put user_allow_other into /etc/fuse.conf, or mount without allow_other"
-    if "bad mount point" in complaint or "not permitted" in complaint:
+    if any(text in complaint for text in ("no write access", "bad mount point", "not permitted")):
         return "the mountpoint must be a directory that the user owns"
     return None
 

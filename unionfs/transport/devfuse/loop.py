@@ -115,9 +115,10 @@ class Loop:
         self._patience = _Patience(len(os.sched_getaffinity(0)) > 1)
 
     def run(self, ready: Callable[[], None]) -> None:
-        """Until the kernel ends the connection (unmount or abort). Calls `ready` when INIT has been answered.
+        """Until the mount is gone. Calls `ready` when INIT has been answered.
 
-        ProtocolError, with a hint, for a kernel that is too old."""
+        OSError ECONNABORTED when the connection was aborted, which leaves the mount; ProtocolError, with a hint, for
+        a kernel that is too old."""
         buffer = bytearray(BUFFER_SIZE)
         try:
             if self._greet(buffer):
@@ -273,6 +274,7 @@ def _outcome(reply: Reply) -> str:
 
 #: ENOENT: the request was aborted between its being announced and read.
 _AGAIN: Final = frozenset((errno.ENOENT, errno.EINTR, errno.EAGAIN))
-_ENDED: Final = frozenset((errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN))
+#: fuse_dev_do_read: unmounted, or aborted by a kernel that has no ABORT_ERROR.
+_ENDED: Final = frozenset((errno.ENODEV, errno.ENOTCONN))
 #: Replies to requests that were aborted, or after the unmount.
 _UNWANTED: Final = frozenset((errno.ENOENT, errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN, errno.EPERM))

@@ -73,6 +73,7 @@ FEATURES: Final = (
     Feature("killpriv", Init.HANDLE_KILLPRIV_V2, "the kernel clears set-user-ID itself by SETATTR, and asks more"),
     Feature("parallel_dirops", Init.PARALLEL_DIROPS, "lookups and listings of one directory come one by one"),
     Feature("async_dio", Init.ASYNC_DIO, "asynchronous direct I/O is carried out in order"),
+    Feature("abort_error", Init.ABORT_ERROR, "an abort looks like an unmount, and leaves a dead mount behind"),
     Feature("cache_symlinks", Init.CACHE_SYMLINKS, "every readlink(2) is a READLINK"),
     Feature("explicit_inval", Init.EXPLICIT_INVAL_DATA, "a change of size drops the cached pages of a file"),
     Feature("setxattr_ext", Init.SETXATTR_EXT, "setgid is not cleared when an ACL is set by a non-member"),

@@ -1,0 +1,82 @@
+"""Where the mount lies: on one of its own layers, and beside other mounts of the same layers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.posix.tools import names
+from tests.semantics.unions import Union, contents
+
+pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root]
+
+
+def a_tree(d: Path) -> None:
+    (d / "dir").mkdir()
+    (d / "dir" / "f").write_bytes(b"f")
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "below-another"])
+def test_mountpoint_is_one_of_the_lowers(union: Union, others: int) -> None:
+    """fuse-overlayfs waits for itself here: the daemon's own paths lead through its mount."""
+    a_tree(union.lower(union.mnt))
+    for _ in range(others):
+        (union.lower() / "above").write_bytes(b"above")
+    mnt = union.mount()
+    assert (mnt / "dir" / "f").read_bytes() == b"f"
+    with open(mnt / "dir" / "f", "ab") as f:
+        f.write(b" changed")
+    os.rename(mnt / "dir", mnt / "moved")
+    (mnt / "new").write_bytes(b"new")
+    wanted = {"moved": None, "moved/f": b"f changed", "new": b"new"} | ({"above": b"above"} if others else {})
+    assert contents(mnt) == dict(sorted(wanted.items()))
+    union.unmount()
+    assert contents(mnt) == {"dir": None, "dir/f": b"f"}
+    union.mount()
+    assert contents(mnt) == dict(sorted(wanted.items()))
+
+
+def test_two_mounts_share_a_lower(union: Union) -> None:
+    base = union.lower()
+    a_tree(base)
+    another = union.another()
+    another.lower(base)
+    one, two = union.mount(), another.mount()
+    (one / "dir" / "f").write_bytes(b"one")
+    os.unlink(two / "dir" / "f")
+    assert names(one / "dir") == {"f"}
+    assert names(two / "dir") == set()
+    assert (base / "dir" / "f").read_bytes() == b"f"
+
+
+@pytest.mark.parametrize("what", ["lower", "upper"])
+def test_union_on_top_of_a_union(union: Union, what: str) -> None:
+    """The outer one stores its whiteouts, marks and copies in the inner one, which must keep them apart from its own."""
+    a_tree(union.lower())
+    inner = union.mount()
+    os.chmod(inner / "dir" / "f", 0o600)
+    outer = union.another()
+    if what == "lower":
+        outer.lower(inner)
+    else:
+        a_tree(outer.lower())
+        (inner / "private").mkdir()
+        outer.use(inner / "private")
+    mnt = outer.mount()
+    (mnt / "dir" / "f").write_bytes(b"outer")
+    os.rename(mnt / "dir", mnt / "moved")
+    os.mkdir(mnt / "dir")
+    (mnt / "gone").write_bytes(b"gone")
+    os.unlink(mnt / "gone")
+    wanted = {"dir": None, "moved": None, "moved/f": b"outer"}
+    if what == "upper":
+        assert contents(mnt) == wanted
+    outer.remount()
+    assert contents(mnt) == wanted
+    outer.unmount()
+    union.remount()
+    assert (inner / "dir" / "f").read_bytes() == b"f"
+    outer.mount()
+    assert contents(mnt) == wanted

@@ -19,6 +19,9 @@ from .output import error, flush, text
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
+#: What typer makes of Ctrl-C.
+INTERRUPTED = 130
+
 HINTS = {
     errno.ENOTCONN: "its daemon is gone; remove the dead mount with: unionfs umount MOUNTPOINT",
     errno.EACCES: "check the permissions, or run as the owner or root",
@@ -70,10 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = app(arguments, prog_name="unionfs", standalone_mode=False)
         flush()
     except KeyboardInterrupt:
-        error("interrupted")
-        return 1
+        status = INTERRUPTED
     except (typer.Abort, UsageError, UnionFSError, OSError) as e:
         return _report(e)
+    if status == INTERRUPTED:
+        error("interrupted")
+        return 1
     return status if isinstance(status, int) else 0
 
 
@@ -93,7 +98,7 @@ def _report(e: Exception) -> int:
     if isinstance(e, OSError):
         error(_os_error_message(e), HINTS.get(e.errno or 0))
         return 1
-    error("interrupted")
+    error("interrupted")  # typer.Abort
     return 1
 
 

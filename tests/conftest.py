@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     # Tests compare modes; whatever umask the person has must not show.
     os.umask(0o022)
+    # `timeout` and CI end a run with SIGTERM: fixtures are then to unmount, as they do for ^C.
+    signal.signal(signal.SIGTERM, _end_run)
+
+
+def _end_run(_signal: int, _frame: object) -> None:
+    pytest.exit("SIGTERM", returncode=128 + signal.SIGTERM)
 
 
 # Generating tests --------------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ class Backing:
 
     def close(self) -> None:
         if self._mounted:
-            run("umount", str(self.base))
+            run("umount", "-R", str(self.base))
             self.base.rmdir()
         else:
             shutil.rmtree(self.base, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -136,8 +137,6 @@ def kill(pid: int) -> None:
     """SIGKILL a daemon, and wait until it is gone."""
     pidfd = os.pidfd_open(pid)
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    import select
-
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     assert poll.poll(10_000)
@@ -194,6 +193,7 @@ def test_a_mountpoint_that_is_one_of_its_layers(place: Place) -> None:
     assert (ran.status, ran.err) == (0, b"")
     (place.layer / "etc/new").write_text("x")
     assert sorted(os.listdir(place.layer / "etc")) == ["motd", "new"]
+    refused(place.run("diff", place.layer), 1, f"{place.layer}, of which the mount", "unmount it first")
     assert place.run("umount", place.layer).status == 0
     assert os.listdir(place.layer / "etc") == ["motd"]
 

@@ -8,8 +8,8 @@ One line an object, in order of path components, percent-encoded fields separate
     symlink 0777 0:0 1500000000000000000 etc/m motd
     char    0666 0:0 1500000000000000000 dev/null 1:3                    also block; fifo and socket have no sixth field
 
-The fields: kind, mode, owner, mtime in nanoseconds, path ("." the root), what is in it, xattrs. Contents above 80 bytes are
-described by their digest and size, and cannot be built.
+The fields: kind, mode, owner, mtime in nanoseconds, path ("." the root), what is in it ("-" nothing), xattrs. Contents
+above 80 bytes are described by their digest and size, and cannot be built.
 """
 
 from __future__ import annotations

@@ -85,11 +85,12 @@ class Bench:
 
     def kernel(self, name: str = "kernel") -> PathDriver:
         """Kernel overlayfs on these layers, with what DESIGN promises to be compatible with."""
-        options = (
-            f"lowerdir={':'.join(self.lowers)},upperdir={self.upper},workdir={self.work},"
-            "redirect_dir=on,index=on,metacopy=off,nfs_export=off"
-        )
-        return self._driver(name, lambda at: mount("overlay", at, "overlay", options), self.quirks)
+
+        def start(at: str) -> None:
+            layers = f"lowerdir={':'.join(self.lowers)},upperdir={self.upper},workdir={self.work}"
+            mount("overlay", at, "overlay", f"{layers},redirect_dir=on,index=on,metacopy=off,nfs_export=off")
+
+        return self._driver(name, start, self.quirks)
 
     def ours(self, transport: str, passthrough: bool, name: str = "ours") -> PathDriver:
         """Our file system on these layers, mounted by a process of its own."""

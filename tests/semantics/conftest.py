@@ -1,8 +1,8 @@
 """The `union` fixture, and the mark for what one rig cannot do.
 
-    union                        a `unions.Union` on every rig that is a union
-    @unlike("rig", "reason")     this rig does not do it, and why; the test is not generated for it. Of our own rigs
-                                 only for what their library cannot do, and then their README says so
+union                        a `unions.Union` on every rig that is a union
+@unlike("rig", "reason")     this rig does not do it, and why; the test is not generated for it. Of our own rigs
+                             only for what their library cannot do, and then their README says so
 """
 
 from __future__ import annotations

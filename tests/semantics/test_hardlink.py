@@ -136,4 +136,3 @@ def test_new_group_is_one_inode_after_rotation(union: Union) -> None:
     assert seen(mnt) == {(ino, 3, b"shared more")}
     union.remount()
     assert seen(mnt) == {(ino, 3, b"shared more")}
-

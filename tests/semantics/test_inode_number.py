@@ -1,4 +1,4 @@
-"""st_ino and st_dev: one number a file, one file a number, over copy-up, remount, rotation and several lower devices."""
+"""st_ino and st_dev: one number a file, over copy-up, remount, rotation, and with several lower file systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes at once in the same directories, as parallel builds are: no name lost, none twice, no false errno."""
+"""Several processes at once in the same directories, as in a parallel build: no name lost, none twice."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ def test_creates_in_one_directory(mnt: Path, place: str) -> None:
     (mnt / "new").mkdir()
     before = names(mnt / place)
     together(
-        "for i in range(50):\n"
-        "    with open(f'{sys.argv[2]}/{me}-{i}', 'x') as f: f.write(f'{me} {i}')\n",
+        "for i in range(50):\n    with open(f'{sys.argv[2]}/{me}-{i}', 'x') as f: f.write(f'{me} {i}')\n",
         str(mnt / place),
     )
     made = {f"{who}-{i}" for who in range(CLIENTS) for i in range(50)}

@@ -36,7 +36,8 @@ def more(d: Path) -> None:
 
 def moved(before: Contents, old: str, new: str) -> Contents:
     """`before` with the directory `old` called `new`."""
-    return dict(sorted((new + p[len(old) :] if p == old or p.startswith(old + "/") else p, v) for p, v in before.items()))
+    renamed = {new + p[len(old) :] if p == old or p.startswith(old + "/") else p: v for p, v in before.items()}
+    return dict(sorted(renamed.items()))
 
 
 def lasting(union: Union, wanted: Contents) -> None:
@@ -220,7 +221,7 @@ def unpack_over(m: Path) -> None:
 
 
 def conffile_directory(m: Path) -> None:
-    """dpkg-maintscript-helper dir_to_symlink: the directory goes aside, a link takes its place, the conffile follows."""
+    """dpkg-maintscript-helper dir_to_symlink: the directory goes aside, a link comes in, the conffile follows."""
     (m / "etc" / "p" / "conf.dpkg-new").write_bytes(b"of the maintainer")
     os.rename(m / "etc" / "p", m / "etc" / "p.dpkg-backup")
     (m / "etc" / "p2").mkdir()

@@ -1,4 +1,4 @@
-"""Deletions: nobody makes a whiteout by hand, and what was deleted stays so, whatever is renamed and re-created there."""
+"""Deletions: nobody makes a whiteout by hand, and what was deleted stays so, whatever comes in its place."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def test_mknod_of_a_whiteout_over_what_is_there_is_eexist(mnt: Path) -> None:
     assert names(mnt / "old") == {"a", "c"}
 
 
-@pytest.mark.parametrize(
-    ("kind", "major", "minor"), [(stat.S_IFBLK, 0, 0), (stat.S_IFCHR, 0, 1), (stat.S_IFCHR, 1, 0)]
-)
+@pytest.mark.parametrize(("kind", "major", "minor"), [(stat.S_IFBLK, 0, 0), (stat.S_IFCHR, 0, 1), (stat.S_IFCHR, 1, 0)])
 def test_devices_that_nearly_are_whiteouts_are_devices(mnt: Path, kind: int, major: int, minor: int) -> None:
     os.mknod(mnt / "d", kind | 0o600, os.makedev(major, minor))
     st = os.lstat(mnt / "d")

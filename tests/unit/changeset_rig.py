@@ -47,7 +47,9 @@ class Union:
 
 
 @contextmanager
-def views(before: Path, after: Path, upper: Path) -> Iterator[tuple[LoopbackFilesystem, LoopbackFilesystem, DirectoryLayer]]:
+def views(
+    before: Path, after: Path, upper: Path
+) -> Iterator[tuple[LoopbackFilesystem, LoopbackFilesystem, DirectoryLayer]]:
     """Plain directories as the three arguments of `diff`."""
     old, new, layer = LoopbackFilesystem(str(before)), LoopbackFilesystem(str(after)), DirectoryLayer(str(upper))
     try:

@@ -37,12 +37,12 @@ class Place:
         given = {"root": str(self.base / "root"), "mountpoint": str(self.mnt), "runtime": str(self.base / "run")}
         return json.dumps({**given, **{key: str(v) if isinstance(v, Path) else v for key, v in changes.items()}})
 
-    def start(self, **changes: Any) -> subprocess.Popen[str]:
-        """The program, running. Its parent ends at once when the mount is in the background."""
+    def start(self, inherit: int | None = None, **changes: Any) -> subprocess.Popen[str]:
+        """The program, running, with the descriptor `inherit`. Its parent ends when the mount is in the background."""
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.unit.mounts_program", self.spec(**changes)],
             cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            env={**os.environ, "PYTHONPATH": str(PROJECT)}, pass_fds=[] if inherit is None else [inherit],
         )  # fmt: skip
         self._started.append(process)
         return process

@@ -11,18 +11,18 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.golden.hostile_tars import CORPUS, ODD_BUT_GOOD, archive, entry, pax
 from tests.golden.trees import describe
 from tests.requirements import requires
 from tests.unit.as_user import run_as_nobody
-
 from unionfs.changeset.apply import AppliedLayer, apply
 from unionfs.changeset.tar_format import BLK, CHR, DIR, FIFO, LINK, REG, SYMLINK, Fields, member
 from unionfs.errors import ChangesetError, LayerError, TarError
 
 
-def put(root: Path, *entries: bytes, **options: bool) -> AppliedLayer:
-    return apply(io.BytesIO(archive(*entries)), str(root), **options)
+def put(root: Path, *entries: bytes, skip_devices: bool = False) -> AppliedLayer:
+    return apply(io.BytesIO(archive(*entries)), str(root), skip_devices=skip_devices)
 
 
 def paths(root: Path) -> list[str]:
@@ -185,7 +185,13 @@ def test_hard_link_to_a_hidden_lower_file_survives(root: Path) -> None:
 
 def test_aufs_names_are_skipped(root: Path) -> None:
     before = paths(root)
-    put(root, entry(b".wh..wh.aufs"), entry(b".wh..wh.plnk", DIR), entry(b".wh..wh.plnk/1.2"), entry(b".wh..wh.orph/.wh.x"))
+    put(
+        root,
+        entry(b".wh..wh.aufs"),
+        entry(b".wh..wh.plnk", DIR),
+        entry(b".wh..wh.plnk/1.2"),
+        entry(b".wh..wh.orph/.wh.x"),
+    )
     assert paths(root) == before
 
 
@@ -320,7 +326,12 @@ def test_owners_setuid_capabilities_and_acls_are_kept(root: Path) -> None:
     xattrs = {b"security.capability": capability, b"system.posix_acl_access": acl, b"user.t": b"\0"}
     put(root, member(Fields(b"ping", REG, 0o4764, 12, 34, 0, 1_700_000_000_123_456_789), xattrs))
     st = (root / "ping").stat()
-    assert (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode), st.st_mtime_ns) == (12, 34, 0o4764, 1_700_000_000_123_456_789)
+    assert (st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode), st.st_mtime_ns) == (
+        12,
+        34,
+        0o4764,
+        1_700_000_000_123_456_789,
+    )
     for name, value in xattrs.items():
         assert os.getxattr(root / "ping", name) == value
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.requirements import requires
 from tests.unit.changeset_rig import Union, Unions, views
-
 from unionfs.changeset.change import Change, Kind
 from unionfs.changeset.diff import Survey, diff
 from unionfs.layers.directory import DirectoryLayer
@@ -197,6 +197,27 @@ def test_broken_hard_link_is_a_change_although_all_else_is_equal(union: Union) -
     old.write_bytes(data)
     os.utime(old, ns=(st.st_atime_ns, st.st_mtime_ns))
     assert [line for line in union.lines() if "one" in line] == ["C /one"]
+
+
+def test_change_that_lives_in_the_index_alone(union: Union) -> None:
+    """Written under one name, which is then removed: the others show it, and none of them stands in the upper."""
+    (union.mnt / "two").write_text("rewritten")
+    (union.mnt / "two").unlink()
+    assert union.lines() == ["C /one", "D /two", "C /usr", "C /usr/three"]
+
+
+def test_change_in_the_index_whose_name_went_with_its_directory(union: Union) -> None:
+    (union.mnt / "usr/three").write_text("rewritten")
+    for path in ("usr/three", "usr/share/doc/x"):
+        (union.mnt / path).unlink()
+    for path in ("usr/share/doc", "usr/share", "usr"):
+        (union.mnt / path).rmdir()
+    assert union.lines() == ["C /one", "C /two", "D /usr"]
+
+
+def test_removed_name_of_an_unchanged_file_says_nothing_of_the_others(union: Union) -> None:
+    (union.mnt / "two").unlink()
+    assert union.lines() == ["D /two"]
 
 
 def test_whiteouts_in_the_upper_that_hide_nothing_say_nothing(union: Union) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.requirements import requires
 
+from tests.requirements import requires
 from unionfs.changeset import tar_format as tar
 from unionfs.changeset.tar_reader import TarEntry, TarReader
 from unionfs.errors import ChangesetError

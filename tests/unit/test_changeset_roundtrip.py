@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.golden.trees import describe, walk
 from tests.requirements import requires
 from tests.unit.changeset_rig import Union, Unions, copy_tree
-
 from unionfs.changeset.apply import apply
 from unionfs.changeset.compression import compressor
 from unionfs.linux.path import RENAME_EXCHANGE, renameat2
@@ -172,7 +172,9 @@ def check_round_trip(unions: Unions, seed: int) -> None:
     applied = apply(str(path), str(target))
     assert applied.skipped == ()
     assert (applied.diff_id, applied.digest, applied.entries) == (written.diff_id, written.digest, written.entries)
-    assert describe(target) == describe(union.mnt), (seed, meddler.done)
+    # Where nothing changed, the root's time is that of the making of the upper directory, and no change.
+    start = 0 if written.entries else 1
+    assert describe(target)[start:] == describe(union.mnt)[start:], (seed, meddler.done)
     again, rewritten = union.commit(f"again.{suffix}")
     assert rewritten == written
     assert again.read_bytes() == path.read_bytes()

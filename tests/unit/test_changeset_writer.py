@@ -15,10 +15,10 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from tests.golden.trees import describe
 from tests.requirements import requires
 from tests.unit.changeset_rig import copy_tree, views
-
 from unionfs.changeset.apply import apply
 from unionfs.changeset.tar_reader import TarReader
 from unionfs.changeset.tar_writer import WrittenLayer, write_layer, write_layer_stream
@@ -97,8 +97,8 @@ def test_same_tree_same_bytes(trees: Trees) -> None:
         trees.add(f"d{n % 7}/f{n}", bytes([n]) * n * 1000)
     os.link(trees.after / "d0/f0", trees.after / "z")
     os.link(trees.upper / "d0/f0", trees.upper / "z")
-    other = Trees(trees.base / "elsewhere") if (trees.base / "elsewhere").mkdir() is None else None
-    assert other is not None
+    (trees.base / "elsewhere").mkdir()
+    other = Trees(trees.base / "elsewhere")
     for name in ("before", "after", "upper"):
         copy_tree(trees.base / name, other.base / name)
     for suffix in ("tar", "tar.gz", "tar.zst"):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from cli import schemas
-from tests.unit.cli_runner import call, refused
+from tests.unit.cli_runner import PROJECT, call, refused
 
 Capture = pytest.CaptureFixture[bytes]
 
@@ -66,3 +71,36 @@ def test_a_missing_tar_or_directory_is_named(capsysbinary: Capture, tree: Path) 
     (tree.parent / "layer.tar").write_bytes(layer("new"))
     gone = tree / "gone"
     refused(call(capsysbinary, "apply", tree.parent / "layer.tar", gone), 1, f"{gone}: No such file or directory")
+
+
+def start(*argv: str | Path, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    code = "import sys; from cli.main import main; sys.exit(main())"
+    return subprocess.Popen([sys.executable, "-c", code, *argv], cwd=PROJECT, stdout=subprocess.PIPE, stderr=stderr)
+
+
+def test_an_interrupt_is_one_line_and_status_1(tree: Path) -> None:
+    os.mkfifo(tree.parent / "layer.tar")
+    # Opening the other end returns when the command has opened its own: it is at work.
+    with start("apply", tree.parent / "layer.tar", tree) as process, open(tree.parent / "layer.tar", "wb"):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (1, b"", b"error: interrupted\n")
+
+
+def test_progress_is_shown_on_a_terminal_only(tree: Path) -> None:
+    (tree.parent / "layer.tar").write_bytes(layer("new"))
+    controller, terminal = pty.openpty()
+    with start("apply", tree.parent / "layer.tar", tree, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        try:
+            while data := os.read(controller, 4096):
+                shown += data
+        except OSError:  # EIO: the last one has closed the terminal
+            pass
+        assert process.stdout is not None
+        assert (process.stdout.read(), process.wait(60)) == (b"", 0)
+    os.close(controller)
+    assert b"apply" in shown
+    with start("apply", tree.parent / "layer.tar", tree) as process:
+        assert process.communicate(timeout=60) == (b"", b"")

@@ -54,6 +54,16 @@ def test_daemon_leaves_the_session_directory_umask_and_descriptors_of_its_caller
     ]
 
 
+def test_daemon_keeps_no_descriptor_of_its_caller(place: Place) -> None:
+    # As a shell does with `exec 9>lock; flock 9; unionfs mount …`, or `3> >(tee log)`.
+    reader, writer = os.pipe()
+    place.mount(inherit=writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert select.select([pipe], [], [], PATIENCE)[0] and pipe.read() == b""
+    assert (place.mnt / "file").exists()
+
+
 def test_daemon_raises_its_descriptor_limit(place: Place) -> None:
     pid = place.mount()
     limits = Path(f"/proc/{pid}/limits").read_text().splitlines()

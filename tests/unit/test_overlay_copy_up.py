@@ -14,7 +14,7 @@ from tests.unit.overlay_rig import tree, union
 from unionfs.layers.fd_file import FdFile
 from unionfs.layers.layer import LayerFile
 from unionfs.layers.upper import WritableDirectory
-from unionfs.vfs import SetAttr
+from unionfs.vfs import Attr, SetAttr
 
 AS_ROOT = os.geteuid() == 0
 
@@ -183,3 +183,18 @@ def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:
     with union(tmp_path, [a]):
         pass
     assert not list((tmp_path / "work/work").iterdir())
+
+
+def test_reading_leaves_no_trace_in_a_layer_and_moves_an_old_atime_in_the_upper(tmp_path: Path) -> None:
+    a = tree(tmp_path / "a", x="data", y="data")
+    for path in (a / "x", a / "y"):
+        os.utime(path, ns=(5, 10**18))
+    with union(tmp_path, [a]) as u:
+        assert u.read("x") == b"data"
+        assert os.lstat(a / "x").st_atime_ns == u.stat("x").atime_ns == 5
+        u.setattr("y", mode=0o600)
+        with u.node("y") as node:
+            u.fs.getattr(node)
+            assert u.read("y") == b"data"
+            stored = os.lstat(tmp_path / "upper/y").st_atime_ns
+            assert Attr.unpack(u.fs.getattr(node)).atime_ns == stored > 5

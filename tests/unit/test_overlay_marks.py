@@ -183,9 +183,12 @@ def test_upper_names_that_look_like_whiteouts_are_plain_names(tmp_path: Path) ->
         u.create(".wh.x", b"mine")
         assert u.read(".wh.x") == b"mine"
         assert u.read("x") == b"1"
-        with pytest.raises(OSError) as caught:
-            u.create(".wh..wh..opq")
-        assert caught.value.errno == errno.EINVAL
+        for name in (".wh..wh..opq", ".wh..wh.aufs"):
+            with pytest.raises(OSError) as caught:
+                u.create(name)
+            assert caught.value.errno == errno.EINVAL
+        u.create("d/.wh..wh.aufs")
+        assert u.list("d") == [".wh..wh.aufs", "e", "y"]
 
 
 @pytest.mark.parametrize("upper", [NoMarks, NoRenameWhiteout])

@@ -311,6 +311,13 @@ def find_stack(mountpoint: LayerSpec) -> StackSpec:
         )
     if found.record.upper is None:
         raise MountError(f"the mount on {shown} has no upper", hint="without an upper there are no changes")
+    inside = os.stat(path).st_dev
+    for layer in (*found.record.layers, found.record.upper):
+        if os.path.isdir(layer) and os.stat(layer).st_dev == inside:
+            raise MountError(
+                f"{os.fsdecode(layer)}, of which the mount on {shown} is made, is covered by it",
+                hint="unmount it first, then name -l and -u",
+            )
     return StackSpec(found.record.layers, found.record.upper)
 
 

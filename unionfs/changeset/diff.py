@@ -6,8 +6,11 @@ changed. What a stored entry *means* is never decided here; both views are asked
 
 - an upper directory that is opaque or carries a redirect shows another lower directory, or none: from there on
   the complete listings of both views are compared;
-- a hard-linked lower file copied up under one name changes under its other names too: if an inode has more names
-  than were met, one complete walk of `after` finds the rest (see also links.py).
+- a hard-linked lower file copied up under one name changes under its other names too (overlayfs keeps the copy in the
+  index of the work directory). If an inode of `after` has more names than were met, one complete walk of `after`
+  finds the rest; see also links.py. If a lower inode has more names than were met, some of them removed or replaced,
+  the copy may be left under names that do not stand in the upper: one complete walk of `before` finds those. For
+  this, and only this, removed lower directories are listed.
 
 Compared are type, mode, owner, size, device, mtime in nanoseconds, link target, xattrs, and hard-link groups; of
 directories all but the size. Where all that is equal in a file that stands in the upper, the bytes are compared:
@@ -30,7 +33,7 @@ from unionfs.changeset.change import Change, Kind, shown, sort_key
 from unionfs.changeset.tree import Node, Tree, same_content
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer
-from unionfs.vfs import DT_DIR, DT_LNK, DT_REG, DT_UNKNOWN, Filesystem, NodeId, d_type
+from unionfs.vfs import DT_DIR, DT_LNK, DT_REG, DT_UNKNOWN, Attr, Filesystem, NodeId, d_type
 
 _DEVICES = (stat.S_IFBLK, stat.S_IFCHR)
 
@@ -76,8 +79,11 @@ class Survey:
         self._work: list[_Directory] = []
         self._members: dict[int, dict[bytes, links.Member]] = {}
         self._linked: dict[bytes, Node] = {}  # unchanged names of hard-linked inodes
+        self._lower_links: dict[int, tuple[int, set[bytes]]] = {}  # by inode of `before`: link count, names met
+        self._removed: list[tuple[bytes, Node]] = []  # directories of `before`, to be listed for hard links
         try:
             self._walk()
+            self._find_lost_names()
             self._resolve_links()
             self._add_parents()
         except BaseException:
@@ -153,6 +159,8 @@ class Survey:
 
     def _pair(self, path: bytes, old: Node | None, new: Node | None, parent: _Directory) -> None:
         """Record what became of one name; takes over both handles."""
+        if old is not None:
+            self._note_lower_link(path, old.attr)
         if new is None:
             assert old is not None
             self._records[path] = Change(path, Kind.DELETED, None, d_type(old.attr.mode), covered=parent.hidden)
@@ -167,7 +175,9 @@ class Survey:
             self._note_link(path, old, new, written=True)
         else:
             self._unchanged(path, old, new, parent.hidden)
-        if old is not None:
+        if old is not None and old.attr.is_dir:
+            self._removed.append((path, old))
+        elif old is not None:
             self.before.forget(old.node)
 
     def _record_new(self, path: bytes, old: Node | None, new: Node) -> None:
@@ -247,10 +257,29 @@ class Survey:
             member = links.Member(path, ino, before_nlink, new.attr.nlink, written)
             self._members.setdefault(new.attr.ino, {})[path] = member
 
-    def _resolve_links(self) -> None:
+    def _note_lower_link(self, path: bytes, attr: Attr) -> None:
+        if attr.nlink > 1 and not attr.is_dir:
+            self._lower_links.setdefault(attr.ino, (attr.nlink, set()))[1].add(path)
+
+    def _find_lost_names(self) -> None:
+        """Names of hard-linked inodes that changed without standing in the upper."""
         incomplete = {ino for ino, group in self._members.items() if len(group) < next(iter(group.values())).nlink}
         if incomplete:
             self._find_names(incomplete)
+        while self._removed:
+            path, directory = self._removed.pop()
+            for name, child in self.before.children(directory.node):
+                self._note_lower_link(path + b"/" + name, child.attr)
+                if child.attr.is_dir:
+                    self._removed.append((path + b"/" + name, child))
+                else:
+                    self.before.forget(child.node)
+            self.before.forget(directory.node)
+        suspects = {ino for ino, (nlink, names) in self._lower_links.items() if len(names) < nlink}
+        if suspects:
+            self._find_lower_names(suspects)
+
+    def _resolve_links(self) -> None:
         for group in self._members.values():
             for verdict in links.resolve(group.values()):
                 path = verdict.path
@@ -276,6 +305,30 @@ class Survey:
                     self._pair(child_path, self.before.resolve(child_path), child, parent)
                 else:
                     self.after.forget(child.node)
+            self.after.forget(directory.node)
+
+    def _find_lower_names(self, inodes: set[int]) -> None:
+        """One complete walk of `before` for names of `inodes` that were not met, compared with `after`. Those that did
+        not change are none of our business: they are still linked to each other."""
+        directories = [(b"", self.before.root(), self.after.root())]
+        while directories:
+            path, old_directory, directory = directories.pop()
+            prefix = path + b"/" if path else b""
+            for name, old in self.before.children(old_directory.node):
+                child_path = prefix + name
+                wanted = old.attr.ino in inodes and child_path not in self._lower_links[old.attr.ino][1]
+                new = self.after.lookup(directory.node, name) if wanted or old.attr.is_dir else None
+                if old.attr.is_dir and new is not None and new.attr.is_dir:
+                    directories.append((child_path, old, new))
+                    continue
+                if wanted and new is not None and not self._same(old, new, child_path):
+                    self._keep_parents(child_path)
+                    self._record_new(child_path, old, new)
+                    self._note_link(child_path, old, new, written=True)
+                elif new is not None:
+                    self.after.forget(new.node)
+                self.before.forget(old.node)
+            self.before.forget(old_directory.node)
             self.after.forget(directory.node)
 
     # parents ------------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ class DirectoryLayer:
 
     #: O_PATH: a root that may be searched but not listed is still good for lookups
     _ROOT_FLAGS = os.O_PATH
+    _FILE_FLAGS = os.O_NOATIME
 
     def __init__(self, path: bytes | str, name: str | None = None, dir_fds: int = 256) -> None:
         self.path: bytes = os.path.abspath(os.fsencode(path))
@@ -114,7 +115,8 @@ class DirectoryLayer:
                             kind = d_type(os.stat(entry.name, dir_fd=fd, follow_symlinks=False).st_mode)
                         except FileNotFoundError:
                             continue  # gone since the listing was read
-                    entries.append(ScanEntry(entry.name.encode(_ENCODING, _ENCODE_ERRORS), kind, entry.inode()))
+                    name = entry.name.encode(_ENCODING, _ENCODE_ERRORS)
+                    entries.append(tuple.__new__(ScanEntry, (name, kind, entry.inode())))  # twice as fast
             return entries
         finally:
             os.close(fd)
@@ -132,9 +134,17 @@ class DirectoryLayer:
         return linux_xattr.llistxattr(fd, last)
 
     def open(self, path: Path, flags: int = os.O_RDONLY) -> FdFile:
-        """Open a regular file. Others are refused: EISDIR, ELOOP (symbolic link), ENXIO (fifo, socket, device)."""
+        """Open a regular file. Others are refused: EISDIR, ELOOP (symbolic link), ENXIO (fifo, socket, device).
+
+        Where the system lets us, `_FILE_FLAGS` has O_NOATIME: reading a layer leaves no trace in it."""
         dir_fd, name = self._at(path)
-        return _regular(os.open(name, (flags & ~os.O_CREAT) | _FILE, dir_fd=dir_fd), path)
+        flags = (flags & ~os.O_CREAT) | _FILE
+        try:
+            fd = os.open(name, flags | self._FILE_FLAGS, dir_fd=dir_fd)
+        except PermissionError:
+            # O_NOATIME is for the file's owner and CAP_FOWNER (open(2)).
+            fd = os.open(name, flags, dir_fd=dir_fd)
+        return _regular(fd, path)
 
     def handle(self, path: Path) -> OriginHandle | None:
         fd, name = self._at(path)

@@ -27,6 +27,7 @@ class WritableDirectory(DirectoryLayer):
     """Implements `WritableLayer`. `root_fd` is an ordinary descriptor, good for flock(2), fsync(2) and ioctl(2)."""
 
     _ROOT_FLAGS = os.O_RDONLY
+    _FILE_FLAGS = 0
 
     # files ------------------------------------------------------------------------------------------------------
 

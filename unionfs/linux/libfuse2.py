@@ -50,6 +50,8 @@ _OPCODES: Final = {
     20: "FSYNC", 21: "SETXATTR", 22: "GETXATTR", 23: "LISTXATTR", 24: "REMOVEXATTR", 25: "FLUSH", 26: "INIT",
     27: "OPENDIR", 28: "READDIR", 29: "RELEASEDIR", 30: "FSYNCDIR", 35: "CREATE", 38: "DESTROY", 43: "FALLOCATE",
 }  # fmt: skip
+#: vfs.ATTR_RECORD, which this layer may not import: ino size blocks, times, their ns parts, mode nlink uid gid rdev …
+ATTR_RECORD: Final = struct.Struct("<QQQqqqIIIIIIIIII")
 _IN_HEADER: Final = struct.Struct("=IIQQIIII")  # len opcode unique nodeid uid gid pid padding
 _READ_IN_SIZE: Final = struct.Struct("=16xI")  # struct fuse_read_in: fh, offset, then size
 _RENAME_IN: Final = 8  # struct fuse_rename_in: newdir
@@ -241,14 +243,13 @@ def _fuse_new(library: ctypes.CDLL) -> Any:
 def _binding_class(fuse: ModuleType) -> Any:
     """fusepy's FUSE with the faulty marshalling methods replaced; made here since fusepy cannot be imported earlier."""
     stat_type: Any = fuse.c_stat
-    attributes = struct.Struct("<QQQqqqIIIIIIIIII")  # vfs.ATTR_RECORD, which this layer may not import
 
     def fill(st: Any, record: bytes) -> None:
         (
             st.st_ino, st.st_size, st.st_blocks, st.st_atimespec.tv_sec, st.st_mtimespec.tv_sec, st.st_ctimespec.tv_sec,
             st.st_atimespec.tv_nsec, st.st_mtimespec.tv_nsec, st.st_ctimespec.tv_nsec,
             st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_rdev, st.st_blksize, _,
-        ) = attributes.unpack(record)  # fmt: skip
+        ) = ATTR_RECORD.unpack(record)  # fmt: skip
 
     class Binding(fuse.FUSE):  # type: ignore[name-defined,misc]  # fusepy has no types
         use_ns = True

@@ -10,6 +10,8 @@ parent: one line of JSON, `{"ready": true}` or `{"error": …}` (as control.erro
 
 *Descriptors 0, 1 and 2* lead to /dev/null or to the log file before the parent hears "ready", never after:
 podman and buildah read the stderr they gave us until its end, and would wait for ever on a daemon that keeps it.
+All other descriptors of the caller are cut off at once, for the same reason (a pipe, or a lock, that a script holds):
+`serve` opens what it needs by itself.
 
 *Signals.* SIGTERM, SIGINT and SIGHUP unmount, and the exit status is 0. A thread does it, woken through
 signal.set_wakeup_fd: the main thread may sit in C for ever (then a Python handler is never run), or have to answer
@@ -114,6 +116,7 @@ def _daemon(serve: Serve, mountpoint: bytes, writer: int, log_fd: int | None, un
 
     try:
         os.setsid()
+        _cut_off({0, 1, 2, writer, log_fd})
         os.umask(0)
         raise_nofile_limit()
         with _logging_to(logging.StreamHandler(sys.stderr)), _signals(mountpoint, unmount) as mounted:
@@ -145,6 +148,20 @@ def _open_log(path: bytes | str) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise MountError(f"cannot open the log file {os.fsdecode(path)}: {error.strerror}") from None
+
+
+def _cut_off(keep: set[int | None]) -> None:
+    """Make every inherited descriptor but `keep` lead to /dev/null. Not closed: a Python object that still holds the
+    number might close it once more, when it has become the number of something else."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) != null and int(name) not in keep:
+            try:
+                os.fstat(int(name))
+            except OSError:
+                continue  # the listing's own
+            os.dup2(null, int(name), inheritable=False)
+    os.close(null)
 
 
 def _redirect(log_fd: int | None) -> None:

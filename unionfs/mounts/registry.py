@@ -251,7 +251,7 @@ class Registry:
     def _write_locked(self, path: bytes, record: MountRecord) -> None:
         temporary = path + b".tmp"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(fd, "w", encoding="ascii") as file:
+        with open(fd, "w", encoding="utf-8") as file:
             json.dump(record.to_json(), file)
         os.rename(temporary, path)
 

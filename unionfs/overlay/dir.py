@@ -15,6 +15,7 @@ import os
 import stat
 from typing import NamedTuple
 
+from unionfs.layers import whiteout
 from unionfs.layers.layer import LayerFile, Path, WritableLayer
 from unionfs.overlay import hardlink, lookup
 from unionfs.overlay.copy_up import copy_up_directory, mark_impure
@@ -40,10 +41,18 @@ def check_new_name(union: Union, directory: DirInode, name: bytes) -> None:
     if len(name) > NAME_MAX:
         fail(errno.ENAMETOOLONG)
     union.check_writable()
-    if (union.stack.aufs and name.startswith(b".wh.")) or name.startswith(b".wh..wh."):
+    if is_reserved(union, directory, name):
         fail(errno.EINVAL)  # would be taken for a whiteout, or never be seen
     if name in listing(union, directory).names:
         fail(errno.EEXIST)
+
+
+def is_reserved(union: Union, directory: DirInode, name: bytes) -> bool:
+    """Names the upper needs for itself: where it is AUFS-encoded all of AUFS's, else those that other writers leave
+    beside an opaque mark, and the one that would make it AUFS-encoded."""
+    if union.stack.aufs:
+        return name.startswith(whiteout.PREFIX)
+    return name == whiteout.OPAQUE or (name == whiteout.AUFS_MARKER and directory is union.root)
 
 
 # creating -------------------------------------------------------------------------------------------------------------

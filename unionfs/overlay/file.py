@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 
 from unionfs.layers.layer import LayerFile
 from unionfs.overlay.copy_up import copy_up
@@ -19,6 +20,7 @@ from unionfs.overlay.union import Union, fail
 from unionfs.vfs import DT_LNK, DT_REG, Attr, AttrRecord, OpenResult, SetAttr
 
 _CAPABILITY = b"security.capability"
+_DAY = 86_400_000_000_000
 
 
 class Handle:
@@ -120,6 +122,13 @@ def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> Att
         _set_owner_mode_times(union, inode, changes)
         inode.attr = None
         return union.attributes(inode)
+
+
+def may_be_read(record: AttrRecord) -> bool:
+    """Could a read have moved the access time of an upper file behind these attributes, as relatime does (mount(8))?
+    Files of lower layers are read without a trace, as the kernel's overlayfs does (MNT_NOATIME)."""
+    attr = Attr.unpack(record)
+    return attr.atime_ns <= max(attr.mtime_ns, attr.ctime_ns) or attr.atime_ns < time.time_ns() - _DAY
 
 
 def _is_removed(inode: Inode) -> bool:

@@ -145,7 +145,15 @@ class UnionFilesystem:
     # inodes -------------------------------------------------------------------------------------------------------
     def getattr(self, node: NodeId, fh: FileHandle | None = None) -> AttrRecord:
         with self._lock:
-            return self._union.attributes(self._union.inode(node))
+            inode = self._union.inode(node)
+            if (
+                isinstance(inode, FileInode)
+                and inode.upper
+                and inode.attr is not None
+                and files.may_be_read(inode.attr)
+            ):
+                inode.attr = None
+            return self._union.attributes(inode)
 
     def setattr(self, node: NodeId, changes: SetAttr, caller: Caller, fh: FileHandle | None = None) -> AttrRecord:
         return files.setattr(self._union, self._union.inode(node), changes, fh)

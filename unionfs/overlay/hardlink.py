@@ -58,6 +58,12 @@ def find_origin(union: Union, origin: OriginHandle, stored: Path) -> tuple[int, 
     """(layer, stat) of the lower object that the upper's `stored` was copied up from, wherever its name is; None if
     its handle cannot be opened (CAP_DAC_READ_SEARCH) or is no lower's (ovl_decode_real_fh())."""
     slot = slot_of(union, union.stack.upper, stored)
+    if (origin, slot) not in union.located:
+        union.located[origin, slot] = _locate(union, origin, slot)
+    return union.located[origin, slot]
+
+
+def _locate(union: Union, origin: OriginHandle, slot: bytes | None) -> tuple[int, os.stat_result] | None:
     candidates = [
         (number, layer)
         for number, layer in enumerate(union.stack.lowers, 1)
@@ -69,14 +75,9 @@ def find_origin(union: Union, origin: OriginHandle, stored: Path) -> tuple[int, 
         st = _stat_origin(getattr(candidates[0][1], "root_fd", -1), origin)
     except OSError:
         return None
-    if len(candidates) > 1:
-        # The kernel's origins have no slot mark. Look for the object once, and mark it.
-        candidates = [candidate for candidate in candidates if _holds(candidate[1], st.st_ino)][:1]
-        if not candidates:
-            return None
-        if union.workdir is not None:
-            union.stack.upper.setxattr(stored, union.stack.private(SLOT), b"%d" % union.stack.slot(candidates[0][0]))
-    return candidates[0][0], st
+    if len(candidates) > 1:  # the kernel's origins have no slot mark, so look for the object
+        candidates = [candidate for candidate in candidates if _holds(candidate[1], st.st_ino)]
+    return (candidates[0][0], st) if candidates else None
 
 
 def _holds(layer: Layer, ino: int) -> bool:

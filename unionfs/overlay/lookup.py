@@ -24,7 +24,7 @@ from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, INNER_WHITEOUT, UPPER
 from unionfs.overlay.union import NAME_MAX, Union, fail
-from unionfs.vfs import DT_CHR, DT_DIR, d_type
+from unionfs.vfs import DT_CHR, DT_DIR, d_type, pack_stat
 
 
 def child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
@@ -248,29 +248,39 @@ def stored_path(parent: DirInode, number: int) -> Path:
 def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Path, st: os.stat_result) -> FileInode:
     """The inode of a name that layer `number` has, in `directory` there, as anything but a directory."""
     path = join(directory, name)
-    key = (number, st.st_dev, st.st_ino)
-    known = union.table.real.get(key) if st.st_nlink > 1 else None
-    if known is None and number != UPPER and st.st_nlink > 1:
-        known = hardlink.by_index(union, number, path, st)
-    if known is not None:
-        # A lower name of a group that was copied up by another name is not stored in the upper.
-        known.names.append((parent, name, number == UPPER))
-        parent.children[name] = known
-        return known
+    linked = st.st_nlink > 1
+    if linked:
+        known = _known_link(union, number, path, st)
+        if known is not None:
+            # A lower name of a group that was copied up by another name is not stored in the upper.
+            known.names.append((parent, name, number == UPPER))
+            parent.children[name] = known
+            return known
+    table = union.table
     shown = union.stack.number(number, st.st_ino, st.st_dev)
-    inode = FileInode(union.table.allocate(), shown, d_type(st.st_mode), None if number == UPPER else (number, path))
-    if number == UPPER:
-        if parent.impure or union.origins:
-            _origin(union, parent, name, inode, path, st)
+    inode = FileInode(table.allocate(), shown, d_type(st.st_mode), (number, path) if number else None)
+    if number == UPPER and (parent.impure or union.origins):
+        _origin(union, parent, name, inode, path, st)
         if parent.impure and st.st_size == 0 and stat.S_ISREG(st.st_mode):
             _inner_whiteout(union, inode, path)
     inode.names.append((parent, name, number == UPPER))
     parent.children[name] = inode
-    union.table.add(inode)
-    if st.st_nlink > 1:
-        union.table.remember_real(key, inode)
-    union.set_attributes(inode, st)
+    table.nodes[inode.node] = inode
+    if linked:
+        table.remember_real((number, st.st_dev, st.st_ino), inode)
+    if inode.links is None:
+        inode.attr = pack_stat(st, inode.ino, st.st_nlink)
+    else:
+        union.set_attributes(inode, st)
     return inode
+
+
+def _known_link(union: Union, number: int, path: Path, st: os.stat_result) -> FileInode | None:
+    """The inode that another name of the same stored file, or of its copied-up group, has led to."""
+    known = union.table.real.get((number, st.st_dev, st.st_ino))
+    if known is None and number != UPPER:
+        known = hardlink.by_index(union, number, path, st)
+    return known
 
 
 def _inner_whiteout(union: Union, inode: FileInode, path: Path) -> None:

@@ -119,6 +119,7 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
     names, children = reading.entries.names, directory.children
     stats: dict[int, tuple[Path, Callable[[bytes], os.stat_result]]] = {}
     result: list[DirEntryPlus] = []
+    append, new = result.append, tuple.__new__  # half the time of the NamedTuple's own constructor
     for cookie, name in reading:
         if cookie <= 2:
             result.append(DirEntryPlus(name, 0, union.attributes(_dot(union, directory, name)), cookie))
@@ -144,5 +145,5 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
                 union.release_unused(inode)
             continue
         inode.nlookup += 1
-        result.append(DirEntryPlus(name, inode.node, record, cookie))
+        append(new(DirEntryPlus, (name, inode.node, record, cookie)))
     return result

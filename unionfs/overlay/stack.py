@@ -65,6 +65,7 @@ class Stack:
         self._work = work
         self._prefix = b"trusted.overlay."
         self._devices = [self._device(upper)] + [self._device(layer) for layer in self.lowers]
+        self._bases = [self.slot(layer) << SLOT_BITS for layer in range(len(self.lowers) + 1)]
         self._foreign: dict[tuple[int, int, int], int] = {}
         self.aufs = upper is not None and whiteout.AUFS_MARKER in (entry.name for entry in upper.scan(b""))
 
@@ -116,7 +117,7 @@ class Stack:
         if ino >> SLOT_BITS or (device is not None and device != self._devices[layer]):
             key = (layer, device or 0, ino)
             return self._foreign.setdefault(key, _DYNAMIC_SLOT << SLOT_BITS | (len(self._foreign) + 1))
-        return self.slot(layer) << SLOT_BITS | ino
+        return self._bases[layer] | ino
 
     def slot(self, layer: int) -> int:
         """A layer's place counted from the base, which stays when layers are added on top."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from unionfs.layers import whiteout
-from unionfs.layers.layer import Layer, Path, WritableLayer
+from unionfs.layers.layer import Layer, OriginHandle, Path, WritableLayer
 from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, join
 from unionfs.overlay.stack import IMPURE, Stack, UnionOptions
 from unionfs.overlay.workdir import Workdir
@@ -57,6 +57,8 @@ class Union:
         self.next_handle = itertools.count(1)
         #: st_ino shown for upper files that were copied up in this session: (st_dev, st_ino) there -> shown.
         self.origins: dict[tuple[int, int], int] = {}
+        #: Where origins without a way to tell their layer were found: (handle, slot mark) -> (layer, stat) or None.
+        self.located: dict[tuple[OriginHandle, bytes | None], tuple[int, os.stat_result] | None] = {}
         #: Index entries of this session's hard-link groups that have none the kernel would know: by stored file.
         self.groups: dict[tuple[int, int], Path] = {}
         self._copying: dict[int, tuple[threading.Lock, list[None]]] = {}

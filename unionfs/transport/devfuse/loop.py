@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 from unionfs.errors import ProtocolError
-from unionfs.transport.devfuse import abi, negotiate, replies, requests
+from unionfs.transport.devfuse import abi, negotiate, placement, replies, requests
 from unionfs.transport.devfuse.requests import Buffer
 from unionfs.transport.devfuse.session import LATER, Reply, Session
 from unionfs.transport.devfuse.workers import Workers
@@ -174,7 +174,21 @@ class Loop:
         looking = None
         if self._debug:
             handle = self._traced
+        count = 0
+        place = None
+        import time, threading
+        if os.environ.get("FOLLOW"):
+            tid = threading.get_native_id()
+            home = os.sched_getaffinity(0)
+            place = placement.Placement(home, lambda cpus: os.sched_setaffinity(tid, cpus))
+        if os.environ.get("NOSPIN"):
+            patience._pause = -1
         while True:
+            count += 1
+            if place is not None and not count & 15 and count > 16:
+                place.sample(int.from_bytes(buffer[32:36], "little"), time.monotonic())
+                if place.following: patience._pause = 10**9
+                elif patience._pause > 10**8: patience._pause = 0
             if looking is not patience.looking():
                 looking = patience.looking()
                 os.set_blocking(fd, not looking)

@@ -31,6 +31,14 @@ def patched(header: bytes, at: int, value: bytes) -> bytes:
     return bytes(block)
 
 
+def signed(header: bytes) -> bytes:
+    """The header with its checksum made of signed bytes."""
+    block = bytearray(header)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(byte - 256 * (byte > 127) for byte in block[:512])
+    return bytes(block)
+
+
 def pax(*records: tuple[bytes, bytes], type: bytes = b"x") -> bytes:
     body = b""
     for key, value in records:
@@ -161,7 +169,7 @@ ODD_BUT_GOOD: dict[str, bytes] = {
     "V7 header": patched(patched(entry(b"a"), 257, bytes(255)), 156, b"\0") + TRAILER,
     "V7 directory": patched(entry(b"a/"), 156, b"\0") + TRAILER,
     "contiguous file": patched(entry(b"a"), 156, b"7") + TRAILER,
-    "signed checksum": entry(b"a") + TRAILER,
+    "signed checksum": signed(patched(entry(b"a"), 500, b"\xff\xfe")) + TRAILER,
     "fields of spaces": patched(entry(b"a"), 108, b"      0 ") + TRAILER,
     "fifo with a size": patched(entry(b"a", FIFO), 124, b"00000001000\0") + TRAILER,
     "block device 8:0 as a member": archive(entry(b"a", BLK, rdev=0x800)),

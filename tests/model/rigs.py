@@ -171,6 +171,8 @@ class Server:
 
     def _serve(self, bench: Bench, at: str, transport: str, passthrough: bool, said: int) -> int:
         """The child's life. Never returns into the test run."""
+        os.closerange(3, said)  # what the parent has open in other mounts would keep them busy
+        os.closerange(said + 1, os.sysconf("SC_OPEN_MAX"))
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 2)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair

@@ -70,6 +70,11 @@ class Trial:
         self.compare()
         self.failed = False
 
+    @property
+    def has_links(self) -> bool:
+        """Has there ever been a file with several names? Model.rotate is not for those."""
+        return self.stack.has_links or any(op[0] in ("link", "hlink") for op in self.ops)
+
     def compare(self) -> None:
         for name, driver in self.arena.drivers.items():
             self.check(name, driver)

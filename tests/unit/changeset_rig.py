@@ -25,6 +25,7 @@ class Union:
     base: Path
     lowers: list[Path]
     upper: Path
+    work: Path
     before: Path
     mnt: Path
 
@@ -77,7 +78,7 @@ class Unions:
         if len(lowers) > 1:
             before = self._new(f"before{number}")
             self._mount(before, f"ro,lowerdir={lowerdir}")
-        return Union(self.base, lowers, upper, before, mnt)
+        return Union(self.base, lowers, upper, work, before, mnt)
 
     def _new(self, name: str) -> Path:
         path = self.base / name
@@ -87,6 +88,11 @@ class Unions:
     def _mount(self, at: Path, options: str) -> None:
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(at)], check=True)
         self.mounts.append(at)
+
+    def unmount(self, union: Union) -> None:
+        """From now on somebody else may have the upper."""
+        subprocess.run(["umount", str(union.mnt)], check=True)
+        self.mounts.remove(union.mnt)
 
     def close(self) -> None:
         while self.mounts:

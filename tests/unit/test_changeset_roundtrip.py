@@ -24,7 +24,12 @@ from tests.requirements import requires
 from tests.unit.changeset_rig import Union, Unions, copy_tree
 from unionfs.changeset.apply import apply
 from unionfs.changeset.compression import compressor
+from unionfs.changeset.tar_reader import TarEntry, TarReader
+from unionfs.changeset.tar_writer import write_layer
+from unionfs.layers.directory import DirectoryLayer
+from unionfs.layers.upper import WritableDirectory
 from unionfs.linux.path import RENAME_EXCHANGE, renameat2
+from unionfs.overlay import UnionFilesystem
 
 pytestmark = requires("root", "overlayfs")
 
@@ -191,6 +196,44 @@ def test_applied_commit_is_the_union_many_times(unions: Unions, seed: int) -> No
     check_round_trip(unions, seed)
 
 
+@pytest.mark.parametrize("seed", range(15))
+def test_the_engine_commits_the_same_bytes(unions: Unions, seed: int) -> None:
+    """The kernel made the union; our engine reads the upper and index it left."""
+    check_engine(unions, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(15, 150))
+def test_the_engine_commits_the_same_bytes_many_times(unions: Unions, seed: int) -> None:
+    check_engine(unions, seed)
+
+
+def check_engine(unions: Unions, seed: int) -> None:
+    union, meddler = random_union(unions, seed)
+    path, written = union.commit("kernel.tar")
+    unions.unmount(union)
+    lowers = [str(lower) for lower in union.lowers]
+    before = UnionFilesystem([DirectoryLayer(lower) for lower in lowers])
+    after = UnionFilesystem(
+        [DirectoryLayer(lower) for lower in lowers],
+        WritableDirectory(str(union.upper)),
+        WritableDirectory(str(union.work)),
+    )
+    upper = DirectoryLayer(str(union.upper))
+    try:
+        ours = write_layer(before, after, upper, str(unions.base / "engine.tar"))
+    finally:
+        for each in (before, after, upper):
+            each.close()
+    assert members(unions.base / "engine.tar") == members(path), meddler.done
+    assert ours == written
+
+
+def members(path: Path) -> list[TarEntry]:
+    with open(path, "rb") as f:
+        return list(TarReader(f))
+
+
 # umoci ------------------------------------------------------------------------------------------------------------
 def write_image(layout: Path, layers: list[bytes]) -> None:
     """An OCI image layout, by hand, with one image `t` of plain layer tars."""
@@ -233,7 +276,7 @@ def test_umoci_unpacks_the_union(unions: Unions, seed: int) -> None:
     union, meddler = random_union(unions, seed)
     empty = unions.base / "empty"
     empty.mkdir()
-    base = Union(unions.base, [], union.before, empty, union.before)
+    base = Union(unions.base, [], union.before, empty, empty, union.before)
     base_path, _ = base.commit("base.tar")
     path, _ = union.commit()
     write_image(unions.base / "image", [base_path.read_bytes(), path.read_bytes()])

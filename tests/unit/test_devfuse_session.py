@@ -386,7 +386,7 @@ def test_opens_of_one_inode_share_a_backing_id(direct: Rig) -> None:
 
 def test_open_after_copy_up_under_a_reader_is_estale_and_supersedes_the_node(direct: Rig) -> None:
     superseded: list[int] = []
-    direct.session._fs_supersede = superseded.append
+    direct.session.files._fs_supersede = superseded.append
     direct.open()
     copy_up(direct)
     assert direct.fails(request(wire.OPEN, 2, struct.pack("<II", os.O_WRONLY, 0))) == errno.ESTALE
@@ -441,7 +441,7 @@ def test_refused_registration_makes_the_file_cached(direct: Rig) -> None:
     def refuse(fd: int) -> int:
         raise fail(errno.ELOOP)
 
-    direct.session._passthrough = Backings(refuse, direct.unregistered.append)
+    direct.session.files.backings = Backings(refuse, direct.unregistered.append)
     assert direct.open()[1:] == (abi.FOPEN_KEEP_CACHE, 0)
 
 

@@ -76,7 +76,8 @@ class TarReader:
     def __init__(self, stream: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
         self._raw = _Hashed(stream, progress)
         self._source = Source(self._raw)  # type: ignore[arg-type]  # read() is all that Source uses
-        self._plain = hashlib.sha256()
+        #: of the uncompressed bytes, where those are not the stored ones
+        self._plain = hashlib.sha256() if self._source.compression else None
         self._buffer, self._at = b"", 0
         self._offset = 0  # of the next byte, uncompressed
         self._left = 0  # data of the current entry not yet read, and its padding
@@ -85,7 +86,7 @@ class TarReader:
 
     @property
     def diff_id(self) -> str:
-        return "sha256:" + self._plain.hexdigest()
+        return "sha256:" + self._plain.hexdigest() if self._plain else self.digest
 
     @property
     def digest(self) -> str:
@@ -114,9 +115,7 @@ class TarReader:
     # bytes ------------------------------------------------------------------------------------------------------
     def _take(self, limit: int) -> memoryview:
         """1 to `limit` bytes; empty at the end of the stream."""
-        if self._at == len(self._buffer):
-            self._buffer, self._at = self._source.read(), 0
-            self._plain.update(self._buffer)
+        self._peek()
         piece = memoryview(self._buffer)[self._at : self._at + limit]
         self._at += len(piece)
         self._offset += len(piece)
@@ -185,18 +184,18 @@ class TarReader:
                     raise TarError("a zero block amid the archive", offset=at)
             return None
         stored = _number(block[148:156], "checksum", at)
-        # The field counts as spaces; some old tars summed signed bytes.
+        # The field itself counts as spaces.
         unsigned = sum(block) - sum(block[148:156]) + 256
-        signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
-        if stored not in (unsigned, signed):
-            what = "not a tar archive" if at == 0 else "a header's checksum is wrong"
-            raise TarError(what, offset=at)
+        if stored != unsigned and stored != _signed_sum(block):
+            raise TarError("not a tar archive" if at == 0 else "a header's checksum is wrong", offset=at)
         return block
 
     def _peek(self) -> bool:
+        """Whether there is more of the stream; fills the buffer."""
         if self._at == len(self._buffer):
             self._buffer, self._at = self._source.read(), 0
-            self._plain.update(self._buffer)
+            if self._plain:
+                self._plain.update(self._buffer)
         return self._at < len(self._buffer)
 
     def _meta(self, block: bytes, at: int) -> bytes:
@@ -314,6 +313,12 @@ class _Hashed:
         if self._progress:
             self._progress(self.count)
         return data
+
+
+def _signed_sum(block: bytes) -> int:
+    """The checksum as some old tars made it, of signed bytes."""
+    rest = block[:148] + block[156:]
+    return sum(rest) + 256 - 256 * sum(byte > 127 for byte in rest)
 
 
 # fields ---------------------------------------------------------------------------------------------------------

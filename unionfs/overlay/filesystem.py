@@ -21,6 +21,7 @@ from unionfs.overlay.invariants import check
 from unionfs.overlay.stack import Stack, UnionOptions
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import (
+    Attr,
     AttrRecord,
     Caller,
     DirEntry,
@@ -273,11 +274,18 @@ class UnionFilesystem:
     def slow(self, node: NodeId) -> bool:
         """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data? (A hint for transports.)"""
         with self._lock:
-            inode = self._union.table.nodes.get(node)
-            if not isinstance(inode, FileInode) or inode.upper:
-                return False
-            layer, path = self._union.place(inode)
-            return layer.lstat(path).st_size > SLOW_COPY_UP
+            return self._is_slow(self._union.table.nodes.get(node))
+
+    def slow_name(self, parent: NodeId, name: bytes) -> bool:
+        """The same for what a name leads to, if it was looked up before."""
+        with self._lock:
+            directory = self._union.table.nodes.get(parent)
+            return isinstance(directory, DirInode) and self._is_slow(directory.children.get(name))
+
+    def _is_slow(self, inode: Inode | None) -> bool:
+        if not isinstance(inode, FileInode) or inode.upper:
+            return False
+        return Attr.unpack(self._union.attributes(inode)).size > SLOW_COPY_UP
 
     def supersede(self, node: NodeId) -> None:
         """From now on look-ups answer with another NodeId for this inode; the old one stays valid until forgotten."""

@@ -177,6 +177,7 @@ class Loop:
         count = 0
         place = None
         import time, threading
+
         if os.environ.get("FOLLOW"):
             tid = threading.get_native_id()
             home = os.sched_getaffinity(0)
@@ -187,8 +188,10 @@ class Loop:
             count += 1
             if place is not None and not count & 15 and count > 16:
                 place.sample(int.from_bytes(buffer[32:36], "little"), time.monotonic())
-                if place.following: patience._pause = 10**9
-                elif patience._pause > 10**8: patience._pause = 0
+                if place.following:
+                    patience._pause = 10**9
+                elif patience._pause > 10**8:
+                    patience._pause = 0
             if looking is not patience.looking():
                 looking = patience.looking()
                 os.set_blocking(fd, not looking)

@@ -42,9 +42,7 @@ def cpu_of(pid: int) -> int:
 class Placement:
     """Moves one thread. `move(cpus)` sets its affinity; `home` are the CPUs it may use at all."""
 
-    def __init__(
-        self, home: Set[int], move: Callable[[Set[int]], None], where: Callable[[int], int] = cpu_of
-    ) -> None:
+    def __init__(self, home: Set[int], move: Callable[[Set[int]], None], where: Callable[[int], int] = cpu_of) -> None:
         self._home = home
         self._move = move
         self._where = where

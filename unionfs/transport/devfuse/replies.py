@@ -14,7 +14,7 @@ from struct import Struct
 from typing import Final
 
 from unionfs.transport.devfuse import abi
-from unionfs.vfs import AttrRecord, DirEntry, DirEntryPlus, StatFs, d_type
+from unionfs.vfs import AttrRecord, DirEntry, DirEntryPlus, StatFs
 
 #: Seconds that the kernel may believe a name or attributes: "for ever", as every change goes through it. Ten years;
 #: fuse_time_to_jiffies() clamps larger values, not reliably on 32-bit jiffies.
@@ -24,8 +24,6 @@ FOREVER: Final = 315_360_000
 DIRENT_OVERHEAD: Final = abi.DIRENT.size
 DIRENTPLUS_OVERHEAD: Final = abi.DIRENTPLUS.size
 
-_OK: Final = abi.OUT_HEADER.pack(16, 0, 0)[:8]
-_U64: Final = Struct("<Q")
 
 # OUT_HEADER joined with a body. "0I" style padding is explicit in the bodies.
 _ENTRY = Struct("<IiQ" + "QQQQII88s")
@@ -41,7 +39,8 @@ _header = abi.OUT_HEADER.pack
 _pack_entry = _ENTRY.pack
 _pack_attr = _ATTR.pack
 _pack_open = _OPEN.pack
-_pack_direntplus = abi.DIRENTPLUS.pack
+#: abi.DIRENTPLUS with the inode number as the 8 bytes that begin the record ("8s" takes no more of it).
+_pack_direntplus = Struct("<QQQQII88s8sQII").pack
 _pack_dirent = abi.DIRENT.pack
 _PAD: Final = tuple(bytes(-n % 8) for n in range(8))
 
@@ -139,34 +138,23 @@ def init_version(unique: int) -> bytes:
 
 def directory(unique: int, entries: Iterable[DirEntry]) -> bytes:
     """READDIR."""
-    parts = [b""]
-    append = parts.append
-    for name, ino, kind, cookie in entries:
-        append(_pack_dirent(ino, cookie, len(name), kind) + name + _PAD[len(name) & 7])
-    body = b"".join(parts)
+    body = b"".join(
+        [_pack_dirent(ino, cookie, len(name), kind) + name + _PAD[len(name) & 7] for name, ino, kind, cookie in entries]
+    )
     return _header(16 + len(body), 0, unique) + body
 
 
 def directory_plus(unique: int, entries: Iterable[DirEntryPlus], attr_valid: int) -> bytes:
-    """READDIRPLUS. Each entry's attributes hold for `attr_valid` seconds."""
-    parts = [b""]
-    append = parts.append
-    for name, node, record, cookie in entries:
-        append(
+    """READDIRPLUS. Each entry's attributes hold for `attr_valid` seconds. The type of an entry is the top four bits
+    of its mode's low half, byte 61 of the record."""
+    body = b"".join(
+        [
             _pack_direntplus(
-                node, 0, FOREVER, attr_valid, 0, 0, record,
-                _ino(record)[0], cookie, len(name), _file_type(record),
+                node, 0, FOREVER, attr_valid, 0, 0, record, record, cookie, len(name), (record[61] & 0xF0) >> 4
             )
             + name
             + _PAD[len(name) & 7]
-        )  # fmt: skip
-    body = b"".join(parts)
+            for name, node, record, cookie in entries
+        ]
+    )
     return _header(16 + len(body), 0, unique) + body
-
-
-_ino = Struct("<Q").unpack_from
-_mode = Struct("<60xI").unpack_from
-
-
-def _file_type(record: AttrRecord) -> int:
-    return d_type(_mode(record)[0])

@@ -9,10 +9,10 @@ The rules:
     caller gets EIO, the mount stays.
   * No object is built per request on the common paths but the reply: fields are unpacked where they are used.
   * Names and attributes are valid for ever, as every change passes through here. The exceptions are inodes that have
-    two node numbers for a while (`_supersede`), whose attributes the kernel must ask for each time.
+    two nodes for a while (`OpenFiles.twins`), whose attributes the kernel must ask for each time.
   * What has no handler is answered ENOSYS, which the kernel remembers for the opcodes where that matters.
 
-What data path a file takes (passthrough, cached) is decided in `_opened`; the files that do I/O for it are given in.
+What data path a file takes (passthrough, cached) is decided in files.py; what does I/O for it is given in.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import logging
 import os
 from collections.abc import Callable
 from struct import Struct
-from typing import Final, Protocol
+from typing import Final
 
 from unionfs.errors import ProtocolError
 from unionfs.transport.devfuse import abi, negotiate, replies, requests
 from unionfs.transport.devfuse.abi import IN_HEADER_SIZE, OPCODES, Opcode
+from unionfs.transport.devfuse.files import BackingFiles, OpenFiles, Reader, record_mode
 from unionfs.transport.devfuse.negotiate import Agreed, Wishes
-from unionfs.transport.devfuse.passthrough import StaleBacking
 from unionfs.transport.devfuse.replies import FOREVER
 from unionfs.transport.devfuse.requests import Buffer
 from unionfs.vfs import NOW, AttrRecord, Caller, FileHandle, Filesystem, NodeId, Now, OpenResult, SetAttr
@@ -44,26 +44,8 @@ LATER: Final[bytes] = b"later"
 
 _BODY: Final = IN_HEADER_SIZE
 _NS: Final = 1_000_000_000
-_S_ISUID, _S_ISGID, _S_IXGRP = 0o4000, 0o2000, 0o010
+_S_ISGID = 0o2000
 _caller = Struct("<24xIII").unpack_from
-_record_ino = Struct("<Q").unpack_from
-_record_mode = Struct("<60xI").unpack_from
-
-
-class BackingFiles(Protocol):
-    """See passthrough.Backings."""
-
-    def open(self, node: int, fd: int) -> int: ...
-    def release(self, node: int) -> None: ...
-    def __len__(self) -> int: ...
-
-
-class Reader(Protocol):
-    """Reads file data into a ready reply."""
-
-    def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
-        """The READ reply, or None where the data is not in memory and `may_wait` is false."""
-        ...
 
 
 class Session:
@@ -83,9 +65,9 @@ class Session:
         self.agreed: Agreed | None = None
         self.finished = False
         self._backings = backings
-        self._passthrough: BackingFiles | None = None
         self._reader = reader
-        self._invalidate = invalidate
+        self.files = OpenFiles(fs, None, invalidate)
+        self._twins = self.files.twins  # usually empty, and then all attributes are valid for ever
         #: Called with the `unique` of a request that its caller has given up.
         self.on_interrupt: Callable[[int], None] | None = None
         self.wishes = Wishes(
@@ -97,11 +79,7 @@ class Session:
         # Optional parts of a file system, see vfs.Filesystem's users in the README of the engine.
         self._fs_slow: Callable[[NodeId], bool] | None = getattr(fs, "slow", None)
         self._fs_slow_name: Callable[[NodeId, bytes], bool] | None = getattr(fs, "slow_name", None)
-        self._fs_supersede: Callable[[NodeId], None] | None = getattr(fs, "supersede", None)
-        self._fds: dict[FileHandle, int] = {}  # cached files: handle -> descriptor to read from
         self._dirs: dict[NodeId, FileHandle] = {}  # with no_opendir: one handle for each directory
-        self._superseded: dict[NodeId, int] = {}  # node -> st_ino
-        self._shared_inos: set[int] = set()  # st_ino of those: attributes are not to be kept
         self.counts = [0] * OPCODES
         self._handlers = self._table()
         self._slow = self._slow_table()
@@ -154,17 +132,16 @@ class Session:
         if opcode in _ENTRY_REPLIES:
             entry_node = abi.ENTRY_OUT.unpack_from(reply, start)[0]
             if opcode in (Opcode.CREATE, Opcode.TMPFILE):
-                self._close(entry_node, abi.OPEN_OUT.unpack_from(reply, start + abi.ENTRY_OUT.size)[0])
+                self.files.close(entry_node, abi.OPEN_OUT.unpack_from(reply, start + abi.ENTRY_OUT.size)[0])
             if entry_node:
                 self.fs.forget(entry_node, 1)
         elif opcode == Opcode.OPEN:
-            self._close(node, abi.OPEN_OUT.unpack_from(reply, start)[0])
+            self.files.close(node, abi.OPEN_OUT.unpack_from(reply, start)[0])
         elif opcode == Opcode.OPENDIR:
             self.fs.releasedir(abi.OPEN_OUT.unpack_from(reply, start)[0])
 
     def close(self) -> None:
         """The connection has ended: release what is held for it. Open handles are the file system's to close."""
-        self._fds.clear()
         for fh in self._dirs.values():
             self.fs.releasedir(fh)
         self._dirs.clear()
@@ -172,7 +149,7 @@ class Session:
     def statistics(self) -> dict[str, int]:
         """Requests by opcode, and the passthrough files open now."""
         counts = {f"request_{op.name.lower()}": self.counts[op] for op in Opcode if self.counts[op]}
-        counts["passthrough_open"] = len(self._passthrough) if self._passthrough is not None else 0
+        counts["passthrough_open"] = len(self.files.backings) if self.files.backings is not None else 0
         return counts
 
     # set-up -----------------------------------------------------------------------------------------------------
@@ -182,7 +159,7 @@ class Session:
             return replies.init_version(unique)  # the kernel asks again, with a version that we know
         agreed = negotiate.agree(offer, self.wishes)
         if "passthrough" in agreed.features:
-            self._passthrough = self._backings
+            self.files.backings = self._backings
         self._setxattr_ext = "setxattr_ext" in agreed.features
         if "no_opendir" not in agreed.features:
             self._handlers[Opcode.OPENDIR] = self._opendir
@@ -206,18 +183,14 @@ class Session:
             entry_node, record = self.fs.lookup(node, name)
         except FileNotFoundError:
             return replies.negative_entry(unique)
-        return replies.entry(unique, entry_node, record, self._valid(record) if self._shared_inos else FOREVER)
+        return replies.entry(unique, entry_node, record, self.files.valid(record) if self._twins else FOREVER)
 
     def _entry(self, unique: int, node: NodeId, record: AttrRecord) -> Reply:
-        return replies.entry(unique, node, record, self._valid(record) if self._shared_inos else FOREVER)
-
-    def _valid(self, record: AttrRecord) -> int:
-        """For how long the kernel may keep attributes, in seconds."""
-        return 0 if _record_ino(record)[0] in self._shared_inos else FOREVER
+        return replies.entry(unique, node, record, self.files.valid(record) if self._twins else FOREVER)
 
     def _forget(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         self.fs.forget(node, abi.FORGET_IN.unpack_from(buffer, _BODY)[0])
-        if self._dirs or self._superseded:
+        if self._dirs or self._twins:
             self._forgotten(node)
         return None
 
@@ -225,7 +198,7 @@ class Session:
         forget = self.fs.forget
         for one, count in requests.forgets(buffer, length):
             forget(one, count)
-            if self._dirs or self._superseded:
+            if self._dirs or self._twins:
                 self._forgotten(one)
         return None
 
@@ -234,9 +207,8 @@ class Session:
         fh = self._dirs.pop(node, None)
         if fh is not None:
             self.fs.releasedir(fh)
-        ino = self._superseded.pop(node, None)
-        if ino is not None and ino not in self._superseded.values():
-            self._shared_inos.discard(ino)
+        if self._twins:
+            self.files.forgotten(node)
 
     def _mknod(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         mode, rdev, umask = abi.MKNOD_IN.unpack_from(buffer, _BODY)
@@ -283,7 +255,7 @@ class Session:
     def _getattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         flags, fh = abi.GETATTR_IN.unpack_from(buffer, _BODY)
         record = self.fs.getattr(node, fh if flags & abi.GETATTR_FH else None)
-        return replies.attr(unique, record, self._valid(record) if self._shared_inos else FOREVER)
+        return replies.attr(unique, record, self.files.valid(record) if self._twins else FOREVER)
 
     def _setattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         # FATTR_CTIME comes with writeback caching only, and no file system below could set it.
@@ -309,7 +281,7 @@ class Session:
         )
         caller = Caller(*_caller(buffer))
         record = self.fs.setattr(node, changes, caller, fh if valid & abi.FATTR_FH else None)
-        return replies.attr(unique, record, self._valid(record) if self._shared_inos else FOREVER)
+        return replies.attr(unique, record, self.files.valid(record) if self._twins else FOREVER)
 
     def _readlink(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         return replies.data(unique, self.fs.readlink(node))
@@ -342,7 +314,7 @@ class Session:
         self.fs.setxattr(node, name, value, flags)
         if ext & abi.SETXATTR_ACL_KILL_SGID:
             # posix_acl_update_mode(): a caller who is no member of the group may not keep setgid with a new ACL.
-            mode = _record_mode(self.fs.getattr(node))[0]
+            mode = record_mode(self.fs.getattr(node))[0]
             if mode & _S_ISGID:
                 self.fs.setattr(node, SetAttr(mode=mode & 0o7777 & ~_S_ISGID), Caller(*_caller(buffer)))
         return replies.empty(unique)
@@ -357,49 +329,12 @@ class Session:
         opened = self.fs.open(node, flags)
         if open_flags & abi.OPEN_KILL_SUIDGID:
             self._kill_priv(node, buffer, opened)
-        mode = 0
-        if self._passthrough is not None and flags & os.O_ACCMODE:
-            mode = _record_mode(self.fs.getattr(node))[0]
-        fopen, backing_id = self._opened(node, opened, flags, mode)
+        fopen, backing_id = self.files.opened(node, opened, bool(flags & os.O_ACCMODE), None)
         return replies.opened(unique, opened.fh, fopen, backing_id)
 
     def _kill_priv(self, node: NodeId, buffer: Buffer, opened: OpenResult) -> None:
         """O_TRUNC by a caller without CAP_FSETID clears set-user-ID and set-group-ID."""
         self.fs.setattr(node, SetAttr(kill_priv=True), Caller(*_caller(buffer)), opened.fh)
-
-    def _opened(self, node: NodeId, opened: OpenResult, flags: int, mode: int) -> tuple[int, int]:
-        """Choose the data path of an open file: (FOPEN_* flags, backing id). Closes it again where it raises."""
-        if self._passthrough is not None:
-            try:
-                backing_id = self._passthrough.open(node, opened.fd)
-            except StaleBacking:
-                self.fs.release(opened.fh)
-                self._supersede(node)
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
-            if backing_id:
-                if flags & os.O_ACCMODE and _has_suid(mode):
-                    # A passthrough write has the daemon's rights, which keep set-user-ID; so writes to such a file
-                    # come to us, with WRITE_KILL_SUIDGID where the writer has not those rights.
-                    return abi.FOPEN_PASSTHROUGH | abi.FOPEN_DIRECT_IO, backing_id
-                return abi.FOPEN_PASSTHROUGH, backing_id
-        if opened.fd >= 0:
-            self._fds[opened.fh] = opened.fd
-        # Pages stay valid over close and open: nobody changes the data behind the kernel's back.
-        return abi.FOPEN_KEEP_CACHE, 0
-
-    def _supersede(self, node: NodeId) -> None:
-        """`node` was copied up while the kernel reads the lower file for it: its name is to lead to a new node.
-
-        From here on two nodes stand for one inode. What is changed through one is not seen by the kernel on the
-        other, so the attributes of neither may be kept until the old one is forgotten.
-        """
-        ino = _record_ino(self.fs.getattr(node))[0]
-        if self._fs_supersede is not None:
-            self._fs_supersede(node)
-        self._superseded[node] = ino
-        self._shared_inos.add(ino)
-        if self._invalidate is not None:
-            self._invalidate(node)
 
     def _create(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         flags, mode, umask, open_flags = abi.CREATE_IN.unpack_from(buffer, _BODY)
@@ -418,16 +353,16 @@ class Session:
 
     def _created(self, unique: int, node: NodeId, record: AttrRecord, opened: OpenResult, flags: int) -> Reply:
         try:
-            fopen, backing_id = self._opened(node, opened, flags, _record_mode(record)[0])
+            fopen, backing_id = self.files.opened(node, opened, bool(flags & os.O_ACCMODE), record)
         except OSError:
             self.fs.forget(node, 1)  # an existing file that was copied up: the kernel comes back as it does for OPEN
             raise
-        valid = self._valid(record) if self._shared_inos else FOREVER
+        valid = self.files.valid(record) if self._twins else FOREVER
         return replies.created(unique, node, record, valid, opened.fh, fopen, backing_id)
 
     def _read(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
-        fd = self._fds.get(fh, -1)
+        fd = self.files.fds.get(fh, -1)
         if fd < 0 or self._reader is None:
             return LATER  # it could be a cold read, or one that unpacks
         reply = self._reader(unique, fd, offset, size, False)
@@ -435,7 +370,7 @@ class Session:
 
     def _read_waiting(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
-        fd = self._fds.get(fh, -1)
+        fd = self.files.fds.get(fh, -1)
         if fd >= 0 and self._reader is not None:
             return self._reader(unique, fd, offset, size, True)
         return replies.data(unique, self.fs.read(fh, offset, size))
@@ -446,14 +381,8 @@ class Session:
         return replies.written(unique, self.fs.write(fh, offset, data, bool(flags & abi.WRITE_KILL_SUIDGID)))
 
     def _release(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
-        self._close(node, abi.RELEASE_IN.unpack_from(buffer, _BODY)[0])
+        self.files.close(node, abi.RELEASE_IN.unpack_from(buffer, _BODY)[0])
         return replies.empty(unique)
-
-    def _close(self, node: NodeId, fh: FileHandle) -> None:
-        if self._passthrough is not None:
-            self._passthrough.release(node)
-        self._fds.pop(fh, None)
-        self.fs.release(fh)
 
     def _fsync(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, flags = abi.FSYNC_IN.unpack_from(buffer, _BODY)
@@ -503,7 +432,7 @@ class Session:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
         entries = self.fs.readdirplus(self._dir(fh, node), offset, size, replies.DIRENTPLUS_OVERHEAD)
         # While some inode has two nodes, all attributes given here are for one use: rare, and simpler than sorting.
-        return replies.directory_plus(unique, entries, 0 if self._shared_inos else FOREVER)
+        return replies.directory_plus(unique, entries, 0 if self._twins else FOREVER)
 
     def _releasedir(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         self.fs.releasedir(abi.RELEASE_IN.unpack_from(buffer, _BODY)[0])
@@ -610,11 +539,6 @@ class Session:
 
 def _always(buffer: Buffer, node: int) -> bool:
     return True
-
-
-def _has_suid(mode: int) -> bool:
-    """setattr_should_drop_suidgid(): set-group-ID counts with group execute only."""
-    return bool(mode & _S_ISUID) or mode & (_S_ISGID | _S_IXGRP) == _S_ISGID | _S_IXGRP
 
 
 _NO_REPLY: Final = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY))

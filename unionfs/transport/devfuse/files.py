@@ -1,0 +1,122 @@
+"""Open files and their data paths: passthrough, cached, or by way of us; and inodes that have two nodes for a while.
+
+    passthrough   root, and a kernel that has it: reads, writes and mappings go to the backing file without a request
+    cached        else: READ fills the page cache, which stays valid over close and open; each write(2) is a WRITE
+    by way of us  writers of a set-user-ID file in passthrough: their WRITEs come here, mappings use the backing file
+
+What a reader sees whose file is copied up under it: in passthrough its descriptor keeps the lower file, as with the
+kernel's overlayfs, and the writer's open gets a new node (`_supersede`). Cached, the file system puts the upper file
+behind the same handle, and the reader sees what is written.
+
+No I/O but through what is given in; no request and no reply is taken apart here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from struct import Struct
+from typing import Protocol
+
+from unionfs.transport.devfuse import abi
+from unionfs.transport.devfuse.passthrough import StaleBacking
+from unionfs.transport.devfuse.replies import FOREVER
+from unionfs.vfs import AttrRecord, FileHandle, Filesystem, NodeId, OpenResult
+
+_S_ISUID, _S_ISGID, _S_IXGRP = 0o4000, 0o2000, 0o010
+_record_ino = Struct("<Q").unpack_from
+record_mode = Struct("<60xI").unpack_from
+
+
+class BackingFiles(Protocol):
+    """See passthrough.Backings."""
+
+    def open(self, node: int, fd: int) -> int: ...
+    def release(self, node: int) -> None: ...
+    def __len__(self) -> int: ...
+
+
+class Reader(Protocol):
+    """Reads file data into a ready reply."""
+
+    def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
+        """The READ reply, or None where the data is not in memory and `may_wait` is false."""
+        ...
+
+
+class OpenFiles:
+    """The open files of one mount. May be used from several threads.
+
+    `backings` is None where passthrough is not to be used; `invalidate(node)` tells the kernel that a node's
+    attributes are stale. `twins` is true while some inode has two nodes: callers then ask `valid` for how long a
+    record's attributes may be kept, which else is FOREVER.
+    """
+
+    def __init__(
+        self, fs: Filesystem, backings: BackingFiles | None, invalidate: Callable[[int], object] | None
+    ) -> None:
+        self._fs = fs
+        self.backings = backings
+        self._invalidate = invalidate
+        self._fs_supersede: Callable[[NodeId], None] | None = getattr(fs, "supersede", None)
+        self._superseded: dict[NodeId, int] = {}  # node -> st_ino
+        self.twins: set[int] = set()  # those st_ino
+        self.fds: dict[FileHandle, int] = {}  # cached files: handle -> descriptor to read from
+
+    def opened(self, node: NodeId, opened: OpenResult, writing: bool, record: AttrRecord | None) -> tuple[int, int]:
+        """(FOPEN_* flags, backing id) for a file just opened. `record` is asked for where None and needed.
+
+        Where it raises (ESTALE), the file has been closed again."""
+        if self.backings is not None:
+            try:
+                backing_id = self.backings.open(node, opened.fd)
+            except StaleBacking:
+                self._fs.release(opened.fh)
+                self._supersede(node)
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+            if backing_id:
+                if writing and _has_suid(record_mode(record or self._fs.getattr(node))[0]):
+                    # A passthrough write has the daemon's rights, which keep set-user-ID; so writes to such a file
+                    # come to us, with WRITE_KILL_SUIDGID where the writer has not those rights.
+                    return abi.FOPEN_PASSTHROUGH | abi.FOPEN_DIRECT_IO, backing_id
+                return abi.FOPEN_PASSTHROUGH, backing_id
+        if opened.fd >= 0:
+            self.fds[opened.fh] = opened.fd
+        # Pages stay valid over close and open: nobody changes the data behind the kernel's back.
+        return abi.FOPEN_KEEP_CACHE, 0
+
+    def close(self, node: NodeId, fh: FileHandle) -> None:
+        if self.backings is not None:
+            self.backings.release(node)
+        self.fds.pop(fh, None)
+        self._fs.release(fh)
+
+    def _supersede(self, node: NodeId) -> None:
+        """`node` was copied up while the kernel reads the lower file for it: its name is to lead to a new node.
+
+        From here on two nodes stand for one inode. What is changed through one is not seen by the kernel on the
+        other, so the attributes of neither may be kept until the old one is forgotten.
+        """
+        ino = _record_ino(self._fs.getattr(node))[0]
+        if self._fs_supersede is not None:
+            self._fs_supersede(node)
+        self._superseded[node] = ino
+        self.twins.add(ino)
+        if self._invalidate is not None:
+            self._invalidate(node)
+
+    def valid(self, record: AttrRecord) -> int:
+        """For how many seconds the kernel may keep these attributes."""
+        return 0 if _record_ino(record)[0] in self.twins else FOREVER
+
+    def forgotten(self, node: NodeId) -> None:
+        """The kernel has dropped the node, with all its lookups at once (fuse_evict_inode)."""
+        ino = self._superseded.pop(node, None)
+        if ino is not None and ino not in self._superseded.values():
+            self.twins.discard(ino)
+
+
+def _has_suid(mode: int) -> bool:
+    """setattr_should_drop_suidgid(): set-group-ID counts with group execute only."""
+    return bool(mode & _S_ISUID) or mode & (_S_ISGID | _S_IXGRP) == _S_ISGID | _S_IXGRP

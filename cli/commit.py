@@ -11,7 +11,7 @@ import typer
 from unionfs import api
 
 from . import schemas
-from .options import AsJson, Layers, MaybeMountpoint, Upper, check_target
+from .options import AsJson, Layers, MaybeMountpoint, Upper, Work, check_target
 from .output import as_json, progress, text
 
 
@@ -28,6 +28,7 @@ def commit(
     mountpoint: MaybeMountpoint = None,
     layers: Layers = None,
     upper: Upper = None,
+    work: Work = None,
     output: Annotated[
         str,
         typer.Option("-o", "--output", metavar="FILE.tar[.gz|.zst]", help="The layer to write.", show_default=False),
@@ -45,13 +46,14 @@ def commit(
     The same changes give the same bytes; SOURCE_DATE_EPOCH is the latest time stamp written. FILE appears complete or
     not at all.
     """
-    check_target(mountpoint, layers, upper)
+    check_target(mountpoint, layers, upper, work)
     clamp = _source_date_epoch(os.environ.get("SOURCE_DATE_EPOCH"))
     with progress("commit") as report:
         result = api.commit(
             mountpoint,
             layers=layers or (),
             upper=upper,
+            work=work,
             output=output,
             compression=_compression(compression),
             clamp_mtime=clamp,

@@ -5,14 +5,20 @@ from __future__ import annotations
 from unionfs import api
 
 from . import schemas
-from .options import AsJson, Layers, MaybeMountpoint, Upper, check_target
+from .options import AsJson, Layers, MaybeMountpoint, Upper, Work, check_target
 from .output import as_json, text
 
 
-def diff(mountpoint: MaybeMountpoint = None, layers: Layers = None, upper: Upper = None, json: AsJson = False) -> None:
+def diff(
+    mountpoint: MaybeMountpoint = None,
+    layers: Layers = None,
+    upper: Upper = None,
+    work: Work = None,
+    json: AsJson = False,
+) -> None:
     """List what the upper changes: A added, C changed, D deleted, as `docker diff` does."""
-    check_target(mountpoint, layers, upper)
-    changes = api.diff(mountpoint, layers=layers or (), upper=upper)
+    check_target(mountpoint, layers, upper, work)
+    changes = api.diff(mountpoint, layers=layers or (), upper=upper, work=work)
     if json:
         as_json([schemas.Change.of(change) for change in changes])
         return

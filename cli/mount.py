@@ -9,7 +9,7 @@ import typer
 
 from unionfs import api
 
-from .options import Layers, Upper
+from .options import Layers, Upper, Work
 
 
 class Transport(StrEnum):
@@ -31,12 +31,7 @@ def mount(
     mountpoint: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="An empty directory.", show_default=False)],
     layers: Layers = None,
     upper: Upper = None,
-    work: Annotated[
-        str | None,
-        typer.Option(
-            "-w", "--work", metavar="WORK", help="Work directory on the upper's file system. Default: UPPER.work"
-        ),
-    ] = None,
+    work: Work = None,
     options: Annotated[
         list[str] | None,
         typer.Option("-o", metavar="OPTS", help="Mount options: lowerdir=A:B,upperdir=U,workdir=W,volatile,nosuid…"),

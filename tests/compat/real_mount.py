@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,6 +105,19 @@ def chroot(root: Path, *argv: str, timeout: float = 60) -> str:
     """Run a command inside; its stdout. Of the host's environment it gets nothing but a PATH."""
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return run("env", "-i", path, "LC_ALL=C.UTF-8", "chroot", str(root), *argv, timeout=timeout)
+
+
+def debian_target() -> tuple[str, str] | None:
+    """(mirror, suite) of the running system, as apt knows them; None where it has none."""
+    if shutil.which("apt-get") is None:
+        return None
+    suite = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    wanted = "$(REPO_URI) $(CODENAME) $(COMPONENT)"
+    for line in run("apt-get", "indextargets", "--format", wanted, "Created-By: Packages").splitlines():
+        mirror, codename, component = line.split()
+        if codename == suite and component == "main":
+            return mirror, suite
+    return None
 
 
 # The same layer, as other programs read it ---------------------------------------------------------------------------

@@ -38,14 +38,21 @@ MODES = ["auto", "off"]
 class Server:
     """`unionfs.testing.serve` over a loopback of `root`, mounted on `mnt`."""
 
-    def __init__(self, base: Path, *options: str) -> None:
+    def __init__(self, base: Path, *options: str, fs: tuple[str, ...] = ()) -> None:
         self.root, self.mnt, self.log = base / "root", base / "mnt", base / "log"
         for directory in (self.root, self.mnt):
             directory.mkdir()
+        what = fs or ("--fs", "loopback", "--root", str(self.root))
         command = [
-            sys.executable, "-m", "unionfs.testing.serve", "--fs", "loopback", "--transport", "devfuse",
-            "--root", str(self.root), *options, str(self.mnt),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "unionfs.testing.serve",
+            "--transport",
+            "devfuse",
+            *what,
+            *options,
+            str(self.mnt),
+        ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, cwd=base, env={**os.environ, "PYTHONPATH": str(SOURCE)}
@@ -76,13 +83,21 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(base: Path, *options: str) -> Iterator[Server]:
-    server = Server(base, *options)
+def serving(base: Path, *options: str, fs: tuple[str, ...] = ()) -> Iterator[Server]:
+    server = Server(base, *options, fs=fs)
     try:
         yield server
         assert not server.problems()
     finally:
         server.stop()
+
+
+def serving_union(
+    base: Path, lower: Path, upper: Path, work: Path, *options: str
+) -> contextlib.AbstractContextManager[Server]:
+    """The same over a union of three directories."""
+    fs = ("--fs", "union", "--lower", str(lower), "--upper", str(upper), "--work", str(work))
+    return serving(base, *options, fs=fs)
 
 
 @pytest.fixture(params=MODES)
@@ -422,7 +437,11 @@ def served_by_nobody(base: Path) -> Iterator[tuple[Path, Path]]:
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
             fs = LoopbackFilesystem(str(root))
-            devfuse.serve(fs, str(mnt), MountOptions(), lambda: os.write(writer, b"ready"))
+
+            def ready() -> None:
+                os.write(writer, b"ready")
+
+            devfuse.serve(fs, str(mnt), MountOptions(), ready)
             status = 0
         finally:
             os._exit(status)

@@ -127,12 +127,16 @@ def dump(path: Path) -> list[str]:
     return run(sys.executable, "-S", "-E", "-c", code, str(path)).splitlines()
 
 
-JOURNALS = pytest.mark.parametrize("journal", ["wal", "delete", "truncate", "persist"])
-MMAP = pytest.mark.parametrize("mmap_size", [0, 1 << 28], ids=["read-write", "mmap"])
+MMAP = 1 << 28
 
 
-@JOURNALS
-@MMAP
+@pytest.mark.parametrize(
+    ("journal", "mmap_size"),
+    [
+        ("wal", MMAP), ("delete", MMAP), ("truncate", 0),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in (("wal", 0), ("delete", 0), ("persist", MMAP))),
+    ],
+)  # fmt: skip
 def test_same_run_gives_the_same_database_as_on_a_plain_directory(
     union: Union, tmp_path: Path, journal: str, mmap_size: int
 ) -> None:
@@ -155,8 +159,7 @@ def test_same_run_gives_the_same_database_as_on_a_plain_directory(
     assert (union.layers[0] / "var" / "packages.db").read_bytes() == database_pages()
 
 
-@MMAP
-@pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.parametrize(("journal", "mmap_size"), [("wal", MMAP), ("delete", 0)])
 def test_database_is_whole_after_kill_9_in_the_middle(union: Union, journal: str, mmap_size: int) -> None:
     mnt = union.mount()
     db = mnt / "var" / "packages.db"

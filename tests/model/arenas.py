@@ -1,8 +1,8 @@
 """The pairings: who is compared with the model, and which views of the same layers are compared at the end.
 
-    KernelArena   kernel overlayfs; at the end our engine on the same layers        measures the model, and the oracle
-    EngineArena   our engine in process; at the end kernel overlayfs on them        needs no root but for the kernel
-    MountArena    our mount and the kernel's side by side; at the end each on the other's upper
+KernelArena   kernel overlayfs; at the end our engine on the same layers        measures the model, and the oracle
+EngineArena   our engine in process; at the end kernel overlayfs on them        needs no root but for the kernel
+MountArena    our mount and the kernel's side by side; at the end each on the other's upper
 """
 
 from __future__ import annotations

@@ -15,22 +15,31 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 from unionfs.vfs import ROOT, Attr, Caller, Entry, Filesystem, SetAttr, d_type
 
 from .layers import GROUP, OWNER
 from .model import UMASK, fail
 
-#: What kernel overlayfs (redirect_dir=on, index=on) does otherwise than the model, and than us. All else is a bug.
-KNOWN_DIFFERENCES = {
-    "stale readers": "A descriptor opened for reading goes on showing the lower file after a copy-up (documented in "
-    "overlayfs.rst). Steered round: files are opened for writing too.",
-    "stray whiteouts": "A whiteout stored in a directory that merges with nothing below is listed by readdir, though stat "
-    "says ENOENT, and makes rmdir say ENOTEMPTY: ovl_iterate() hands a directory that merges with nothing on unread, and "
-    "xattr whiteouts of the lowest layer are not looked for. Steered round: the stacks have none.",
-    "unmarked upper": "In an upper that another program filled, without origin and impure marks, d_ino is the upper's and "
-    "st_ino of a merged directory the lower's. Steered round: d_ino is not compared where the stack has an upper.",
+KnownDifference = Literal["stray whiteouts", "unmarked upper", "stale readers"]
+
+#: Where a mount does otherwise than the model, and why; the tests steer round it. All else is a bug.
+KNOWN_DIFFERENCES: dict[KnownDifference, str] = {
+    "stray whiteouts": (
+        "Kernel overlayfs. A whiteout stored in a directory that merges with nothing below is listed by readdir, though "
+        "stat says ENOENT, and rmdir then says ENOTEMPTY: ovl_iterate() hands on the entries of a directory that merges "
+        "with nothing, and xattr whiteouts of the lowest layer are not looked for. The stacks have none."
+    ),
+    "unmarked upper": (
+        "Kernel overlayfs. In an upper that another program filled, without origin and impure marks, d_ino of a merged "
+        "directory is the upper's and st_ino the lower's. d_ino is not compared where the stack has an upper."
+    ),
+    "stale readers": (
+        "Ours, with passthrough. A descriptor opened for reading before a copy-up goes on reading the lower file, since "
+        "the backing file of an open file cannot be changed. (The kernel's own shows the new data to read(2), the old to "
+        "a shared mapping.) Files are opened for writing too."
+    ),
 }
 
 Op = tuple[Any, ...]
@@ -75,7 +84,7 @@ class PathDriver:
         unmount: Callable[[], None] = lambda: None,
         forget: Callable[[], None] = lambda: None,
         push: Callable[[], None] = lambda: None,
-        quirks: Collection[str] = (),
+        quirks: Collection[KnownDifference] = (),
     ) -> None:
         self.base, self.mount, self.unmount, self.quirks = base, mount, unmount, quirks
         self.forget, self.push = forget, push
@@ -292,8 +301,8 @@ class _Dentry:
 
 
 class EngineDriver:
-    """A `vfs.Filesystem` made by `make`; `keep`: hold entries between operations, else forget after each. `push`: as for
-    PathDriver."""
+    """A `vfs.Filesystem` made by `make`. `keep`: hold entries between operations, else forget after each. `push`: as
+    for PathDriver."""
 
     def __init__(
         self, make: Callable[[], Filesystem], keep: bool = True, push: Callable[[], None] = lambda: None
@@ -700,7 +709,9 @@ class EngineDriver:
             now = self._attr(child)
             at = f"{path}/{name.decode()}".lstrip("/")
             assert (ino, kind) == (now.ino, d_type(now.mode)), f"d_ino {ino}, d_type {kind}, stat {now}: {at}"
-            assert plus[name]._replace(atime_ns=0) == now._replace(atime_ns=0), f"readdirplus {plus[name]}, getattr {now}: {at}"
+            assert plus[name]._replace(atime_ns=0) == now._replace(atime_ns=0), (
+                f"readdirplus {plus[name]}, getattr {now}: {at}"
+            )
             self._add(found, at, child)
             if not kept and not self.keep:
                 self._dput(dentry.children.pop(name))

@@ -1,15 +1,16 @@
 """The Hypothesis state machine: one rule per operation, feeding a `Trial`.
 
-`machine(make)` gives the class for one arena. Paths are drawn from the model's present tree, so that most operations
-meet something. With `HYPOTHESIS_PROFILE=ci` the examples are the same in every run; else they are new each time.
+`run` is what tests call. Paths are drawn from the model's present tree, so that most operations meet something.
 """
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Callable, Collection
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -20,7 +21,6 @@ from .strategies import (
     directory_modes,
     existing,
     free,
-    ids,
     known,
     modes,
     offsets,
@@ -92,14 +92,21 @@ def run(
 ) -> None:
     """Try the current profile's number of examples, with `changes` to its settings.
 
-    `without`: keys of ARGUMENTS that are left out. The Disagreement raised has the shortest script.
+    `without`: keys of ARGUMENTS that are left out. The Disagreement raised has the shortest script found.
     """
+    number = os.environ.get("MODEL_SEED") or (
+        "0" if os.environ.get("CI") else str(random.SystemRandom().getrandbits(32))
+    )
+    chosen = settings(settings.default, **changes)
+    print(f"MODEL_SEED={number} MODEL_EXAMPLES={chosen.max_examples}")
+    tested = seed(int(number))(machine(make, examples, without))
+    umask = os.umask(0)
     try:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            machine(make, examples, without), settings=settings(settings.default, **changes)
-        )
+        run_state_machine_as_test(tested, settings=chosen)
     except Disagreement as found:
         raise minimised(found, make) from None
+    finally:
+        os.umask(umask)
 
 
 def machine(

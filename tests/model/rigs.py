@@ -7,6 +7,7 @@ layers of one stack. Everything made here is removed by `close`, mounts first.
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import logging
 import os
@@ -16,8 +17,9 @@ import stat
 import sys
 import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import cache
 
 from unionfs.layers.directory import DirectoryLayer
@@ -25,7 +27,7 @@ from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem
 from unionfs.transport import MountOptions
 
-from .drivers import KNOWN_DIFFERENCES, PathDriver
+from .drivers import KnownDifference, PathDriver
 from .layers import XATTR_PREFIX, Stack, build
 from .model import fail
 
@@ -55,15 +57,26 @@ def _takes_xattrs(directory: str) -> bool:
 
 
 def mount(source: str, target: str, kind: str, options: str) -> None:
-    if _libc.mount(source.encode(), os.fsencode(target), kind.encode(), 0, options.encode()) < 0:
-        fail(ctypes.get_errno())
+    _while_busy(lambda: _libc.mount(source.encode(), os.fsencode(target), kind.encode(), 0, options.encode()))
 
 
 def umount(target: str) -> None:
-    if _libc.umount2(os.fsencode(target), 0) < 0:
-        code = ctypes.get_errno()
+    try:
+        _while_busy(lambda: _libc.umount2(os.fsencode(target), 0))
+    except OSError:
         _libc.umount2(os.fsencode(target), MNT_DETACH)
-        fail(code)
+        raise
+
+
+def _while_busy(call: Callable[[], int]) -> None:
+    """Again for a while after EBUSY: somebody who starts a container has a copy of our mounts for a moment, which keeps
+    an unmounted upper in use."""
+    end = time.monotonic() + 10
+    while call() < 0:
+        code = ctypes.get_errno()
+        if code != errno.EBUSY or time.monotonic() > end:
+            fail(code)
+        time.sleep(0.01)
 
 
 def forget(target: str) -> None:
@@ -81,7 +94,7 @@ class Bench:
         self.lowers, self.upper, self.work = build(stack, self.directory)
         self.mounted: list[str] = []
         self.servers: dict[str, Server] = {}
-        self.quirks = {name for name in KNOWN_DIFFERENCES if name != "unmarked upper" or stack.upper}
+        self.quirks: set[KnownDifference] = {"unmarked upper"} if stack.upper else set()
 
     def kernel(self, name: str = "kernel") -> PathDriver:
         """Kernel overlayfs on these layers, with what DESIGN promises to be compatible with."""
@@ -98,8 +111,7 @@ class Bench:
         def start(at: str) -> None:
             self.servers[at] = Server(self, at, transport, passthrough)
 
-        # With passthrough a descriptor keeps reading the lower file, as the kernel's own does.
-        return self._driver(name, start, {"stale readers"} if passthrough else ())
+        return self._driver(name, start, {"stale readers"} if passthrough else set())
 
     def filesystem(self) -> UnionFilesystem:
         lowers = [DirectoryLayer(path) for path in self.lowers]
@@ -120,7 +132,7 @@ class Bench:
                 os.setxattr(self.upper, name, os.getxattr(self.lowers[0], name))
         os.utime(self.upper, ns=(st.st_atime_ns, st.st_mtime_ns))
 
-    def _driver(self, name: str, make: Callable[[str], None], quirks: Collection[str]) -> PathDriver:
+    def _driver(self, name: str, make: Callable[[str], None], quirks: set[KnownDifference]) -> PathDriver:
         at = f"{self.directory}/{name}"
         os.makedirs(at, exist_ok=True)
 
@@ -177,8 +189,8 @@ class Server:
         os.dup2(log, 2)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        sys.stderr = open(2, "w", buffering=1, closefd=False)
-        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        logging.root.handlers[:] = [logging.StreamHandler(sys.stderr)]  # those of the parent are closed by now
         os.umask(0)
         try:
             serve = importlib.import_module(f"unionfs.transport.{transport}").serve

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from .layers import PRIVILEGED, XATTR_PREFIX, Inode, Layer, Node, Stack
+from .layers import PRIVILEGED, Inode, Layer, Node, Stack
 
 NAMES = "abcd"
 DEPTH = 3

@@ -80,16 +80,14 @@ class Trial:
             self.check(name, driver)
 
     def check(self, name: str, driver: Driver) -> None:
-        """The driver's tree is the model's. A `name` (up to a comma) seen before must show its inode numbers of then."""
+        """The driver's tree is the model's. A `name` (up to a comma) seen before must show the same st_ino."""
         expected = model_tree(self.model.root)
         got = self._guarded(name, driver.tree)
         identity = self.identities.setdefault(name.partition(",")[0], {})
         found = differences(expected, got, identity)
         if found:
             self._disagree(name, "\n  ".join(["the tree", *found]))
-        alive = {seen["ino"] for seen in expected.values()} | {
-            inode.serial for inode, _ in self.model.handles.values()
-        }
+        alive = {seen["ino"] for seen in expected.values()} | {inode.serial for inode, _ in self.model.handles.values()}
         for serial in set(identity) - alive:
             del identity[serial]
 
@@ -120,13 +118,17 @@ class Trial:
 
 def replay(stack: Stack, ops: list[Op], make: Callable[[Stack], Arena]) -> None:
     """Run a script; raises Disagreement at the first step that shows one."""
-    trial = Trial(stack, make)
+    umask = os.umask(0)  # each driver sets the one it needs
     try:
-        for op in ops:
-            trial.apply(op)
-        trial.finish()
+        trial = Trial(stack, make)
+        try:
+            for op in ops:
+                trial.apply(op)
+            trial.finish()
+        finally:
+            trial.close()
     finally:
-        trial.close()
+        os.umask(umask)
 
 
 def outcome(call: Callable[[], Any]) -> Any:
@@ -134,7 +136,7 @@ def outcome(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except OSError as error:
-        return errno.errorcode[error.errno or 0]
+        return errno.errorcode.get(error.errno or 0, str(error))
 
 
 def model_tree(root: Inode) -> Tree:
@@ -167,11 +169,14 @@ def differences(expected: Tree, got: Tree, identity: dict[int, int]) -> list[str
                 if known != have["ino"]:
                     found.append(f"{path!r}: st_ino was {known}, is {have['ino']}")
             elif want.get(key) != have.get(key) and not (key == "mtime" and want["mtime"] is None):
-                show = oct if key == "mode" and key in want and key in have else repr
-                found.append(f"{path!r}: {key} should be {show(want.get(key))}, is {show(have.get(key))}")
+                found.append(f"{path!r}: {key} should be {_shown(key, want)}, is {_shown(key, have)}")
     owners: dict[int, int] = {}
     for path, seen in expected.items():
         ino = identity.get(seen["ino"])
         if ino is not None and owners.setdefault(ino, seen["ino"]) != seen["ino"]:
             found.append(f"{path!r}: st_ino {ino} belongs to another inode too")
     return found
+
+
+def _shown(key: str, seen: dict[str, Any]) -> str:
+    return oct(seen[key]) if key == "mode" and key in seen else repr(seen.get(key))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.posix.tools import expect, names, opened
+from tests.posix.tools import expect, names, opened, python
 from tests.rigs import Mounted
 
 pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root]
@@ -69,3 +69,50 @@ def test_reader_of_a_deleted_lower_file_in_a_deleted_directory(mnt: Path) -> Non
         os.rmdir(mnt / "dir")
         assert os.pread(fd, 10, 0) == b"content"
         assert os.fstat(fd).st_size == 7
+
+
+@pytest.mark.unlike("union-fusepy", "libfuse 2 opens by path, and there is none any more")
+@pytest.mark.populate(base=a_tree)
+@pytest.mark.parametrize("where", ["lower", "upper"])
+def test_path_descriptor_of_an_unlinked_file_can_still_be_opened(mnt: Path, where: str) -> None:
+    """No request tells the server of an O_PATH open: that the kernel remembers the inode must be enough."""
+    if where == "upper":
+        os.chmod(mnt / "dir" / "f", 0o600)
+    with opened(mnt / "dir" / "f", os.O_PATH) as handle:
+        ways(mnt, "unlink")
+        assert os.fstat(handle).st_size == 7
+        with opened(f"/proc/self/fd/{handle}", os.O_RDONLY) as fd:
+            assert os.pread(fd, 10, 0) == b"content"
+        with opened(f"/proc/self/fd/{handle}", os.O_RDWR) as fd:
+            assert os.pwrite(fd, b"CON", 0) == 3
+            assert os.pread(fd, 10, 0) == b"CONtent"
+
+
+STANDING = """
+import errno, os, sys
+os.chdir(sys.argv[1])
+print("standing", flush=True)
+sys.stdin.readline()
+st = os.stat(".")
+print(st.st_nlink, os.listdir("."), flush=True)
+for call in (lambda: os.mkdir("x"), lambda: open("x", "w"), lambda: os.getcwd()):
+    try:
+        call()
+        print("worked")
+    except OSError as e:
+        print(errno.errorcode[e.errno])
+os.chdir("/")
+"""
+
+
+@pytest.mark.needs("removed_listing")
+@pytest.mark.unlike("kernel", "it leaves the link count of a removed lower directory at 1")
+@pytest.mark.populate(base=a_tree)
+def test_process_that_stands_in_a_removed_directory(mnt: Path) -> None:
+    process = python(STANDING, str(mnt / "dir"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"standing\n"
+    ways(mnt, "unlink")
+    os.rmdir(mnt / "dir")
+    said, _ = process.communicate(b"\n", timeout=20)
+    assert said.split(b"\n")[:4] == [b"0 []", b"ENOENT", b"ENOENT", b"ENOENT"]

@@ -99,7 +99,7 @@ class Union:
         copy_tree(stack[-1], target)
         for i in range(len(stack) - 2, -1, -1):
             tar = self.directory / f"commit{i}.tar"
-            api.commit(layers=stack[i + 1 :], upper=stack[i], output=tar)
+            api.commit(layers=stack[i + 1 :], upper=stack[i], work=None if i else self.private / "work", output=tar)
             api.apply(tar, target)
         return target
 

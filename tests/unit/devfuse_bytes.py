@@ -18,7 +18,16 @@ SYNCFS, TMPFILE, STATX, COPY_FILE_RANGE_64 = 50, 51, 52, 53
 UNIQUE = 0x1122
 
 
-def request(opcode: int, node: int = 1, body: bytes = b"", *, unique: int = UNIQUE, uid=1000, gid=100, pid=77) -> bytes:
+def request(
+    opcode: int,
+    node: int = 1,
+    body: bytes = b"",
+    *,
+    unique: int = UNIQUE,
+    uid: int = 1000,
+    gid: int = 100,
+    pid: int = 77,
+) -> bytes:
     """struct fuse_in_header and what follows."""
     head = struct.pack(
         "<IIQQIIIHH",

@@ -14,7 +14,7 @@ import pytest
 
 from tests.golden.hostile_tars import CORPUS, ODD_BUT_GOOD, archive, entry, pax
 from tests.golden.trees import describe
-from tests.requirements import requires
+from tests.requirements import need, requires
 from tests.unit.as_user import run_as_nobody
 from unionfs.changeset.apply import AppliedLayer, apply
 from unionfs.changeset.tar_format import BLK, CHR, DIR, FIFO, LINK, REG, SYMLINK, Fields, member
@@ -45,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", CORPUS)
 def test_hostile_archive_is_refused_and_touches_nothing_outside(name: str, tmp_path: Path) -> None:
     if os.geteuid() != 0 and name in ("owner beyond uid_t", "no such device", "malformed ACL"):
-        pytest.skip("missing: root's privileges")
+        need("root")
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "canary").write_text("alive")

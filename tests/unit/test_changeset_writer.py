@@ -10,6 +10,7 @@ import os
 import resource
 import stat
 import subprocess
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -332,3 +333,13 @@ def test_others_extract_the_same_tree(trees: Trees, program: str) -> None:
     assert describe(ours) == describe(trees.after)
     # bsdtar sets the time of "." before it is done with it
     assert describe(out)[1:] == describe(trees.after)[1:]
+
+
+def test_missing_zstd_says_what_to_install(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("compression", "compression.zstd", "backports", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ChangesetError, match="zstd is not available") as raised:
+        trees.commit("l.tar.zst")
+    assert raised.value.hint is not None
+    assert "backports.zstd" in raised.value.hint
+    assert not list(trees.base.glob("*.zst"))

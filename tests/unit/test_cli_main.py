@@ -80,8 +80,8 @@ def test_a_reader_who_had_enough_is_no_traceback(tmp_path: Path) -> None:
     layer, upper = tmp_path / "layer", tmp_path / "upper"
     layer.mkdir()
     upper.mkdir()
-    for n in range(3000):
-        (upper / f"{n:05}-{'x' * 60}").touch()
+    for n in range(500):  # more than a pipe holds
+        (upper / f"{n:05}-{'x' * 200}").touch()
     start = "import sys; from cli.main import main; sys.exit(main())"
     with subprocess.Popen(
         [sys.executable, "-c", start, "diff", "-l", layer, "-u", upper],

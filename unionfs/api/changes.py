@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unionfs.api.layers import LayerSpec, StackSpec, open_layer, plan
 from unionfs.api.mounting import find_stack
@@ -50,13 +50,18 @@ class CommitResult:
 
 
 def diff(
-    mountpoint: LayerSpec | None = None, *, layers: Iterable[LayerSpec] = (), upper: LayerSpec | None = None
+    mountpoint: LayerSpec | None = None,
+    *,
+    layers: Iterable[LayerSpec] = (),
+    upper: LayerSpec | None = None,
+    work: LayerSpec | None = None,
 ) -> list[Change]:
     """What the upper changes, in order of paths, as `docker diff` lists it.
 
-    Give a live mount, or the layers (topmost first) and the upper. MountError or LayerError where they are not there.
+    Give a live mount, or the layers (topmost first) and the upper, with its work directory, which knows of hard
+    links, unless that is UPPER.work. MountError or LayerError where they are not there.
     """
-    return diff_spec(_changed_stack(mountpoint, layers, upper))
+    return diff_spec(_changed_stack(mountpoint, layers, upper, work))
 
 
 def commit(
@@ -64,6 +69,7 @@ def commit(
     *,
     layers: Iterable[LayerSpec] = (),
     upper: LayerSpec | None = None,
+    work: LayerSpec | None = None,
     output: LayerSpec,
     compression: Compression | None = None,
     clamp_mtime: int | None = None,
@@ -77,7 +83,7 @@ def commit(
     complete, or stays as it was. ChangesetError names what a layer cannot hold.
     """
     return commit_spec(
-        _changed_stack(mountpoint, layers, upper),
+        _changed_stack(mountpoint, layers, upper, work),
         output,
         compression=compression,
         clamp_mtime=clamp_mtime,
@@ -142,17 +148,19 @@ def commit_spec(
     )
 
 
-def _changed_stack(mountpoint: LayerSpec | None, layers: Iterable[LayerSpec], upper: LayerSpec | None) -> StackSpec:
+def _changed_stack(
+    mountpoint: LayerSpec | None, layers: Iterable[LayerSpec], upper: LayerSpec | None, work: LayerSpec | None
+) -> StackSpec:
     layers = tuple(layers)
     if mountpoint is not None:
-        if layers or upper is not None:
+        if layers or upper is not None or work is not None:
             raise LayerError("a mountpoint and layers given at once", hint="give one or the other")
         spec = find_stack(mountpoint)
         _flush(mountpoint)
         return spec
     if not layers or upper is None:
         raise LayerError("neither a mountpoint nor layers and an upper given", hint="give MOUNTPOINT, or -l and -u")
-    return plan(layers, upper, read_only=True)
+    return plan(layers, upper, work, read_only=True)
 
 
 def _flush(mountpoint: LayerSpec) -> None:
@@ -178,7 +186,7 @@ def _views(spec: StackSpec) -> Iterator[tuple[Filesystem, Filesystem, Layer]]:
     with ExitStack() as stack:
         before = open_union(StackSpec(spec.lowers))
         stack.callback(before.close)
-        after = open_union(StackSpec(spec.lowers, spec.upper))
+        after = open_union(replace(spec, read_only=True))
         stack.callback(after.close)
         upper = open_layer(spec.upper)
         stack.callback(upper.close)

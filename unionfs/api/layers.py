@@ -32,6 +32,7 @@ _Identity = tuple[int, int]  # st_dev, st_ino
 class StackSpec:
     """A checked stack. Paths are absolute; `lowers` topmost first; `upper` None means nothing can be written.
 
+    `read_only`: an upper is only looked at, with what its work directory, if there is one, says of hard links.
     `temporary`: the directory that holds upper and work of an ephemeral stack, to be removed after it.
     """
 
@@ -39,6 +40,7 @@ class StackSpec:
     upper: bytes | None = None
     work: bytes | None = None
     temporary: bytes | None = None
+    read_only: bool = False
 
 
 def open_layer(spec: LayerSpec) -> Layer:
@@ -74,7 +76,7 @@ def plan(
 
     `layers` topmost first. `upper` is made (mode 0755) if only its last component is missing, and so is `work`,
     which is the upper's name with ".work" behind it unless given. `ephemeral`: upper and work in a temporary
-    directory. `read_only`: an upper, if given, is the topmost layer and stays as it is; nothing is made.
+    directory. `read_only`: an upper, if given, stays as it is, and nothing is made.
     """
     lowers = tuple(check_layer(spec) for spec in layers)
     if ephemeral:
@@ -91,10 +93,10 @@ def plan(
     top = _absolute(upper)
     if read_only:
         _stat_directory(top, "upper")
-        return StackSpec(lowers, top)
+        desk = _absolute(work) if work is not None else _default_work(top)
+        return StackSpec(lowers, top, desk if os.path.isdir(desk) else None, read_only=True)
     _need_layers(lowers)
-    # Beside the directory itself: "." has no name to put something behind, and a link may lead to another file system.
-    desk = _absolute(work) if work is not None else os.path.realpath(top) + b".work"
+    desk = _absolute(work) if work is not None else _default_work(top)
     _make(top, "upper")
     _check_writable(top, "upper")
     _check_overlap(lowers, top, desk)
@@ -124,6 +126,12 @@ def remove_temporary(directory: bytes) -> None:
             shutil.rmtree(directory, onexc=unlock)
         else:
             shutil.rmtree(directory, onerror=unlock)
+
+
+def _default_work(upper: bytes) -> bytes:
+    """Beside the directory itself: "." has no name to put something behind, and a link may lead to another file
+    system."""
+    return os.path.realpath(upper) + b".work"
 
 
 # checks ---------------------------------------------------------------------------------------------------------------

@@ -218,7 +218,12 @@ def _serve(
             fs = open_union(spec, union_options)
             try:
                 with ControlServer(entry.control_path, _handlers(fs)):
-                    serve(fs, mountpoint, mount_options_of(asked, writable=spec.work is not None), ready)
+                    serve(
+                        fs,
+                        mountpoint,
+                        mount_options_of(asked, writable=spec.upper is not None and not spec.read_only),
+                        ready,
+                    )
             finally:
                 fs.close()
     finally:
@@ -318,7 +323,7 @@ def find_stack(mountpoint: LayerSpec) -> StackSpec:
                 f"{os.fsdecode(layer)}, of which the mount on {shown} is made, is covered by it",
                 hint="unmount it first, then name -l and -u",
             )
-    return StackSpec(found.record.layers, found.record.upper)
+    return StackSpec(found.record.layers, found.record.upper, found.record.work, read_only=True)
 
 
 def _status(mounted: Mounted) -> MountStatus:

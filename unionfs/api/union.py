@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unionfs.api.layers import StackSpec, open_layer
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.upper import WritableDirectory
@@ -10,16 +12,16 @@ from unionfs.overlay import UnionFilesystem, UnionOptions
 
 def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFilesystem:
     """Open the layers of a checked stack and merge them. What was opened is closed again if that fails."""
-    options = options or UnionOptions()
+    options = replace(options or UnionOptions(), read_only=spec.read_only)
     lowers: list[Layer] = []
     upper: WritableLayer | None = None
     work: WritableLayer | None = None
     try:
-        if spec.upper is not None and spec.work is None:  # read-only: the upper is one more layer to read
-            lowers.append(open_layer(spec.upper))
         lowers += [open_layer(path) for path in spec.lowers]
-        if spec.upper is not None and spec.work is not None:
-            upper, work = WritableDirectory(spec.upper), WritableDirectory(spec.work)
+        if spec.upper is not None:
+            upper = WritableDirectory(spec.upper)
+        if spec.work is not None:
+            work = WritableDirectory(spec.work)
         return UnionFilesystem(lowers, upper, work, options)
     except BaseException:
         for layer in (*lowers, upper, work):

@@ -57,8 +57,10 @@ class _Directory(NamedTuple):
 def diff(before: Filesystem, after: Filesystem, upper: Layer) -> Iterator[Change]:
     """The changes as `docker diff` shows them, in order of path components.
 
-    `before` is the union of the lowers alone, `after` the union with the upper, `upper` its stored tree. The
-    `node`s of the changes are not valid any more. Fails with OSError as the three do.
+    `before` is the union of the lowers alone, `after` the union with the upper, `upper` its stored tree, an
+    object of its own where the union is in use (layers are not synchronised). For hard links to be right, `after` must
+    see the index in the work directory. The `node`s of the changes are not valid any more. Fails with OSError as the
+    three do.
     """
     with Survey(before, after, upper) as survey:
         changes = shown(survey.changes)

@@ -15,12 +15,15 @@ import io
 import logging
 import os
 import select
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Set
 from typing import Final
 
 from unionfs.errors import ProtocolError
-from unionfs.transport.devfuse import abi, negotiate, placement, replies, requests
-from unionfs.transport.devfuse.requests import Buffer
+from unionfs.transport.devfuse import abi, negotiate, replies, requests
+from unionfs.transport.devfuse.placement import SAMPLE, Placement
+from unionfs.transport.devfuse.requests import Buffer, Header
 from unionfs.transport.devfuse.session import LATER, Reply, Session
 from unionfs.transport.devfuse.workers import Workers
 
@@ -29,6 +32,8 @@ _log = logging.getLogger(__name__)
 #: fuse_dev_do_read wants room for both headers and max_write; a page for the former leaves the data aligned.
 BUFFER_SIZE: Final = negotiate.MAX_WRITE + 4096
 _REPLY_HEADER: Final = 16
+#: Whether the loop's thread moves to the CPU of a client that is alone (placement.py).
+FOLLOW_CLIENT: Final = True
 
 
 class FileReader:
@@ -77,15 +82,8 @@ class _Patience:
     def __init__(self, enabled: bool) -> None:
         self._tries = self._found = 0
         self._length = self.PAUSE
-        self._pause = 0 if enabled else -1  # -1: for ever
-
-    def looking(self) -> bool:
-        return self._pause == 0
-
-    def slept(self) -> None:
-        """A request was waited for asleep, in a pause."""
-        if self._pause > 0:
-            self._pause -= 1
+        #: Look if 0; else so many requests to go until the next experiment; -1: never look. The loop counts it down.
+        self.pause = 0 if enabled else -1
 
     def looked(self, found: bool) -> None:
         self._tries += 1
@@ -93,7 +91,7 @@ class _Patience:
         if self._tries < self.TRIALS:
             return
         if self._found < self.WORTH:
-            self._pause = self._length
+            self.pause = self._length
             self._length = min(self._length * 2, self.LONGEST_PAUSE)
         else:
             self._length = self.PAUSE
@@ -107,12 +105,20 @@ class Loop:
         self._fd = fd
         self._session = session
         self._debug = debug
-        self._workers = Workers(self._answer_slow)
+        home = os.sched_getaffinity(0)
+        self._placement = self._placed(home) if FOLLOW_CLIENT and len(home) > 1 else None
+        # A worker must not inherit the loop's place of the moment.
+        self._workers = Workers(self._answer_slow, lambda: os.sched_setaffinity(0, home))
         self._file = io.FileIO(fd, "r+", closefd=False)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         # Looking for work on the CPU that the client waits for would only keep it waiting.
-        self._patience = _Patience(len(os.sched_getaffinity(0)) > 1)
+        self._patience = _Patience(len(home) > 1)
+
+    @staticmethod
+    def _placed(home: Set[int]) -> Placement:
+        thread = threading.get_native_id()
+        return Placement(home, lambda cpus: os.sched_setaffinity(thread, cpus))
 
     def run(self, ready: Callable[[], None]) -> None:
         """Until the mount is gone. Calls `ready` when INIT has been answered.
@@ -126,11 +132,13 @@ class Loop:
                 self._serve(buffer)
         finally:
             self._workers.stop()
+            if self._placement is not None:
+                self._placement.close()
 
     def cancel(self, unique: int) -> None:
         """INTERRUPT: answer a request that still waits for a worker with EINTR."""
         if self._workers.cancel(unique):
-            self._write(replies.error(unique, errno.EINTR), 0, 0)
+            self._write(replies.error(unique, errno.EINTR), Header(abi.Opcode.INTERRUPT, unique, 0, 0, 0, 0))
 
     def _greet(self, buffer: bytearray) -> bool:
         """Answer up to INIT. False where the connection ended before it."""
@@ -147,7 +155,7 @@ class Loop:
                     try:
                         negotiate.agree(offer, session.wishes)
                     except ProtocolError:
-                        self._write(replies.error(unique, errno.EPROTO), opcode, 0)
+                        self._write(replies.error(unique, errno.EPROTO), requests.header(buffer))
                         raise
             self._answer(buffer, length)
         return True
@@ -168,32 +176,20 @@ class Loop:
             self._poll.poll()
 
     def _serve(self, buffer: bytearray) -> None:
-        patience = self._patience
-        readinto, handle, answer = self._file.readinto, self._session.handle, self._write
+        patience, placement = self._patience, self._placement
+        readinto, handle = self._file.readinto, self._traced if self._debug else self._session.handle
         fd, write = self._fd, os.write
-        looking = None
-        if self._debug:
-            handle = self._traced
-        count = 0
-        place = None
-        import time, threading
-
-        if os.environ.get("FOLLOW"):
-            tid = threading.get_native_id()
-            home = os.sched_getaffinity(0)
-            place = placement.Placement(home, lambda cpus: os.sched_setaffinity(tid, cpus))
-        if os.environ.get("NOSPIN"):
-            patience._pause = -1
+        looking, count = None, 0
         while True:
             count += 1
-            if place is not None and not count & 15 and count > 16:
-                place.sample(int.from_bytes(buffer[32:36], "little"), time.monotonic())
-                if place.following:
-                    patience._pause = 10**9
-                elif patience._pause > 10**8:
-                    patience._pause = 0
-            if looking is not patience.looking():
-                looking = patience.looking()
+            if count == SAMPLE:
+                count = 0
+                if placement is not None:
+                    placement.sample(requests.header(buffer).pid, time.monotonic())
+            # On the client's own CPU there is nothing to find by looking: it runs when we sleep.
+            wanted = not patience.pause and (placement is None or not placement.following)
+            if wanted is not looking:
+                looking = wanted
                 os.set_blocking(fd, not looking)
             try:
                 length = readinto(buffer)
@@ -205,8 +201,8 @@ class Loop:
                 if error.errno in _ENDED:
                     return
                 raise
-            if not looking:
-                patience.slept()
+            if patience.pause > 0:
+                patience.pause -= 1
             reply = handle(buffer, length)
             if reply is None:
                 continue
@@ -215,9 +211,8 @@ class Loop:
                 continue
             try:
                 write(fd, reply)
-            except OSError:
-                header = requests.header(buffer)
-                answer(reply, header.opcode, header.node)
+            except OSError as error:
+                self._unwritten(error, reply, requests.header(buffer))
 
     def _look(self, buffer: bytearray) -> int:
         """The next request, by looking for a while and then by sleeping."""
@@ -237,8 +232,7 @@ class Loop:
     def _answer(self, buffer: bytearray, length: int) -> None:
         reply = self._session.handle(buffer, length)
         if reply is not None:
-            header = requests.header(buffer)
-            self._write(reply, header.opcode, header.node)
+            self._write(reply, requests.header(buffer))
 
     def _answer_slow(self, request: bytes) -> None:
         """In a worker."""
@@ -247,24 +241,25 @@ class Loop:
             if self._debug:
                 _log.debug("%s -> %s", _described(request, len(request)), _outcome(reply))
             if reply is not None:
-                header = requests.header(request)
-                self._write(reply, header.opcode, header.node)
+                self._write(reply, requests.header(request))
         except Exception:
             _log.exception("a request was not answered")
 
-    def _write(self, reply: bytes | memoryview, opcode: int, node: int) -> None:
-        """Send a reply. What it granted is taken back when nobody waits for it any more."""
+    def _write(self, reply: bytes | memoryview, header: Header) -> None:
         try:
             os.write(self._fd, reply)
         except OSError as error:
-            if error.errno == errno.EINVAL and opcode:
-                # The kernel found the reply malformed (too long, say): our bug, and the caller still waits.
-                _log.error("the kernel refused the reply to %s", requests.opcode_name(opcode))
-                os.write(self._fd, replies.error(int.from_bytes(reply[8:16], "little"), errno.EIO))
-            elif error.errno not in _UNWANTED:
-                raise
-            if opcode:
-                self._session.undelivered(reply, opcode, node)
+            self._unwritten(error, reply, header)
+
+    def _unwritten(self, error: OSError, reply: bytes | memoryview, header: Header) -> None:
+        """The kernel did not take a reply: what it granted is taken back."""
+        self._session.undelivered(reply, header.opcode, header.node)
+        if error.errno == errno.EINVAL:
+            # It found the reply malformed (too long, say): our bug, and the caller still waits.
+            _log.error("the kernel refused the reply to %s", requests.opcode_name(header.opcode))
+            os.write(self._fd, replies.error(header.unique, errno.EIO))
+        elif error.errno not in _UNWANTED:
+            raise error
 
     def _traced(self, buffer: Buffer, length: int) -> Reply:
         reply = self._session.handle(buffer, length)

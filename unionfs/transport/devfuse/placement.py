@@ -52,7 +52,7 @@ class Placement:
         self._cpu = -1  # followed there; -1: at home
         self._lock = threading.Lock()
         self._busy = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._watch: threading.Thread | None = None
 
     @property
@@ -86,7 +86,7 @@ class Placement:
                 self._watch.start()
 
     def close(self) -> None:
-        self._closing = True
+        self._closing.set()
         self._busy.set()
         if self._watch is not None:
             self._watch.join()
@@ -95,10 +95,11 @@ class Placement:
         """A thread that waits on a CPU for its client would be stuck there if something else takes the CPU."""
         os.sched_setaffinity(0, self._home)
         seen = -1.0
-        wake = threading.Event()  # never set: a sleep of this thread only
-        while self._busy.wait() and not self._closing:
-            wake.wait(PAUSE)
+        while not self._closing.wait(PAUSE):
             if self._last == seen:
                 self._busy.clear()
                 self._go(-1)
+                # `close` sets the one event before the other: if the latter was just cleared, the former is set.
+                if not self._closing.is_set():
+                    self._busy.wait()
             seen = self._last

@@ -39,10 +39,10 @@ _header = abi.OUT_HEADER.pack
 _pack_entry = _ENTRY.pack
 _pack_attr = _ATTR.pack
 _pack_open = _OPEN.pack
-#: abi.DIRENTPLUS with the inode number as the 8 bytes that begin the record ("8s" takes no more of it).
-_pack_direntplus = Struct("<QQQQII88s8sQII").pack
-_pack_dirent = abi.DIRENT.pack
-_PAD: Final = tuple(bytes(-n % 8) for n in range(8))
+# Directory entries: one packer for each length of a name, which the format pads to a multiple of 8. With attributes the
+# inode number is given as the record again, as it is its first 8 bytes: "8s" takes no more of it.
+_dirent: Final = [Struct(f"<QQII{-(-n // 8) * 8}s").pack for n in range(abi.NAME_MAX + 1)]
+_direntplus: Final = [Struct(f"<QQQQII88s8sQII{-(-n // 8) * 8}s").pack for n in range(abi.NAME_MAX + 1)]
 
 
 def error(unique: int, errno: int) -> bytes:
@@ -138,22 +138,18 @@ def init_version(unique: int) -> bytes:
 
 def directory(unique: int, entries: Iterable[DirEntry]) -> bytes:
     """READDIR."""
-    body = b"".join(
-        [_pack_dirent(ino, cookie, len(name), kind) + name + _PAD[len(name) & 7] for name, ino, kind, cookie in entries]
-    )
+    body = b"".join([_dirent[len(name)](ino, cookie, len(name), kind, name) for name, ino, kind, cookie in entries])
     return _header(16 + len(body), 0, unique) + body
 
 
 def directory_plus(unique: int, entries: Iterable[DirEntryPlus], attr_valid: int) -> bytes:
     """READDIRPLUS. Each entry's attributes hold for `attr_valid` seconds. The type of an entry is the top four bits
-    of its mode's low half, byte 61 of the record."""
+    of its mode's low half, found in byte 61 of the record."""
     body = b"".join(
         [
-            _pack_direntplus(
-                node, 0, FOREVER, attr_valid, 0, 0, record, record, cookie, len(name), (record[61] & 0xF0) >> 4
+            _direntplus[len(name)](
+                node, 0, FOREVER, attr_valid, 0, 0, record, record, cookie, len(name), record[61] >> 4, name
             )
-            + name
-            + _PAD[len(name) & 7]
             for name, node, record, cookie in entries
         ]
     )

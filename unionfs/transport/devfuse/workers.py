@@ -16,10 +16,14 @@ LIMIT: Final = 8
 
 
 class Workers:
-    """`run(request)` is called in some thread for each submitted request; it must not raise."""
+    """`run(request)` is called in some thread for each submitted request; it must not raise. `start` is called first
+    in each thread."""
 
-    def __init__(self, run: Callable[[bytes], None], limit: int = LIMIT) -> None:
+    def __init__(
+        self, run: Callable[[bytes], None], start: Callable[[], None] = lambda: None, limit: int = LIMIT
+    ) -> None:
         self._run = run
+        self._start = start
         self._limit = limit
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._waiting: dict[int, bytes] = {}
@@ -52,6 +56,7 @@ class Workers:
             thread.join()
 
     def _work(self) -> None:
+        self._start()
         while (unique := self._queue.get()) is not None:
             with self._lock:
                 request = self._waiting.pop(unique, None)

@@ -1,0 +1,81 @@
+"""Scripts that once showed a disagreement, by what they show. Each is replayed in every arena that can hold it.
+
+Made by pasting what a failing state machine prints.
+"""
+
+from __future__ import annotations
+
+from .drivers import Op
+from .layers import GROUP, OWNER, PRIVILEGED, Node, Stack, without_stray_whiteouts
+
+REGRESSIONS: dict[str, tuple[Stack, list[Op]]] = {
+    "a copied-up file keeps its inode number over a remount": (
+        Stack(lowers=((Node("file", "a", mode=0o644),),)),
+        [("append", "a", b"x")],
+    ),
+    "directories exchanged with a file keep their numbers": (
+        Stack(lowers=((Node("dir", "a"), Node("file", "b", mode=0o644)),)),
+        [("rename", "a", "b", 2)],
+    ),
+    "an xattr whiteout in the root of a layer hides": (
+        Stack(lowers=((Node("whiteout", "a"),), (Node("file", "a", mode=0o644),)), encodings=("xattr", "kernel")),
+        [],
+    ),
+    "a link over a name that exists is EEXIST before a directory is EPERM": (
+        Stack(lowers=((Node("symlink", "a", target="nowhere"),), (Node("dir", "c"),))),
+        [("link", "c", "a")],
+    ),
+    "a hard-link group copied up by one name shows the new data under the other": (
+        Stack(lowers=((Node("file", "d", mode=0o644), Node("link", "c", target="d")), ())),
+        [("append", "c", b"hello")],
+    ),
+    "a file linked after copy-up has one number under both names, whichever is asked first": (
+        Stack(lowers=((Node("file", "c", mode=0o644),), ())),
+        [("link", "c", "b")],
+    ),
+    "a lower group gains a name beside its own": (
+        Stack(
+            lowers=(
+                (
+                    Node("dir", "c"),
+                    Node("file", "c/c", mode=0o644),
+                    Node("link", "d", target="c/c"),
+                ),
+            )
+        ),
+        [("link", "c/c", "c/d")],
+    ),
+    "looking at a group's other name changes no time": (
+        Stack(
+            lowers=(
+                (
+                    Node("dir", "a"),
+                    Node("dir", "a/c"),
+                    Node("file", "a/d", mode=0o644),
+                    Node("link", "a/c/a", target="a/d"),
+                ),
+                (),
+            )
+        ),
+        [("chown", "a/c/a", 1000, 0)],
+    ),
+}
+
+
+def applicable(scripts: dict[str, tuple[Stack, list[Op]]]) -> dict[str, tuple[Stack, list[Op]]]:
+    """Those that this user can set up: other owners, trusted xattrs and mounts need root."""
+    return scripts if PRIVILEGED else {name: script for name, script in scripts.items() if not _needs_root(*script)}
+
+
+def _needs_root(stack: Stack, ops: list[Op]) -> bool:
+    owners = {(node.uid, node.gid) for nodes in (stack.upper, *stack.lowers) for node in nodes}
+    return owners > {(OWNER, GROUP)} or any(op[0] in ("chown", "hchown") for op in ops)
+
+
+def kernel_reads(scripts: dict[str, tuple[Stack, list[Op]]]) -> dict[str, tuple[Stack, list[Op]]]:
+    """Those whose layers the kernel understands, and lists rightly."""
+    return {
+        name: (stack, ops)
+        for name, (stack, ops) in scripts.items()
+        if "aufs" not in stack.encodings and without_stray_whiteouts(stack) == stack
+    }

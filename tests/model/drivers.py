@@ -27,18 +27,18 @@ KnownDifference = Literal["stray whiteouts", "unmarked upper", "stale readers"]
 #: Where a mount does otherwise than the model, and why; the tests steer round it. All else is a bug.
 KNOWN_DIFFERENCES: dict[KnownDifference, str] = {
     "stray whiteouts": (
-        "Kernel overlayfs. A whiteout stored in a directory that merges with nothing below is listed by readdir, though "
-        "stat says ENOENT, and rmdir then says ENOTEMPTY: ovl_iterate() hands on the entries of a directory that merges "
-        "with nothing, and xattr whiteouts of the lowest layer are not looked for. The stacks have none."
+        "Kernel overlayfs. A whiteout stored in a directory that merges with nothing below is listed by readdir, "
+        "though stat says ENOENT, and rmdir then says ENOTEMPTY: ovl_iterate() hands on the entries of a directory "
+        "that merges with nothing, and xattr whiteouts of the lowest layer are not looked for. The stacks have none."
     ),
     "unmarked upper": (
         "Kernel overlayfs. In an upper that another program filled, without origin and impure marks, d_ino of a merged "
         "directory is the upper's and st_ino the lower's. d_ino is not compared where the stack has an upper."
     ),
     "stale readers": (
-        "Ours, with passthrough. A descriptor opened for reading before a copy-up goes on reading the lower file, since "
-        "the backing file of an open file cannot be changed. (The kernel's own shows the new data to read(2), the old to "
-        "a shared mapping.) Files are opened for writing too."
+        "Ours, with passthrough. A descriptor opened for reading before a copy-up goes on reading the lower file, "
+        "since the backing file of an open file cannot be changed. (The kernel's own shows the new data to read(2), "
+        "the old to a shared mapping.) Files are opened for writing too."
     ),
 }
 

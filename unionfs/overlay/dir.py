@@ -277,11 +277,9 @@ def _is_stored(inode: FileInode, directory: DirInode, name: bytes) -> bool:
 
 
 def needs_orphan(union: Union, inode: FileInode) -> bool:
-    """Would removing one name leave an inode that people can still act on, with no place? Files that are open, and
-    special files, whose opens we never see."""
-    if inode.index is not None or inode.orphan is not None:
-        return False
-    if not inode.opens and not (inode.nlookup and inode.type != DT_REG):
+    """Would removing one name leave an inode that people can still act on, with no place? Whoever looked it up may
+    hold it without our knowing (O_PATH), or be about to open it; most give it back at once."""
+    if inode.index is not None or inode.orphan is not None or not (inode.opens or inode.nlookup):
         return False
     return sum(stored for _, _, stored in inode.names) == 1
 

@@ -227,7 +227,7 @@ def drop_index(union: Union, inode: FileInode) -> None:
         return
     entry, links.index = links.index, None
     union.groups = {key: path for key, path in union.groups.items() if path != entry}
-    if inode.opens:
+    if inode.opens or inode.nlookup:
         links.orphan = union.work.temporary()
         union.stack.work.rename(entry, union.stack.work, links.orphan)
     elif exists(union.stack.work, entry):

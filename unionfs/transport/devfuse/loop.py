@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 BUFFER_SIZE: Final = negotiate.MAX_WRITE + 4096
 _REPLY_HEADER: Final = 16
 #: Whether the loop's thread moves to the CPU of a client that is alone (placement.py).
-FOLLOW_CLIENT: Final = True
+FOLLOW_CLIENT: Final = False
 
 
 class FileReader:

@@ -72,9 +72,7 @@ class Attr(NamedTuple):
             record
         )
         ns = 1_000_000_000
-        return cls(
-            ino, size, blocks, at * ns + atn, mt * ns + mtn, ct * ns + ctn, mode, nlink, uid, gid, rdev, blksize
-        )
+        return cls(ino, size, blocks, at * ns + atn, mt * ns + mtn, ct * ns + ctn, mode, nlink, uid, gid, rdev, blksize)
 
     def pack(self) -> AttrRecord:
         at, atn = divmod(self.atime_ns, 1_000_000_000)
@@ -233,9 +231,7 @@ class Filesystem(Protocol):
     # inodes -----------------------------------------------------------------------------------------------------
     def getattr(self, node: NodeId, fh: FileHandle | None = None) -> AttrRecord: ...
 
-    def setattr(
-        self, node: NodeId, changes: SetAttr, caller: Caller, fh: FileHandle | None = None
-    ) -> AttrRecord: ...
+    def setattr(self, node: NodeId, changes: SetAttr, caller: Caller, fh: FileHandle | None = None) -> AttrRecord: ...
 
     def readlink(self, node: NodeId) -> bytes: ...
 
@@ -256,9 +252,7 @@ class Filesystem(Protocol):
         """`flags` are open(2)'s access mode and O_TRUNC; others are ignored."""
         ...
 
-    def create(
-        self, parent: NodeId, name: bytes, mode: int, flags: int, caller: Caller
-    ) -> tuple[Entry, OpenResult]:
+    def create(self, parent: NodeId, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Entry, OpenResult]:
         """Create and open. An existing name is EEXIST with O_EXCL, else opened (the kernel's race with another
         client)."""
         ...

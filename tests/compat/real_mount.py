@@ -97,7 +97,9 @@ class RealStack:
 def run(*argv: str, timeout: float = 60, stdin: bytes | None = None, cwd: Path | None = None) -> str:
     """Run a command; its stdout. AssertionError with its stderr if it fails."""
     done = subprocess.run(argv, capture_output=True, timeout=timeout, input=stdin, cwd=cwd)
-    assert done.returncode == 0, f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout[-3000:]!r}\n{done.stderr[-3000:]!r}"
+    assert done.returncode == 0, (
+        f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout[-3000:]!r}\n{done.stderr[-3000:]!r}"
+    )
     return done.stdout.decode(errors="replace")
 
 

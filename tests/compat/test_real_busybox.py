@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.real_mount import BSD_TAR, GNU_TAR, RealStack, chroot, each_transport, extract_over, pack, umoci_unpack
+from tests.compat.real_mount import (
+    BSD_TAR,
+    GNU_TAR,
+    RealStack,
+    chroot,
+    each_transport,
+    extract_over,
+    pack,
+    umoci_unpack,
+)
 from tests.golden.trees import describe
 from tests.requirements import need, requires
 from tests.semantics.unions import copy_tree, same_tree
@@ -58,7 +67,9 @@ def busybox_root(root: Path) -> None:
         f.write(b"island")
     os.setxattr(root / "etc" / "motd", "user.note", b"\x00binary\xff")
     # cap_net_raw+ep, as vfs_cap_data of linux/capability.h has it (revision 2)
-    os.setxattr(root / "usr" / "lib" / "library", "security.capability", bytes.fromhex("01000002" + "00200000" + "00" * 12))
+    os.setxattr(
+        root / "usr" / "lib" / "library", "security.capability", bytes.fromhex("01000002" + "00200000" + "00" * 12)
+    )
     (root / "usr" / "lib" / os.fsdecode(b"latin-\xe9")).write_text("name that is no UTF-8\n")
     (root / "usr" / "lib" / ("long" * 60)).write_text("long name\n")
     for directory, dirs, files in os.walk(root):
@@ -81,7 +92,8 @@ rm /dev/sda; mkdir /dev/sda; rm -r /var/log; echo a file now > /var/log
 cp -a /etc /tmp/etc-copy; rm -r /tmp/etc-copy/rc.d
 tar -c -C /etc . | tar -x -C /root; find / -xdev -type f | sort | head -5 > /tmp/found
 mkdir /tmp/a; mv /tmp/a /tmp/b; mv /tmp/b /root/b; rmdir /root/b
-rm /bin/awk; ln -s busybox /bin/awk2; rm /bin/vi; mkdir /bin/vi; chmod 700 /root; dd if=/bin/busybox of=/root/big bs=1000 count=300
+rm /bin/awk; ln -s busybox /bin/awk2; rm /bin/vi; mkdir /bin/vi; chmod 700 /root
+dd if=/bin/busybox of=/root/big bs=1000 count=300
 """
 
 

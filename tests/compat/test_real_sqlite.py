@@ -40,8 +40,8 @@ print("open", flush=True)
 for i in range(rounds):
     db.execute("BEGIN IMMEDIATE")
     for _ in range(20):
-        key = dice.randrange(1500)
-        db.execute("INSERT OR REPLACE INTO package VALUES (?, ?, ?)", (key, f"p{key}-{i}", dice.randbytes(dice.choice((10, 900, 6000)))))
+        key, data = dice.randrange(1500), dice.randbytes(dice.choice((10, 900, 6000)))
+        db.execute("INSERT OR REPLACE INTO package VALUES (?, ?, ?)", (key, f"p{key}-{i}", data))
         db.execute("UPDATE package SET name = name || '!' WHERE id = ?", (dice.randrange(1000),))
         db.execute("DELETE FROM package WHERE id = ?", (dice.randrange(1000),))
     db.execute("UPDATE counter SET n = n + 1")
@@ -78,7 +78,9 @@ def database_pages() -> bytes:
     db.execute("CREATE TABLE package (id INTEGER PRIMARY KEY, name TEXT, data BLOB)")
     db.execute("CREATE TABLE counter (n INTEGER)")
     db.execute("INSERT INTO counter VALUES (0)")
-    db.executemany("INSERT INTO package VALUES (?, ?, ?)", ((i, f"package {i}", bytes([i % 256]) * 1000) for i in range(ROWS)))
+    db.executemany(
+        "INSERT INTO package VALUES (?, ?, ?)", ((i, f"package {i}", bytes([i % 256]) * 1000) for i in range(ROWS))
+    )
     db.commit()
     return db.serialize()
 
@@ -196,7 +198,11 @@ def test_two_writers_and_the_shell_of_sqlite(union: Union, journal: str) -> None
     )
     with ended(start(code, str(db), "one")) as one, ended(start(code, str(db), "two")) as two:
         assert [process.communicate(timeout=40) and process.returncode for process in (one, two)] == [0, 0]
-    shell = ["sqlite3", str(db), "PRAGMA integrity_check; SELECT n FROM counter; SELECT count(DISTINCT who || i) FROM log;"]
+    shell = [
+        "sqlite3",
+        str(db),
+        "PRAGMA integrity_check; SELECT n FROM counter; SELECT count(DISTINCT who || i) FROM log;",
+    ]
     assert run(*shell).split() == ["ok", "80", "80"]
     union.remount()
     assert run(*shell).split() == ["ok", "80", "80"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from hypothesis import seed, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from .layers import PRIVILEGED, Inode, Stack
@@ -105,6 +106,8 @@ def run(
         run_state_machine_as_test(tested, settings=chosen)
     except Disagreement as found:
         raise minimised(found, make) from None
+    except FlakyFailure as flaky:  # a race, or a disturbance from outside: what the first run said matters
+        raise AssertionError("not reproducible:\n" + "\n".join(str(e) for e in flaky.exceptions)) from flaky
     finally:
         os.umask(umask)
 

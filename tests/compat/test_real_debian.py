@@ -76,6 +76,7 @@ def make_root(root: Path, mirror: str, suite: str) -> None:
         # Inside, names may not be resolvable; outside, the same lists are there already.
         run("apt-get", "-qq", "download", *PACKAGES, cwd=root / "packages", timeout=120)
     run("chown", "-R", "0:0", str(root / "packages"))
+    run("sh", "-c", 'rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin', "sh", str(root))
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from .drivers import Driver, EngineDriver
 from .layers import PRIVILEGED, Stack, without_stray_whiteouts
-from .rigs import Bench
+from .rigs import STORES, Bench, Store
 from .trial import Check
 
 
 class KernelArena:
     """Kernel overlayfs."""
+
+    forgets = STORES["native"]
 
     def __init__(self, stack: Stack) -> None:
         self.bench = Bench(stack)
@@ -37,20 +39,27 @@ class KernelArena:
 
 
 class EngineArena:
-    """Our engine. `keep`: whether the driver holds on to entries (see EngineDriver)."""
+    """Our engine. `keep`: whether the driver holds on to entries (see EngineDriver). `store`: see rigs.STORES."""
 
-    def __init__(self, stack: Stack, keep: bool = True) -> None:
-        self.bench = Bench(stack)
-        self.engine = EngineDriver(self.bench.filesystem, keep, self.bench.push)
+    def __init__(self, stack: Stack, keep: bool = True, store: Store = "native") -> None:
+        self.bench = Bench(stack, store)
+        self.forgets = STORES[store]
+        try:
+            self.engine = EngineDriver(self.bench.filesystem, keep, self.bench.push)
+        except BaseException:
+            self.bench.close()
+            raise
         self.drivers: dict[str, Driver] = {"engine": self.engine}
         # What the kernel cannot read, or lists wrongly (KNOWN_DIFFERENCES), it is not asked about.
-        self.comparable = "aufs" not in stack.encodings and without_stray_whiteouts(stack) == stack
+        self.comparable = (
+            store == "native" and "aufs" not in stack.encodings and without_stray_whiteouts(stack) == stack
+        )
 
     def finish(self, check: Check) -> None:
         self.engine.remount()
         check("engine, mounted again,", self.engine)
         self.engine.close()
-        if PRIVILEGED and self.comparable:
+        if self.comparable:
             kernel = self.bench.kernel()
             check("kernel overlayfs on the engine's upper", kernel)
             kernel.close()
@@ -62,6 +71,8 @@ class EngineArena:
 
 class MountArena:
     """Our mount and the kernel's on equal layers. At the end each is mounted on what the other left."""
+
+    forgets = STORES["native"]
 
     def __init__(self, stack: Stack, transport: str = "devfuse", passthrough: bool = True) -> None:
         self.transport, self.passthrough = transport, passthrough

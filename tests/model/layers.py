@@ -86,33 +86,37 @@ class Stack:
 
 
 # on disk ----------------------------------------------------------------------------------------------------------
-def build(stack: Stack, directory: str) -> tuple[list[str], str, str]:
-    """Write the layers, an upper and an empty workdir into the empty `directory`: (lowers, upper, work)."""
+def build(stack: Stack, directory: str, namespace: str = XATTR_PREFIX) -> tuple[list[str], str, str]:
+    """Write the layers, an upper and an empty workdir into the empty `directory`: (lowers, upper, work).
+
+    `namespace`: of the xattrs that are marks.
+    """
+    prefix = f"{namespace}overlay."
     lowers = []
     for level, nodes in enumerate(stack.lowers, start=1):
         encoding = stack.encodings[level - 1] if stack.encodings else "kernel"
         lowers.append(f"{directory}/l{level}")
-        _build_layer(stack, level, nodes, lowers[-1], encoding)
+        _build_layer(stack, level, nodes, lowers[-1], encoding, prefix)
     upper, work = f"{directory}/upper", f"{directory}/work"
-    _build_layer(stack, 0, stack.upper, upper, "kernel")
+    _build_layer(stack, 0, stack.upper, upper, "kernel", prefix)
     os.mkdir(work)
     return lowers, upper, work
 
 
-def _build_layer(stack: Stack, level: int, nodes: Layer, root: str, encoding: str) -> None:
+def _build_layer(stack: Stack, level: int, nodes: Layer, root: str, encoding: str, prefix: str) -> None:
     os.mkdir(root)
     os.chmod(root, 0o755)
     for node in nodes:
-        _write(node, f"{root}/{node.path}", encoding)
+        _write(node, f"{root}/{node.path}", encoding, prefix)
     for number, node in reversed(list(enumerate(nodes))):  # children first: they change their parent's times
         path = f"{root}/{node.path}"
         if node.kind not in ("whiteout", "link"):
             os.utime(path, ns=(0, stack.mtime(level, number)), follow_symlinks=False)
 
 
-def _write(node: Node, path: str, encoding: str) -> None:
+def _write(node: Node, path: str, encoding: str, prefix: str) -> None:
     if node.kind == "whiteout":
-        _write_whiteout(path, encoding)
+        _write_whiteout(path, encoding, prefix)
         return
     if node.kind == "link":
         os.link(f"{path[: -len(node.path)]}{node.target}", path, follow_symlinks=False)
@@ -122,7 +126,7 @@ def _write(node: Node, path: str, encoding: str) -> None:
         if node.opaque and encoding == "aufs":
             os.close(os.open(f"{path}/.wh..wh..opq", os.O_CREAT | os.O_WRONLY, 0o600))
         elif node.opaque:
-            os.setxattr(path, f"{XATTR_PREFIX}overlay.opaque", b"y")
+            os.setxattr(path, f"{prefix}opaque", b"y")
     elif node.kind == "file":
         with open(path, "xb") as file:
             file.write(node.data)
@@ -138,23 +142,23 @@ def _write(node: Node, path: str, encoding: str) -> None:
         os.setxattr(path, name, value, follow_symlinks=False)
 
 
-def _write_whiteout(path: str, encoding: str) -> None:
+def _write_whiteout(path: str, encoding: str, prefix: str) -> None:
     parent, name = os.path.split(path)
     if encoding == "kernel":
         os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
         return
-    if encoding == "xattr" and _is_opaque(parent):
+    if encoding == "xattr" and _is_opaque(parent, prefix):
         return  # opaque says "y" or "x": an opaque directory can hold no such whiteout, and needs none
     stored = f"{parent}/.wh.{name}" if encoding == "aufs" else path
     os.close(os.open(stored, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     if encoding == "xattr":
-        os.setxattr(stored, f"{XATTR_PREFIX}overlay.whiteout", b"y")
-        os.setxattr(parent, f"{XATTR_PREFIX}overlay.opaque", b"x")
+        os.setxattr(stored, f"{prefix}whiteout", b"y")
+        os.setxattr(parent, f"{prefix}opaque", b"x")
 
 
-def _is_opaque(directory: str) -> bool:
+def _is_opaque(directory: str, prefix: str) -> bool:
     try:
-        return os.getxattr(directory, f"{XATTR_PREFIX}overlay.opaque") == b"y"
+        return os.getxattr(directory, f"{prefix}opaque") == b"y"
     except OSError:
         return False
 

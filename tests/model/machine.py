@@ -138,8 +138,6 @@ def machine(
 def _rule(name: str) -> Any:
     def step(self: Any, choice: Any) -> None:
         strategies = ARGUMENTS[name](self.trial.model.root)
-        if name == "rotate" and self.trial.has_links:
-            return
         self.trial.apply((name.partition("/")[0], *choice.draw(st.tuples(*strategies))))
 
     step.__name__ = name.replace("/", "_")

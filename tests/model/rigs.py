@@ -21,10 +21,11 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import cache
+from typing import Literal
 
 from unionfs.layers.directory import DirectoryLayer
 from unionfs.layers.upper import WritableDirectory
-from unionfs.overlay import UnionFilesystem
+from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.transport import MountOptions
 
 from .drivers import KnownDifference, PathDriver
@@ -33,6 +34,17 @@ from .model import fail
 
 _libc = ctypes.CDLL(None, use_errno=True)
 MNT_DETACH, MS_REMOUNT = 2, 32
+
+Store = Literal["native", "user", "aufs", "ramfs"]
+
+#: How an upper may be stored, and what of it a new mount does not know: st_ino of copied-up objects ("numbers"), which
+#: names were one file in a lower layer ("links").
+STORES: dict[Store, frozenset[str]] = {
+    "native": frozenset(),  # as the kernel's, in the namespace that is permitted
+    "user": frozenset({"numbers"}),  # xattrs in user.*, which symbolic links and fifos cannot have
+    "aufs": frozenset(),  # an upper whose root says that `.wh.` names are its whiteouts
+    "ramfs": frozenset({"numbers", "links"}),  # no xattrs at all, no file handles, no RENAME_WHITEOUT; root only
+}
 
 
 @cache
@@ -88,11 +100,16 @@ def forget(target: str) -> None:
 class Bench:
     """The layers of one stack on disk, and what is mounted of them."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, store: Store = "native") -> None:
+        self.store = store
         self.directory = tempfile.mkdtemp(prefix="unionfs-model-", dir=scratch())
-        os.chmod(self.directory, 0o755)
-        self.lowers, self.upper, self.work = build(stack, self.directory)
         self.mounted: list[str] = []
+        if store == "ramfs":
+            mount("unionfs-model", self.directory, "ramfs", "")
+            self.mounted.append(self.directory)
+        os.chmod(self.directory, 0o755)
+        self.lowers, self.upper, self.work = build(stack, self.directory, "user." if store == "user" else XATTR_PREFIX)
+        self._mark(self.upper)
         self.servers: dict[str, Server] = {}
         self.quirks: set[KnownDifference] = {"unmarked upper"} if stack.upper else set()
 
@@ -113,9 +130,17 @@ class Bench:
 
         return self._driver(name, start, {"stale readers"} if passthrough else set())
 
+    def _mark(self, upper: str) -> None:
+        """Make a new upper one of our store's kind, its times kept."""
+        if self.store == "aufs":
+            st = os.stat(upper)
+            os.close(os.open(f"{upper}/.wh..wh.aufs", os.O_CREAT | os.O_WRONLY, 0o600))
+            os.utime(upper, ns=(st.st_atime_ns, st.st_mtime_ns))
+
     def filesystem(self) -> UnionFilesystem:
+        options = UnionOptions(xattr_prefix=b"user." if self.store == "user" else None)
         lowers = [DirectoryLayer(path) for path in self.lowers]
-        return UnionFilesystem(lowers, WritableDirectory(self.upper), WritableDirectory(self.work))
+        return UnionFilesystem(lowers, WritableDirectory(self.upper), WritableDirectory(self.work), options)
 
     def push(self) -> None:
         """Nothing is mounted; the upper becomes the topmost lower, below a new one."""
@@ -131,6 +156,7 @@ class Bench:
             if not name.startswith(f"{XATTR_PREFIX}overlay.") or name.startswith(f"{XATTR_PREFIX}overlay.overlay."):
                 os.setxattr(self.upper, name, os.getxattr(self.lowers[0], name))
         os.utime(self.upper, ns=(st.st_atime_ns, st.st_mtime_ns))
+        self._mark(self.upper)
 
     def _driver(self, name: str, make: Callable[[str], None], quirks: set[KnownDifference]) -> PathDriver:
         at = f"{self.directory}/{name}"
@@ -150,7 +176,7 @@ class Bench:
         return PathDriver(at, start, stop, lambda: forget(at), self.push, quirks)
 
     def close(self) -> None:
-        for at in self.mounted:
+        for at in reversed(self.mounted):
             _libc.umount2(os.fsencode(at), MNT_DETACH)
         for server in self.servers.values():
             server.kill()

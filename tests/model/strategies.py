@@ -6,6 +6,7 @@ symbolic links never exist.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -42,9 +43,9 @@ paths = st.lists(names, min_size=1, max_size=DEPTH).map("/".join)
 
 # layers -----------------------------------------------------------------------------------------------------------
 @st.composite
-def layers(draw: st.DrawFn, whiteouts: bool = True) -> Layer:
+def layers(draw: st.DrawFn) -> Layer:
     nodes: list[Node] = []
-    _fill(draw, nodes, "", whiteouts)
+    _fill(draw, nodes, "")
     files = [node.path for node in nodes if node.kind == "file"]
     directories = ["", *(node.path for node in nodes if node.kind == "dir")]
     for _ in range(draw(st.integers(0, 2)) if files else 0):
@@ -54,15 +55,15 @@ def layers(draw: st.DrawFn, whiteouts: bool = True) -> Layer:
     return tuple(nodes)
 
 
-def _fill(draw: st.DrawFn, nodes: list[Node], directory: str, whiteouts: bool) -> None:
-    kinds = ["file", "dir", "dir", "symlink", "fifo"] + (["whiteout"] if whiteouts else [])
+def _fill(draw: st.DrawFn, nodes: list[Node], directory: str) -> None:
+    kinds = ["file", "file", "dir", "dir", "symlink", "fifo", "whiteout"]
     for name in sorted(draw(st.sets(names, max_size=3))):
         path = f"{directory}/{name}".lstrip("/")
         deepest = path.count("/") == DEPTH - 1
         kind = draw(st.sampled_from([k for k in kinds if k != "dir" or not deepest]))
         nodes.append(draw(_node(kind, path)))
         if kind == "dir":
-            _fill(draw, nodes, path, whiteouts)
+            _fill(draw, nodes, path)
 
 
 @st.composite
@@ -90,6 +91,20 @@ def stacks(draw: st.DrawFn, encodings: tuple[str, ...] = ("kernel",)) -> Stack:
     lowers = tuple(draw(st.lists(layers(), min_size=1, max_size=4)))
     upper = draw(st.one_of(st.just(()), st.just(()), layers()))
     return Stack(lowers, upper, tuple(draw(st.sampled_from(encodings)) for _ in lowers))
+
+
+def without_upper(stack: Stack) -> Stack:
+    """The stack with an empty upper: whiteouts in one are written in the kernel's encoding, with trusted xattrs."""
+    return replace(stack, upper=())
+
+
+def without_xattrs(stack: Stack) -> Stack:
+    """The stack for a store that has none: AUFS's encoding, no upper that would need a mark."""
+
+    def plain(nodes: Layer) -> Layer:
+        return tuple(replace(node, xattrs=()) for node in nodes)
+
+    return Stack(tuple(plain(nodes) for nodes in stack.lowers), (), ("aufs",) * len(stack.lowers))
 
 
 # operations -------------------------------------------------------------------------------------------------------

@@ -24,9 +24,11 @@ Check = Callable[[str, Driver], None]
 
 
 class Arena(Protocol):
-    """The drivers made for one stack. `finish` hands `check` further views of the same layers, under their names."""
+    """The drivers made for one stack. `finish` hands `check` further views of the same layers, under their names.
+    `forgets`: what a new mount does not know any more (rigs.STORES)."""
 
     drivers: dict[str, Driver]
+    forgets: frozenset[str]
 
     def finish(self, check: Check) -> None: ...
     def close(self) -> None: ...
@@ -58,6 +60,8 @@ class Trial:
         self.failed = False
 
     def apply(self, op: Op) -> None:
+        if not self.possible(op[0]):
+            return
         self.failed = True
         self.ops.append(op)
         expected = outcome(lambda: getattr(self.model, op[0])(*op[1:]))
@@ -65,15 +69,17 @@ class Trial:
             got = self._guarded(name, lambda driver=driver: outcome(lambda: driver.run(op)))  # type: ignore[misc]
             if got != expected:
                 self._disagree(name, f"{op}\n  expected {expected}\n  got      {got}")
-        if op[0] == "rotate":  # what was the upper's own has the numbers of a lower now
-            self.identities.clear()
+        if op[0] == "rotate" or (op[0] == "remount" and "numbers" in self.arena.forgets):
+            self.identities.clear()  # after rotate, what was the upper's own has the numbers of a lower
         self.compare()
         self.failed = False
 
-    @property
-    def has_links(self) -> bool:
-        """Has there ever been a file with several names? Model.rotate is not for those."""
-        return self.stack.has_links or any(op[0] in ("link", "hlink") for op in self.ops)
+    def possible(self, name: str) -> bool:
+        """Does the model know what comes of it? Where there has ever been a file with several names, it does not know
+        of rotate, nor of remount on a store that forgets links."""
+        if name == "rotate" or (name == "remount" and "links" in self.arena.forgets):
+            return not (self.stack.has_links or any(op[0] in ("link", "hlink") for op in self.ops))
+        return True
 
     def compare(self) -> None:
         for name, driver in self.arena.drivers.items():
@@ -93,9 +99,11 @@ class Trial:
 
     def finish(self) -> None:
         """The last comparisons, after an orderly end; nothing if a step has failed."""
-        if not self.failed:
+        if not self.failed and self.possible("remount"):
             self.failed = True
             self.model.remount()
+            if "numbers" in self.arena.forgets:
+                self.identities.clear()
             self._guarded("the end", lambda: self.arena.finish(self.check))
             self.failed = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,5 +71,34 @@ def test_union_is_a_layer_of_another_union(union: Union) -> None:
     outer.unmount()
     union.remount()
     assert contents(inner) == {"dir": None, "dir/f": b"f"}
+    outer.mount()
+    assert contents(mnt) == wanted
+
+
+@pytest.mark.unlike("kernel", "it takes no upper that lies in an overlay (ovl_mount_dir)")
+def test_upper_lies_in_another_union(union: Union) -> None:
+    """As in a container that builds containers: whiteouts cannot be made there, and the outer must find another way."""
+    (union.lower() / "private").mkdir()
+    inner = union.mount()
+    outer = union.another()
+    base = outer.lower()
+    a_tree(base)
+    (base / "gone").write_bytes(b"gone")
+    (base / "full").mkdir()
+    (base / "full" / "hidden").write_bytes(b"hidden")
+    outer.use(inner / "private")
+    mnt = outer.mount()
+    (mnt / "dir" / "f").write_bytes(b"outer")
+    os.rename(mnt / "dir", mnt / "moved")
+    os.mkdir(mnt / "dir")
+    os.unlink(mnt / "gone")
+    shutil.rmtree(mnt / "full")
+    os.mkdir(mnt / "full")
+    wanted = {"dir": None, "full": None, "moved": None, "moved/f": b"outer"}
+    assert contents(mnt) == wanted
+    outer.remount()
+    assert contents(mnt) == wanted
+    outer.unmount()
+    union.remount()
     outer.mount()
     assert contents(mnt) == wanted

@@ -49,6 +49,10 @@ class Union:
             path.mkdir(parents=True)
             path.chmod(0o755)
 
+    def use(self, private: Path) -> None:
+        """Keep the upper and the work directory in `private`, an empty directory anywhere."""
+        self._new_upper(private)
+
     def lower(self, path: Path | None = None) -> Path:
         """A new layer on top of the present ones, to be filled before the mount; or the directory `path` as one."""
         if path is None:

@@ -66,9 +66,9 @@ def create(
     over_whiteout = name in listing(union, directory).whiteouts
     path = join(directory.path, name)
     if owner.is_daemon and not over_whiteout:
-        file = make(union.stack.upper, path, owner.new, flags)
+        file = make(union.stack.upper, path, new, owner.mode, flags)
     else:
-        staged, folder, file = stage(union, directory, owner, flags)
+        staged, folder, file = stage(union, directory, new, owner, flags)
         try:
             if over_whiteout and stat.S_ISDIR(new.mode):
                 union.work.set_opaque(union.stack.work, staged)
@@ -86,24 +86,28 @@ def create(
 
 
 class _Owner(NamedTuple):
+    """Who a new object belongs to, and its mode; `is_daemon`: the file system gives it just that by itself."""
+
     uid: int
     gid: int
-    new: New
+    mode: int
     is_daemon: bool
 
 
 def _owner(union: Union, directory: DirInode, new: New, caller: Caller) -> _Owner:
     """Owner, group and mode by inode_init_owner() of fs/inode.c, the umask only where no default ACL rules."""
-    parent = Attr.unpack(union.attributes(directory))
     gid, mode = caller.gid, new.mode
-    if parent.mode & stat.S_ISGID:
-        gid = parent.gid
+    group = directory.handed_down
+    if group is None:
+        parent = Attr.unpack(union.attributes(directory))
+        group = directory.handed_down = parent.gid if parent.mode & stat.S_ISGID else -1
+    if group >= 0:
+        gid = group
         if stat.S_ISDIR(mode):
             mode |= stat.S_ISGID
     if not stat.S_ISLNK(mode) and not has_default_acl(union, directory):
         mode &= ~caller.umask
-    is_daemon = caller.uid == os.geteuid() and (bool(parent.mode & stat.S_ISGID) or gid == os.getegid())
-    return _Owner(caller.uid, gid, new._replace(mode=mode), is_daemon)
+    return _Owner(caller.uid, gid, mode, caller.uid == os.geteuid() and (group >= 0 or gid == os.getegid()))
 
 
 def has_default_acl(union: Union, directory: DirInode) -> bool:
@@ -113,25 +117,25 @@ def has_default_acl(union: Union, directory: DirInode) -> bool:
     return directory.default_acl
 
 
-def make(tree: WritableLayer, path: Path, new: New, flags: int | None = None) -> LayerFile | None:
-    """One system call for one new object; an open file if `flags` asks for it."""
-    kind = stat.S_IFMT(new.mode)
+def make(tree: WritableLayer, path: Path, new: New, mode: int, flags: int | None) -> LayerFile | None:
+    """One system call for one new object of this `mode`; an open file if `flags` asks for it."""
+    kind = stat.S_IFMT(mode)
     if kind == stat.S_IFREG:
-        file = tree.create(path, stat.S_IMODE(new.mode), os.O_RDWR)
+        file = tree.create(path, stat.S_IMODE(mode), os.O_RDWR)
         if flags is not None:
             return file
         file.close()
     elif kind == stat.S_IFDIR:
-        tree.mkdir(path, stat.S_IMODE(new.mode))
+        tree.mkdir(path, stat.S_IMODE(mode))
     elif kind == stat.S_IFLNK:
         tree.symlink(path, new.target)
     else:
-        tree.mknod(path, new.mode, new.rdev)
+        tree.mknod(path, mode, new.rdev)
     return None
 
 
 def stage(
-    union: Union, directory: DirInode, owner: _Owner, flags: int | None
+    union: Union, directory: DirInode, new: New, owner: _Owner, flags: int | None
 ) -> tuple[Path, Path | None, LayerFile | None]:
     """Build an object in the work directory with everything it would have had if made in `directory`.
 
@@ -140,7 +144,7 @@ def stage(
     """
     work, folder = union.stack.work, None
     staged = union.work.temporary()
-    if has_default_acl(union, directory) and not stat.S_ISLNK(owner.new.mode):
+    if has_default_acl(union, directory) and not stat.S_ISLNK(owner.mode):
         folder = staged
         acl = union.stack.upper.getxattr(directory.path, _ACL_DEFAULT)
         work.mkdir(folder, 0o700)
@@ -149,12 +153,12 @@ def stage(
         staged = join(folder, b"new")
     file: LayerFile | None = None
     try:
-        file = make(work, staged, owner.new, flags)
+        file = make(work, staged, new, owner.mode, flags)
         if (owner.uid, owner.gid) != (os.geteuid(), os.getegid()):
             work.chown(staged, owner.uid, owner.gid)
-        if not stat.S_ISLNK(owner.new.mode) and owner.new.mode & 0o6000:
+        if not stat.S_ISLNK(owner.mode) and owner.mode & 0o6000:
             # chown(2) cleared them, and mkdir(2) never set them. The other bits are the ACL's affair by now.
-            work.chmod(staged, stat.S_IMODE(work.lstat(staged).st_mode) | owner.new.mode & 0o6000)
+            work.chmod(staged, stat.S_IMODE(work.lstat(staged).st_mode) | owner.mode & 0o6000)
     except BaseException:
         if file is not None:
             file.close()
@@ -190,8 +194,9 @@ def _enter(union: Union, directory: DirInode, name: bytes, path: Path, over_whit
 def create_unnamed(union: Union, directory: DirInode, mode: int, caller: Caller) -> tuple[FileInode, LayerFile]:
     """O_TMPFILE: a staged file that has no name yet, and may never get one."""
     copy_up_directory(union, directory)
-    owner = _owner(union, directory, New(stat.S_IFREG | stat.S_IMODE(mode)), caller)
-    staged, folder, file = stage(union, directory, owner, os.O_RDWR)
+    new = New(stat.S_IFREG | stat.S_IMODE(mode))
+    owner = _owner(union, directory, new, caller)
+    staged, folder, file = stage(union, directory, new, owner, os.O_RDWR)
     assert file is not None
     if folder is not None:
         moved = union.work.temporary()

@@ -15,7 +15,7 @@ import time
 
 from unionfs.layers.layer import LayerFile
 from unionfs.overlay.copy_up import copy_up
-from unionfs.overlay.inode import FileInode, Inode
+from unionfs.overlay.inode import DirInode, FileInode, Inode
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import DT_LNK, DT_REG, Attr, AttrRecord, OpenResult, SetAttr
 
@@ -121,6 +121,8 @@ def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> Att
             _truncate(union, inode, opened.file if isinstance(opened, Handle) and opened.writable else None, size)
         _set_owner_mode_times(union, inode, changes)
         inode.attr = None
+        if isinstance(inode, DirInode):
+            inode.handed_down = None
         return union.attributes(inode)
 
 

@@ -195,8 +195,8 @@ class UnionFilesystem:
             if found is None:
                 inode, file = directories.create(union, directory, name, new, caller, flags)
                 assert isinstance(inode, FileInode) and file is not None
-                opened = files.add(union, inode, file, flags & os.O_ACCMODE != os.O_RDONLY)
-                return self._entry(inode), opened
+                entry = self._entry(inode)  # before there is a writer, from whom attributes have to be asked anew
+                return entry, files.add(union, inode, file, flags & os.O_ACCMODE != os.O_RDONLY)
             if flags & os.O_EXCL:
                 union.release_unused(found)
                 fail(errno.EEXIST)

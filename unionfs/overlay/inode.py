@@ -107,6 +107,7 @@ class DirInode(Inode):
     __slots__ = (
         "children",
         "default_acl",
+        "handed_down",
         "impure",
         "listing",
         "lower_path",
@@ -134,6 +135,8 @@ class DirInode(Inode):
         self.xwhiteouts: tuple[int, ...] = ()
         self.impure = False
         self.default_acl: bool | None = None
+        #: The group that a set-group-ID directory gives to what is made in it; -1: none.
+        self.handed_down: int | None = None
         self.removed = False
         self.children: dict[bytes, Inode] = {}
         self.listing: Listing | None = None

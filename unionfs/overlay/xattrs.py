@@ -64,5 +64,5 @@ def _prepare(union: Union, inode: Inode) -> None:
 
 def _changed(inode: Inode, name: bytes) -> None:
     inode.attr = None  # ctime; an access ACL also changes the mode
-    if isinstance(inode, DirInode) and name == _ACLS[1]:
-        inode.default_acl = None
+    if isinstance(inode, DirInode) and name in _ACLS:
+        inode.default_acl = inode.handed_down = None

@@ -247,6 +247,21 @@ def test_reads_at_odd_places(server: Server) -> None:
             assert os.pread(file.fileno(), size, offset) == content[offset : offset + size]
 
 
+def test_file_that_is_cut_while_it_is_read(server: Server) -> None:
+    """Nobody gets an error or foreign bytes, whatever length the reply was begun with."""
+    path = server.mnt / "f"
+    content = pattern(1 << 20)
+    for _ in range(20):
+        path.write_bytes(content)
+        cutter = threading.Thread(target=os.truncate, args=(path, 100_000))
+        cutter.start()
+        seen = path.read_bytes()
+        cutter.join()
+        assert len(seen) <= len(content)
+        assert all(a == b or a == 0 for a, b in zip(seen[::997], content[::997], strict=False))
+    assert path.read_bytes() == content[:100_000]
+
+
 def test_append_from_several_processes_loses_nothing(server: Server) -> None:
     (server.mnt / "f").touch()
     script = (

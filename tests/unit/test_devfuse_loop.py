@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from unionfs.transport.devfuse import placement
-from unionfs.transport.devfuse.loop import FileReader, _Patience
+from unionfs.transport.devfuse.loop import _Patience
 from unionfs.transport.devfuse.placement import RUN, Placement, cpu_of
+from unionfs.transport.devfuse.reading import SENT, FileReader, Splicer
 from unionfs.transport.devfuse.workers import Workers
 
 
@@ -217,3 +218,64 @@ def test_read_errors_come_through(tmp_path: Path) -> None:
             FileReader()(9, fd, 0, 10, False)
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 65536), (1, 65536), (4095, 131072), (100_000, 1 << 20)])
+def test_large_reads_are_spliced_behind_their_header(offset: int, size: int) -> None:
+    content = bytes(i % 251 for i in range(300_000))
+    body = content[offset : offset + size]
+    with tempfile.TemporaryFile() as file, Device() as device:
+        file.write(content)
+        file.flush()
+        for unique in (9, 10):  # the pipe is used again
+            assert FileReader(device.fd)(unique, file.fileno(), offset, size, False) is SENT
+            assert device.take() == header(len(body), unique) + body
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 1000), (290_000, 1 << 20), (400_000, 65536)])
+def test_small_reads_and_the_ends_of_files_are_copied(offset: int, size: int) -> None:
+    content = bytes(300_000)
+    with tempfile.TemporaryFile() as file, Device() as device:
+        file.write(content)
+        file.flush()
+        reply = FileReader(device.fd)(9, file.fileno(), offset, size, False)
+        assert reply is not None
+        assert bytes(reply) == header(len(content[offset : offset + size]), 9) + content[offset : offset + size]
+
+
+def test_a_failed_splice_leaves_nothing_behind() -> None:
+    content = bytes(i % 251 for i in range(100_000))
+    closed = os.open(os.devnull, os.O_RDONLY)  # takes no data
+    with tempfile.TemporaryFile() as file, Device() as device:
+        file.write(content)
+        file.flush()
+        splicer = Splicer(closed)
+        assert not splicer.send(9, file.fileno(), 0, 65536)
+        splicer._device = device.fd
+        assert splicer.send(10, file.fileno(), 0, 65536)
+        assert device.take() == header(65536, 10) + content[:65536]
+        splicer.close()
+    os.close(closed)
+
+
+class Device:
+    """Stands where /dev/fuse does: a file that takes what is spliced to it."""
+
+    def __enter__(self) -> Device:
+        self._file = tempfile.TemporaryFile()
+        self.fd = self._file.fileno()
+        return self
+
+    def take(self) -> bytes:
+        """What has arrived since the last time."""
+        size = os.lseek(self.fd, 0, os.SEEK_CUR)
+        content = os.pread(self.fd, size, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        return content
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+
+def header(size: int, unique: int) -> bytes:
+    return (16 + size).to_bytes(4, "little") + bytes(4) + unique.to_bytes(8, "little")

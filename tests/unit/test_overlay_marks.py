@@ -219,6 +219,14 @@ def test_uppers_of_less_able_file_systems(tmp_path: Path, upper: type[WritableDi
         assert caught.value.errno == errno.EINVAL
 
 
+def test_rename_over_a_lower_name_where_renames_leave_no_whiteout(tmp_path: Path) -> None:
+    with union(tmp_path, [lower(tmp_path)], upper=NoRenameWhiteout) as u:
+        u.rename("x", "gone")
+        u.rename("d/y", "x")
+        assert (u.list(), u.list("d")) == (["d", "gone", "x"], ["e"])
+        assert (u.read("gone"), u.read("x")) == (b"1", b"2")
+
+
 def test_redirect_longer_than_the_file_system_holds_copies_the_tree(tmp_path: Path) -> None:
     class Short(WritableDirectory):
         def setxattr(self, path: bytes, name: bytes, value: bytes, flags: int = 0) -> None:

@@ -22,6 +22,7 @@ from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import REDIRECT, UPPER
 from unionfs.overlay.union import Union, fail
+from unionfs.overlay.workdir import exists
 from unionfs.vfs import DT_CHR, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 
 
@@ -247,7 +248,7 @@ def _rename_then_whiteout(union: Union, source: End, target: End) -> None:
         work.add_whiteout(source.directory.path, source.name)
         upper.rename(source.path, upper, target.path)
         return
-    if target.inode is None and target.name not in listing(union, target.directory).whiteouts:
+    if not exists(upper, target.path):
         work.add_whiteout(target.directory.path, target.name)
     upper.rename(source.path, upper, target.path, RENAME_EXCHANGE)
     taken = work.take_out(source.directory.path, source.name, leave_whiteout=True)

@@ -5,11 +5,14 @@
     replies      values -> bytes
     negotiate    INIT as a table
     session      request bytes -> vfs.Filesystem -> reply bytes: no I/O
+    files        open files: which data path each takes
     passthrough  which backing file the kernel reads and writes by itself
+    reading      READ replies, copied or spliced
     notify       telling the kernel to forget
     channel      mount, unmount, abort
     workers      threads for slow requests
-    loop         reading, waiting, writing
+    loop         taking requests, waiting, sending replies
+    placement    which CPU the loop runs on
 
 A file system may offer more than `vfs.Filesystem` asks; each is used where it is there:
 
@@ -30,9 +33,10 @@ from unionfs.linux import fuse_dev
 from unionfs.transport import MountOptions
 from unionfs.transport.devfuse import channel
 from unionfs.transport.devfuse.channel import abort, connection_of, unmount
-from unionfs.transport.devfuse.loop import FileReader, Loop
+from unionfs.transport.devfuse.loop import Loop
 from unionfs.transport.devfuse.notify import Notifier
 from unionfs.transport.devfuse.passthrough import Backings
+from unionfs.transport.devfuse.reading import FileReader
 from unionfs.transport.devfuse.session import Session
 from unionfs.vfs import Filesystem
 
@@ -53,7 +57,8 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
                 lambda file: fuse_dev.passthrough_open(fd, file), lambda number: fuse_dev.passthrough_close(fd, number)
             )
         notifier = Notifier.on(fd)
-        session = Session(fs, backings=backings, reader=FileReader(), invalidate=notifier.inval_attributes)
+        reader = FileReader(fd)
+        session = Session(fs, backings=backings, reader=reader, invalidate=notifier.inval_attributes)
         loop = Loop(fd, session, debug=options.debug)
         session.on_interrupt = loop.cancel
         attach = getattr(fs, "attach", None)
@@ -65,6 +70,7 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
         except ConnectionAbortedError:
             _log.warning("%s: the connection was aborted", os.fsdecode(where))
         session.close()
+        reader.close()
     finally:
         # With its last descriptor the connection ends, and nothing waits for us for ever.
         os.close(fd)

@@ -41,7 +41,8 @@ class Reader(Protocol):
     """Reads file data into a ready reply."""
 
     def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
-        """The READ reply, or None where the data is not in memory and `may_wait` is false."""
+        """The READ reply, empty where it has been sent, or None where the data is not in memory and `may_wait` is
+        false."""
         ...
 
 

@@ -36,39 +36,6 @@ _REPLY_HEADER: Final = 16
 FOLLOW_CLIENT: Final = False
 
 
-class FileReader:
-    """session.Reader over preadv2(2). Without `may_wait` it uses one buffer again and again: for one thread."""
-
-    def __init__(self) -> None:
-        self._reply = memoryview(bytearray(_REPLY_HEADER + negotiate.MAX_WRITE))
-
-    def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
-        if may_wait:
-            reply, flags = memoryview(bytearray(_REPLY_HEADER + size)), 0
-        elif size <= negotiate.MAX_WRITE:
-            reply, flags = self._reply, os.RWF_NOWAIT
-        else:
-            return None
-        done = 0
-        while done < size:
-            part = reply[_REPLY_HEADER + done : _REPLY_HEADER + size]
-            try:
-                count = os.preadv(fd, (part,), offset + done, flags)
-            except BlockingIOError:
-                return None
-            except OSError as error:
-                if error.errno != errno.EOPNOTSUPP or not flags:
-                    raise
-                flags = 0  # this file system cannot say whether it would wait
-                continue
-            if not count:
-                break  # only the end of the file makes a READ short
-            done += count
-        end = _REPLY_HEADER + done
-        reply[:_REPLY_HEADER] = replies.data_header(unique, done)
-        return reply[:end]
-
-
 class _Patience:
     """Whether to look again before sleeping, from how that turned out before."""
 
@@ -204,7 +171,7 @@ class Loop:
             if patience.pause > 0:
                 patience.pause -= 1
             reply = handle(buffer, length)
-            if reply is None:
+            if not reply:
                 continue
             if reply is LATER:
                 self._workers.submit(requests.header(buffer).unique, bytes(memoryview(buffer)[:length]))
@@ -231,7 +198,7 @@ class Loop:
 
     def _answer(self, buffer: bytearray, length: int) -> None:
         reply = self._session.handle(buffer, length)
-        if reply is not None:
+        if reply:
             self._write(reply, requests.header(buffer))
 
     def _answer_slow(self, request: bytes) -> None:
@@ -240,7 +207,7 @@ class Loop:
             reply = self._session.handle_now(request, len(request))
             if self._debug:
                 _log.debug("%s -> %s", _described(request, len(request)), _outcome(reply))
-            if reply is not None:
+            if reply:
                 self._write(reply, requests.header(request))
         except Exception:
             _log.exception("a request was not answered")
@@ -278,6 +245,8 @@ def _described(buffer: Buffer, length: int) -> str:
 def _outcome(reply: Reply) -> str:
     if reply is None:
         return "no reply"
+    if not reply:
+        return "spliced"
     number = -int.from_bytes(reply[4:8], "little", signed=True)
     if number:
         return errno.errorcode.get(number, str(number))

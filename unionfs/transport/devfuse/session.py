@@ -35,7 +35,7 @@ from unionfs.vfs import NOW, AttrRecord, Caller, FileHandle, Filesystem, NodeId,
 
 _log = logging.getLogger(__name__)
 
-#: A reply goes out in one write. None: the kernel expects none.
+#: A reply goes out in one write. None: the kernel expects none. Empty: it has gone out already (Reader).
 Reply = bytes | memoryview | None
 Handler = Callable[[Buffer, int, int, int], Reply]
 
@@ -126,7 +126,7 @@ class Session:
 
     def undelivered(self, reply: Reply, opcode: int, node: int) -> None:
         """`reply` to `opcode` on `node` could not be written as the caller has gone: give back what it granted."""
-        if reply is None or bytes(reply[4:8]) != b"\0\0\0\0":
+        if not reply or bytes(reply[4:8]) != b"\0\0\0\0":
             return
         start = abi.OUT_HEADER_SIZE
         if opcode in _ENTRY_REPLIES:

@@ -7,7 +7,8 @@ MountArena    our mount and the kernel's side by side; at the end each on the ot
 
 from __future__ import annotations
 
-from .drivers import Driver, EngineDriver
+from .drivers import Driver
+from .engine_driver import EngineDriver
 from .layers import PRIVILEGED, Stack, without_stray_whiteouts
 from .rigs import STORES, Bench, Store
 from .trial import Check
@@ -51,9 +52,8 @@ class EngineArena:
             raise
         self.drivers: dict[str, Driver] = {"engine": self.engine}
         # What the kernel cannot read, or lists wrongly (KNOWN_DIFFERENCES), it is not asked about.
-        self.comparable = (
-            store == "native" and "aufs" not in stack.encodings and without_stray_whiteouts(stack) == stack
-        )
+        legible = "aufs" not in stack.encodings and without_stray_whiteouts(stack) == stack
+        self.comparable = PRIVILEGED and store == "native" and legible
 
     def finish(self, check: Check) -> None:
         self.engine.remount()

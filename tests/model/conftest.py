@@ -23,6 +23,6 @@ _common = settings(
     report_multiple_bugs=False,
 )
 _examples = os.environ.get("MODEL_EXAMPLES")
-settings.register_profile("dev", _common, max_examples=int(_examples or 25))
+settings.register_profile("dev", _common, max_examples=int(_examples or 15))
 settings.register_profile("ci", _common, max_examples=int(_examples or 200))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))

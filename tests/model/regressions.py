@@ -61,6 +61,46 @@ REGRESSIONS: dict[str, tuple[Stack, list[Op]]] = {
     ),
 }
 
+#: Those of a store without xattrs (rigs.STORES["ramfs"]).
+PLAIN: dict[str, tuple[Stack, list[Op]]] = {
+    "without RENAME_WHITEOUT, a rename over a name that only the lowers have": (
+        Stack(
+            lowers=(
+                (
+                    Node("dir", "c"),
+                    Node("file", "c/b", mode=0o644),
+                ),
+                (
+                    Node("dir", "b"),
+                    Node("symlink", "b/d", target="nowhere"),
+                ),
+            ),
+            encodings=("aufs", "aufs"),
+        ),
+        [("rename", "c/b", "b/d")],
+    ),
+    "the link count of a group outlives its inode's being forgotten": (
+        Stack(
+            lowers=(
+                (
+                    Node("file", "a", mode=0o644),
+                    Node("file", "b", mode=0o644),
+                    Node("link", "c", target="b"),
+                ),
+            ),
+        ),
+        [("rename", "a", "b"), ("drop_caches",)],
+    ),
+    "a whiteout of the mount before is replaced by a new file": (
+        Stack(lowers=((Node("fifo", "b"),),)),
+        [("unlink", "b"), ("remount",), ("mkfifo", "b", 0o444)],
+    ),
+    "a lower directory keeps its mtime when it moves and cannot be redirected": (
+        Stack(lowers=((Node("dir", "c"), Node("symlink", "c/d", target="nowhere")), (Node("dir", "d"),))),
+        [("rename", "c/d", "d", 2)],
+    ),
+}
+
 
 def applicable(scripts: dict[str, tuple[Stack, list[Op]]]) -> dict[str, tuple[Stack, list[Op]]]:
     """Those that this user can set up: other owners, trusted xattrs and mounts need root."""

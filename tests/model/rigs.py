@@ -29,7 +29,7 @@ from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.transport import MountOptions
 
 from .drivers import KnownDifference, PathDriver
-from .layers import XATTR_PREFIX, Stack, build
+from .layers import PRIVILEGED, XATTR_PREFIX, Stack, build
 from .model import fail
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,12 +37,13 @@ MNT_DETACH, MS_REMOUNT = 2, 32
 
 Store = Literal["native", "user", "aufs", "ramfs"]
 
-#: How an upper may be stored, and what of it a new mount does not know: st_ino of copied-up objects ("numbers"), which
-#: names were one file in a lower layer ("links").
+#: How an upper may be stored, and what of it a new mount does not know: st_ino of copied-up objects ("numbers": found
+#: by their handles, which takes privilege), which names were one file in a lower layer ("links").
+_NUMBERS: frozenset[str] = frozenset() if PRIVILEGED else frozenset({"numbers"})
 STORES: dict[Store, frozenset[str]] = {
-    "native": frozenset(),  # as the kernel's, in the namespace that is permitted
+    "native": _NUMBERS,  # as the kernel's, in the namespace that is permitted
     "user": frozenset({"numbers"}),  # xattrs in user.*, which symbolic links and fifos cannot have
-    "aufs": frozenset(),  # an upper whose root says that `.wh.` names are its whiteouts
+    "aufs": _NUMBERS,  # an upper whose root says that `.wh.` names are its whiteouts
     "ramfs": frozenset({"numbers", "links"}),  # no xattrs at all, no file handles, no RENAME_WHITEOUT; root only
 }
 

@@ -1,8 +1,9 @@
 """READ replies for cached files: into one buffer, or for large ones from page cache to page cache by splice(2).
 
 A copy into our memory and one out of it cost more than all else in a large READ. Spliced, the pages themselves go
-through a pipe, behind the header; the kernel copies them once. The header comes first and holds the length, so that has
-to be known before: where the file turns out shorter, the pipe is thrown away and the plain way taken.
+through a pipe, behind the header; the kernel copies them once. The header comes first and holds the length: it promises
+all that was asked for, which is right but for the last READ of a file. Then, and when the file is cut meanwhile, the
+pipe is thrown away and the plain way taken.
 """
 
 from __future__ import annotations
@@ -25,18 +26,30 @@ class FileReader:
     def __init__(self, device: int = -1) -> None:
         self._reply = memoryview(bytearray(_HEADER + negotiate.MAX_WRITE))
         self._splicer = Splicer(device) if device >= 0 else None
+        self._byte = (bytearray(1),)
+        #: st_dev of file systems that have no RWF_NOWAIT (tmpfs: it is all in memory). Their reads are done at once.
+        self._blind: set[int] = set()
 
     def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
         if may_wait:
             return _read(memoryview(bytearray(_HEADER + size)), unique, fd, offset, size, 0)
         if size > negotiate.MAX_WRITE:
             return None
+        flags = 0 if self._blind and os.fstat(fd).st_dev in self._blind else os.RWF_NOWAIT
         try:
-            if self._splicer is not None and size >= Splicer.SMALLEST and self._splicer.send(unique, fd, offset, size):
-                return SENT
-            return _read(self._reply, unique, fd, offset, size, os.RWF_NOWAIT)
+            if self._splicer is not None and size >= Splicer.SMALLEST:
+                # Its last byte stands for all: the kernel reads ahead without gaps. None: the file ends before.
+                there = not flags or os.preadv(fd, self._byte, offset + size - 1, flags)
+                if there and self._splicer.send(unique, fd, offset, size):
+                    return SENT
+            return _read(self._reply, unique, fd, offset, size, flags)
         except BlockingIOError:
             return None
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP or not flags:
+                raise
+        self._blind.add(os.fstat(fd).st_dev)
+        return _read(self._reply, unique, fd, offset, size, 0)
 
     def close(self) -> None:
         if self._splicer is not None:
@@ -48,13 +61,7 @@ def _read(reply: memoryview, unique: int, fd: int, offset: int, size: int, flags
     done = 0
     while done < size:
         part = reply[_HEADER + done : _HEADER + size]
-        try:
-            count = os.preadv(fd, (part,), offset + done, flags)
-        except OSError as error:
-            if error.errno != errno.EOPNOTSUPP or not flags:
-                raise
-            flags = 0  # this file system cannot say whether it would wait
-            continue
+        count = os.preadv(fd, (part,), offset + done, flags)
         if not count:
             break  # only the end of the file makes a READ short
         done += count
@@ -71,49 +78,32 @@ class Splicer:
     def __init__(self, device: int) -> None:
         self._device = device
         self._pipe: tuple[int, int, int] | None = None
-        self._byte = (bytearray(1),)
         self._refused = False
 
     def send(self, unique: int, fd: int, offset: int, size: int) -> bool:
-        """Answer a READ. False where it has to go the plain way: too short, too long, or not to be spliced.
-
-        BlockingIOError where the data seems not to be in memory: its first and last byte stand for all, as the kernel
-        reads ahead without gaps."""
-        length = min(size, os.fstat(fd).st_size - offset)
-        if length < self.SMALLEST or self._refused:
-            return False
+        """Answer a READ. False where it has to go the plain way."""
         if self._pipe is None:
             self._pipe = large_pipe(negotiate.MAX_WRITE)
         read_end, write_end, capacity = self._pipe
         # A slot for the header, and one more than the pages of the data, which may begin inside one.
-        if length > capacity - 3 * abi.PAGE:
+        if self._refused or size > capacity - 3 * abi.PAGE:
             return False
-        if not self._in_memory(fd, offset) or not self._in_memory(fd, offset + length - 1):
-            return False
-        os.write(write_end, replies.data_header(unique, length))
         done = 0
         try:
-            while done < length:
-                count = os.splice(fd, write_end, length - done, offset_src=offset + done)
+            os.write(write_end, replies.data_header(unique, size))
+            while done < size:
+                count = os.splice(fd, write_end, size - done, offset + done)
                 if not count:
                     break
                 done += count
-            if done == length:
-                return os.splice(read_end, self._device, _HEADER + length) > 0
+            if done == size:
+                return os.splice(read_end, self._device, _HEADER + size) > 0
         except OSError as error:
             # EINVAL before anything was moved: the file system has no splice. Else the READ was aborted (ENOENT), or
             # fails in the plain way again.
-            self._refused = error.errno == errno.EINVAL and not done
+            self._refused = not done and error.errno == errno.EINVAL
         self._drop()
         return False
-
-    def _in_memory(self, fd: int, offset: int) -> bool:
-        try:
-            return os.preadv(fd, self._byte, offset, os.RWF_NOWAIT) == 1
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                return True  # unknown
-            raise
 
     def _drop(self) -> None:
         """Throw away the pipe with what is left in it."""

@@ -17,7 +17,6 @@ import os
 import stat as _stat
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 NodeId = int
@@ -115,8 +114,7 @@ class Now:
 NOW: Final = Now()
 
 
-@dataclass(frozen=True, slots=True)
-class SetAttr:
+class SetAttr(NamedTuple):
     """What `setattr` changes; None leaves a field as it is (UTIME_OMIT for the times).
 
     `kill_priv`: the caller asks that set-user-ID, set-group-ID and file capabilities go, as after a write by an

@@ -59,6 +59,10 @@ REGRESSIONS: dict[str, tuple[Stack, list[Op]]] = {
         ),
         [("chown", "a/c/a", 1000, 0)],
     ),
+    "chown takes set-user-ID away even if it changes no id": (
+        Stack(lowers=((Node("file", "a", mode=0o4755),),)),
+        [("chown", "a", -1, -1)],
+    ),
 }
 
 #: Those of a store without xattrs (rigs.STORES["ramfs"]).

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import faulthandler
 import importlib
 import logging
 import os
@@ -218,6 +219,7 @@ class Server:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         logging.root.handlers[:] = [logging.StreamHandler(sys.stderr)]  # those of the parent are closed by now
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
         os.umask(0)
         try:
             serve = importlib.import_module(f"unionfs.transport.{transport}").serve
@@ -238,8 +240,12 @@ class Server:
             return ""
 
     def join(self) -> None:
-        """Wait for the end, which follows the unmount. AssertionError if it had anything to complain of."""
-        watchdog = threading.Timer(20, lambda: os.kill(self.pid, signal.SIGKILL))
+        """Wait for the end, which follows the unmount. AssertionError if it had anything to complain of.
+
+        A server that stays is made to write its stacks into the log and killed. (Also if it cannot know: a mount
+        namespace made by somebody meanwhile has a copy of the mount. Those of a container being started are short.)
+        """
+        watchdog = threading.Timer(60, self._interrupt)
         watchdog.start()
         try:
             _, status = os.waitpid(self.pid, 0)
@@ -247,6 +253,14 @@ class Server:
             watchdog.cancel()
         said = self._said()
         assert status == 0 and "Traceback" not in said, f"the server ended with {status}\n{said}"
+
+    def _interrupt(self) -> None:
+        try:
+            os.kill(self.pid, signal.SIGUSR1)
+            time.sleep(0.5)  # for faulthandler to write
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
     def kill(self) -> None:
         try:

@@ -14,7 +14,7 @@ from tests import rigs
 from tests.posix.tools import DirStream, opened, python
 from tests.semantics.unions import Union
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root]
+pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root, pytest.mark.engine]
 
 
 def a_tree(d: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.posix.tools import NOBODY, as_user, opened
 from tests.semantics.unions import Union
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root]
+pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root, pytest.mark.engine]
 
 GROUP = 4321
 

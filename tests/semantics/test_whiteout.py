@@ -14,7 +14,7 @@ import pytest
 from tests.posix.tools import RENAME_WHITEOUT, expect, names, renameat2
 from tests.semantics.unions import Union, contents
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root]
+pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root, pytest.mark.engine]
 
 
 def a_directory(d: Path) -> None:

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def own_record(place: Place, **changes: object) -> MountRecord:
     upper, work = os.fsencode(place.base / "upper"), os.fsencode(place.base / "work")
     record = MountRecord.for_this_process(os.fsencode(place.mnt), [b"/l\xff"], upper, work, "fusepy", {"ro": None})
-    return replace(record, **changes)  # type: ignore[arg-type]
+    return record._replace(**changes)  # type: ignore[arg-type]
 
 
 # the runtime directory ------------------------------------------------------------------------------------------------
@@ -123,7 +122,7 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
-_KEYS = list(MountRecord.__dataclass_fields__)
+_KEYS = list(MountRecord._fields)
 
 
 @given(_json | st.fixed_dictionaries(dict.fromkeys(_KEYS, _json)))
@@ -154,7 +153,7 @@ def test_directory_of_a_live_mount_is_refused_by_whatever_name(place: Place, rol
     other = place.base / "other"
     other.mkdir()
     with place.registry.claim(own_record(place)):
-        mine = replace(own_record(place), upper=os.fsencode(alias), work=os.fsencode(other), mountpoint=b"/elsewhere")
+        mine = own_record(place)._replace(upper=os.fsencode(alias), work=os.fsencode(other), mountpoint=b"/elsewhere")
         with pytest.raises(MountError, match=f"is used by another live mount: unionfs mount on {place.mnt}"):
             place.registry.claim(mine).__enter__()
     with place.registry.claim(mine):
@@ -190,7 +189,7 @@ def test_upper_of_a_kernel_overlay_is_refused(place: Place) -> None:
         try:
             assert place.registry.user_of(os.fsencode(place.base / "upper")) == f"kernel overlay on {place.mnt}"
             with pytest.raises(MountError, match="kernel overlay on"):
-                place.registry.claim(replace(own_record(place), mountpoint=b"/elsewhere")).__enter__()
+                place.registry.claim(own_record(place)._replace(mountpoint=b"/elsewhere")).__enter__()
         finally:
             subprocess.run(["umount", place.mnt], check=True)
     finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from unionfs.api.layers import LayerSpec, StackSpec, open_layer, plan
 from unionfs.api.mounting import find_stack
@@ -186,7 +186,7 @@ def _views(spec: StackSpec) -> Iterator[tuple[Filesystem, Filesystem, Layer]]:
     with ExitStack() as stack:
         before = open_union(StackSpec(spec.lowers))
         stack.callback(before.close)
-        after = open_union(replace(spec, read_only=True))
+        after = open_union(spec._replace(read_only=True))
         stack.callback(after.close)
         upper = open_layer(spec.upper)
         stack.callback(upper.close)

@@ -15,8 +15,7 @@ import os
 import stat as _stat
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from unionfs.errors import LayerError
 from unionfs.layers.directory import DirectoryLayer
@@ -28,8 +27,7 @@ LayerSpec: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 _Identity = tuple[int, int]  # st_dev, st_ino
 
 
-@dataclass(frozen=True, slots=True)
-class StackSpec:
+class StackSpec(NamedTuple):
     """A checked stack. Paths are absolute; `lowers` topmost first; `upper` None means nothing can be written.
 
     `read_only`: an upper is only looked at, with what its work directory, if there is one, says of hard links.

@@ -7,7 +7,7 @@
     data        FICLONE, copy_file_range, fallocate, syncfs
     mount       mount, umount2, /proc/self/mountinfo
     fuse_dev    the ioctls of /dev/fuse
-    process     file locks and the descriptor limit
+    process     file locks, the descriptor limit, memory
 
 Rules that hold in all of them: names are raw bytes relative to a directory descriptor, links are never followed
 unless the name says so, new descriptors are close-on-exec, every failure is an `OSError` with its errno (a NUL in a

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from unionfs.linux import syscalls
 from unionfs.linux.syscalls import c_bytes, c_int, c_ulong, call, checked
@@ -34,8 +33,7 @@ def umount2(target: bytes, flags: int = 0) -> None:
     call(_umount2, checked(target), flags, name=target)
 
 
-@dataclass(frozen=True, slots=True)
-class MountInfo:
+class MountInfo(NamedTuple):
     """One row of mountinfo. `options` are the mount's own, `optional` the propagation fields (shared:N …),
     `super_options` the file system's; octal escapes are decoded, after splitting at commas."""
 

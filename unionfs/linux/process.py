@@ -1,9 +1,15 @@
-"""What concerns the process and its descriptors: file locks and the number of files it may open."""
+"""What concerns the process: file locks, the number of files it may open, its memory."""
 
 from __future__ import annotations
 
 import fcntl
 import resource
+from typing import Final
+
+from unionfs.linux import syscalls
+from unionfs.linux.syscalls import c_size_t
+
+_malloc_trim: Final = syscalls.declare("malloc_trim", c_size_t)
 
 
 def flock_exclusive(fd: int, blocking: bool = False) -> None:
@@ -27,3 +33,8 @@ def raise_nofile_limit() -> int:
     except (ValueError, OSError):
         return soft
     return hard
+
+
+def return_free_memory() -> None:
+    """malloc_trim(3): what libc holds free goes back to the system. A libc without it (musl) holds little."""
+    _malloc_trim(0)

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
 
 from unionfs.errors import OptionError
 
@@ -67,9 +67,11 @@ MOUNT_FLAGS: Final = frozenset(_FLAG_WORDS.split())
 _LABELS: Final = frozenset({"context", "fscontext", "defcontext", "rootcontext"})
 _RECOGNISED: Final = MOUNT_FLAGS | _LABELS | frozenset(_OPTION_WORDS.split())
 
+#: The default of fields that hold options.
+NO_OPTIONS: Final[Mapping[str, str | None]] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class OverlayOptions:
+
+class OverlayOptions(NamedTuple):
     """What `-o` text says. `lowers` topmost first. `options`: recognised words, None for one without `=`;
     `unknown`: the others, as given, to be ignored or refused by the caller."""
 
@@ -77,7 +79,7 @@ class OverlayOptions:
     upper: bytes | None = None
     work: bytes | None = None
     read_only: bool = False
-    options: Mapping[str, str | None] = field(default_factory=dict)
+    options: Mapping[str, str | None] = NO_OPTIONS
     unknown: tuple[str, ...] = ()
 
     @property
@@ -86,8 +88,7 @@ class OverlayOptions:
         return "volatile" in self.options or self.options.get("fsync") in ("0", "volatile")
 
 
-@dataclass(frozen=True, slots=True)
-class HelperRequest:
+class HelperRequest(NamedTuple):
     """What the command line asks for. Beyond `action` all is empty unless that is "mount".
 
     `source` is SRC of the mount(8) form; it has become `options["fsname"]` if there was none. `ignored` are lines for
@@ -103,7 +104,7 @@ class HelperRequest:
     foreground: bool = False
     debug: bool = False
     read_only: bool = False
-    options: Mapping[str, str | None] = field(default_factory=dict)
+    options: Mapping[str, str | None] = NO_OPTIONS
     ignored: tuple[str, ...] = ()
     unknown_options: tuple[str, ...] = ()
     volatile: bool = False

@@ -30,8 +30,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from unionfs.errors import MountError, ProtocolError
 from unionfs.linux.mount import MountInfo, mountinfo
@@ -101,8 +100,7 @@ def directory_id(path: bytes | None) -> DirectoryId | None:
     return found.st_dev, found.st_ino
 
 
-@dataclass(frozen=True, slots=True)
-class MountRecord:
+class MountRecord(NamedTuple):
     """One mount as its daemon wrote it down. `mountpoint` is canonical; `layers` are as people named them, topmost
     first; `start_time` in ticks as `start_time()`; `started` in seconds since the epoch; `control` the socket."""
 
@@ -143,7 +141,7 @@ class MountRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; bytes as text with surrogate escapes."""
-        return {key: _to_text(value) for key, value in asdict(self).items()}
+        return {key: _to_text(value) for key, value in self._asdict().items()}
 
     @classmethod
     def from_json(cls, told: Any) -> MountRecord:
@@ -196,8 +194,7 @@ def _id(value: Any) -> DirectoryId | None:
     return _number(device), _number(inode)
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
+class Mounted(NamedTuple):
     """A mount as `list_mounts` sees it. "live": its daemon runs; "dead": mounted without one (ENOTCONN); "foreign":
     somebody else's, about whom nothing is known; "detached": its daemon runs, but it is not (or not yet, or no more,
     or elsewhere) mounted here, as after `umount --lazy` while files are open."""
@@ -235,7 +232,7 @@ class Registry:
             for directory, role in written:
                 stack.enter_context(_locked_directory(directory, role, functools.partial(self.user_of, directory)))
             stem = os.path.join(self._directory, b"%d-%08x" % (record.pid, zlib.crc32(record.mountpoint)))
-            entry = Entry(replace(record, control=stem + b".sock"), stem + b".sock")
+            entry = Entry(record._replace(control=stem + b".sock"), stem + b".sock")
             with self._locked():
                 for directory, role in written:
                     if (user := self._user_of_locked(directory)) is not None:

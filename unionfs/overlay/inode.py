@@ -87,7 +87,9 @@ class Listing:
 
 
 class Inode:
-    __slots__ = ("attr", "ino", "nlookup", "node", "opens")
+    """`bare`: known to have no xattrs that people see; None: not known."""
+
+    __slots__ = ("attr", "bare", "ino", "nlookup", "node", "opens")
 
     is_dir = False
 
@@ -97,6 +99,7 @@ class Inode:
         self.nlookup = 0
         self.opens = 0
         self.attr: AttrRecord | None = None
+        self.bare: bool | None = None
 
 
 class DirInode(Inode):
@@ -189,6 +192,7 @@ class FileInode(Inode):
         self.nlookup = 0
         self.opens = 0
         self.attr = None
+        self.bare = None
         self.type = type_
         self.lower = lower
         self.upper = lower is None

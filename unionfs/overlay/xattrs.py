@@ -19,11 +19,23 @@ NAME_MAX, SIZE_MAX = 255, 65536
 
 def getxattr(union: Union, inode: Inode, name: bytes) -> bytes:
     """Lock held. ENODATA where there is none, EOPNOTSUPP for a namespace that Linux does not know."""
-    layer, path = union.place(inode)
-    value = layer.getxattr(path, union.stack.stored_xattr(name))
+    value = None if not _may_have_xattrs(union, inode) else _stored(union, inode, name)
     if value is None:
         fail(errno.ENODATA if name in _ACLS or name.startswith(_NAMESPACES) else errno.EOPNOTSUPP)
     return value
+
+
+def _stored(union: Union, inode: Inode, name: bytes) -> bytes | None:
+    layer, path = union.place(inode)
+    return layer.getxattr(path, union.stack.stored_xattr(name))
+
+
+def _may_have_xattrs(union: Union, inode: Inode) -> bool:
+    """Most inodes have none, and the kernel asks for ACLs and capabilities again and again: so ask for all names the
+    first time. Whatever can give an inode its first xattr passes `setxattr`, which says so."""
+    if inode.bare is None:
+        inode.bare = not listxattr(union, inode)
+    return not inode.bare
 
 
 def listxattr(union: Union, inode: Inode) -> list[bytes]:
@@ -63,6 +75,7 @@ def _prepare(union: Union, inode: Inode) -> None:
 
 
 def _changed(inode: Inode, name: bytes) -> None:
+    inode.bare = None
     inode.attr = None  # ctime; an access ACL also changes the mode
     if isinstance(inode, DirInode) and name in _ACLS:
         inode.default_acl = inode.handed_down = None

@@ -523,6 +523,9 @@ class Session:
         if slow is not None:
             table[Opcode.LINK] = lambda buffer, node: slow(abi.LINK_IN.unpack_from(buffer, _BODY)[0])
             table[Opcode.SETXATTR] = table[Opcode.REMOVEXATTR] = lambda buffer, node: slow(node)
+        if self._fs_slow_name is not None:
+            table[Opcode.RENAME] = _slow_by_name(self._fs_slow_name, _BODY + 8)
+            table[Opcode.RENAME2] = _slow_by_name(self._fs_slow_name, _BODY + 16)
         return table
 
     def _slow_open(self, buffer: Buffer, node: int) -> bool:
@@ -539,6 +542,11 @@ class Session:
 
 def _always(buffer: Buffer, node: int) -> bool:
     return True
+
+
+def _slow_by_name(slow_name: Callable[[NodeId, bytes], bool], start: int) -> Callable[[Buffer, int], bool]:
+    """Asks about the first name of a request, unchecked: the handler does that."""
+    return lambda buffer, node: slow_name(node, bytes(buffer[start : start + 256]).partition(b"\0")[0])
 
 
 _NO_REPLY: Final = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY))

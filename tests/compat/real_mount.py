@@ -30,12 +30,13 @@ TRANSPORTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def each_transport(*names: str) -> pytest.MarkDecorator:
-    """Parametrize the argument `transport`; what a machine lacks skips with its reason."""
+def each_transport(*names: str, slow: Sequence[str] = ()) -> pytest.MarkDecorator:
+    """Parametrize the argument `transport` by `names`, or all; what a machine lacks skips with its reason."""
     params = []
     for name in names or TRANSPORTS:
         reason = missing(*TRANSPORTS[name][0])
-        params.append(pytest.param(name, marks=pytest.mark.skip(reason=reason) if reason else ()))
+        marks = [pytest.mark.skip(reason=reason)] if reason else []
+        params.append(pytest.param(name, marks=[*marks, *([pytest.mark.slow] if name in slow else [])]))
     return pytest.mark.parametrize("transport", params)
 
 

@@ -16,7 +16,7 @@ from tests.requirements import missing
 
 pytestmark = [pytest.mark.needs_fuse, pytest.mark.needs_root]
 
-OLD = b"lower" * 1000
+OLD = b"lower" * 50_000  # large enough for passthrough
 LARGE = 256 << 20
 
 
@@ -146,3 +146,29 @@ def test_no_time_goes_by_when_nothing_happens(union: Union) -> None:
     before = cpu_ticks(union.pid)
     threading.Event().wait(0.5)
     assert cpu_ticks(union.pid) - before <= 1
+
+
+def test_a_reader_of_a_small_file_sees_what_a_writer_writes(union: Union) -> None:
+    small = union.lower / "small"
+    small.write_bytes(b"lower")
+    path = union.mnt / "small"
+    with path.open("rb", buffering=0) as reader:
+        assert reader.read() == b"lower"
+        with path.open("r+b", buffering=0) as writer:
+            writer.write(b"UPPER")
+            assert os.pread(reader.fileno(), 9, 0) == b"UPPER"
+    assert small.read_bytes() == b"lower"
+
+
+def test_cached_pages_of_a_small_file_do_not_outlive_a_passthrough_write(union: Union) -> None:
+    (union.lower / "small").write_bytes(b"lower" * 1000)
+    path = union.mnt / "small"
+    expected = bytearray(path.read_bytes())  # cached
+    for i in range(20):
+        with path.open("r+b", buffering=0) as writer:
+            os.pwrite(writer.fileno(), b"%05d" % i, i * 200)
+            expected[i * 200 : i * 200 + 5] = b"%05d" % i
+        with path.open("rb", buffering=0) as reader:
+            with mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+                assert mapping[:] == bytes(expected)
+            assert reader.read() == bytes(expected)

@@ -111,7 +111,7 @@ def changed(stack: RealStack) -> tuple[Path, Path, Path]:
     return seen, layer, copy_tree(stack.layers[-1], stack.directory / "copy")
 
 
-@each_transport()
+@each_transport(slow=("devfuse-cached",))
 def test_change_commit_apply_gives_the_same_tree(stack: RealStack) -> None:
     seen, layer, copy = changed(stack)
     stack.unionfs("apply", layer, copy)
@@ -141,7 +141,7 @@ def without_directory_times(lines: list[str]) -> list[str]:
     return [" ".join([*words[:3], "-", *words[4:]] if words[0] == "dir" else words) for words in split]
 
 
-@each_transport("devfuse", "fusepy")
+@each_transport("devfuse", "fusepy", slow=("fusepy",))
 def test_second_layer_on_the_first(stack: RealStack) -> None:
     """The upper of one mount is a layer of the next: what both change is committed apart and applied in turn."""
     seen, first, copy = changed(stack)

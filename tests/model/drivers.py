@@ -30,9 +30,9 @@ KNOWN_DIFFERENCES: dict[KnownDifference, str] = {
         "directory is the upper's and st_ino the lower's. d_ino is not compared where the stack has an upper."
     ),
     "stale readers": (
-        "Ours, with passthrough. A descriptor opened for reading before a copy-up goes on reading the lower file, "
-        "since the backing file of an open file cannot be changed. (The kernel's own shows the new data to read(2), "
-        "the old to a shared mapping.) Files are opened for writing too."
+        "Ours, with passthrough (files over 128 KiB). A descriptor opened for reading before a copy-up goes on reading "
+        "the lower file, since the backing file of an open file cannot be changed. (The kernel's own shows the new "
+        "data to read(2), the old to a shared mapping.) Files are opened for writing too."
     ),
 }
 

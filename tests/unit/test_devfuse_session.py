@@ -30,7 +30,9 @@ FOREVER = 315_360_000
 class Rig:
     """A session after INIT over a MemoryFs with `/file` (node 2, ino 1002) and `/dir` (node 3)."""
 
-    def __init__(self, *, passthrough: bool = False, flags: int = (1 << 43) - 1, **fs_extras: Any) -> None:
+    def __init__(
+        self, *, passthrough: bool = False, small: int = -1, flags: int = (1 << 43) - 1, **fs_extras: Any
+    ) -> None:
         self.fs = MemoryFs()
         self.fs.mknod(1, b"file", stat.S_IFREG | 0o644, 0, WHO)
         self.fs.mkdir(1, b"dir", 0o755, WHO)
@@ -39,7 +41,7 @@ class Rig:
         self.registered: list[int] = []
         self.unregistered: list[int] = []
         self.stale: list[int] = []
-        backings = Backings(self._register, self.unregistered.append) if passthrough else None
+        backings = Backings(self._register, self.unregistered.append, small) if passthrough else None
         self.session = Session(self.fs, backings=backings, invalidate=self.stale.append)
         self.send(wire.init(flags=flags))
         self.fs.calls.clear()
@@ -384,6 +386,41 @@ def test_opens_of_one_inode_share_a_backing_id(direct: Rig) -> None:
     assert direct.open()[2] == 52
 
 
+def _with_data(rig: Rig) -> int:
+    fd = os.memfd_create("file")
+    rig.fs.fds[rig.fs.nodes[2].ino] = fd
+    return fd
+
+
+def test_a_small_file_is_cached_for_readers_and_the_mode_lasts_while_it_is_open() -> None:
+    rig = Rig(passthrough=True, small=100)
+    fd = _with_data(rig)
+    try:
+        reader, writer = rig.open(), rig.open(flags=os.O_WRONLY)
+        assert reader[1:] == writer[1:] == (abi.FOPEN_KEEP_CACHE, 0)
+        rig.release(2, reader[0])
+        rig.release(2, writer[0])
+        os.truncate(fd, 101)
+        assert rig.open()[1] == abi.FOPEN_PASSTHROUGH
+    finally:
+        os.close(fd)
+
+
+def test_pages_cached_before_a_passthrough_write_are_not_kept_once() -> None:
+    rig = Rig(passthrough=True, small=100)
+    fd = _with_data(rig)
+    try:
+        writer = rig.open(flags=os.O_RDWR)
+        assert writer[1] == abi.FOPEN_PASSTHROUGH
+        rig.release(2, writer[0])
+        first = rig.open()
+        assert first[1] == 0
+        rig.release(2, first[0])
+        assert rig.open()[1] == abi.FOPEN_KEEP_CACHE
+    finally:
+        os.close(fd)
+
+
 def test_open_after_copy_up_under_a_reader_is_estale_and_supersedes_the_node(direct: Rig) -> None:
     superseded: list[int] = []
     direct.session.files._fs_supersede = superseded.append
@@ -441,7 +478,7 @@ def test_refused_registration_makes_the_file_cached(direct: Rig) -> None:
     def refuse(fd: int) -> int:
         raise fail(errno.ELOOP)
 
-    direct.session.files.backings = Backings(refuse, direct.unregistered.append)
+    direct.session.files.backings = Backings(refuse, direct.unregistered.append, -1)
     assert direct.open()[1:] == (abi.FOPEN_KEEP_CACHE, 0)
 
 

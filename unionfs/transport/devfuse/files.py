@@ -1,7 +1,7 @@
 """Open files and their data paths: passthrough, cached, or by way of us; and inodes that have two nodes for a while.
 
     passthrough   root, and a kernel that has it: reads, writes and mappings go to the backing file without a request
-    cached        else: READ fills the page cache, which stays valid over close and open; each write(2) is a WRITE
+    cached        else, and small files opened for reading: READ fills the page cache, which stays valid over close and open; each write(2) is a WRITE
     by way of us  writers of a set-user-ID file in passthrough: their WRITEs come here, mappings use the backing file
 
 What a reader sees whose file is copied up under it: in passthrough its descriptor keeps the lower file, as with the
@@ -32,7 +32,7 @@ record_mode = Struct("<60xI").unpack_from
 class BackingFiles(Protocol):
     """See passthrough.Backings."""
 
-    def open(self, node: int, fd: int) -> int: ...
+    def open(self, node: int, fd: int, writing: bool) -> int: ...
     def release(self, node: int) -> None: ...
     def __len__(self) -> int: ...
 
@@ -63,6 +63,7 @@ class OpenFiles:
         self._fs_supersede: Callable[[NodeId], None] | None = getattr(fs, "supersede", None)
         self._superseded: dict[NodeId, int] = {}  # node -> st_ino
         self.twins: set[int] = set()  # those st_ino
+        self._written: set[NodeId] = set()  # in passthrough, since the last cached open
         self.fds: dict[FileHandle, int] = {}  # cached files: handle -> descriptor to read from
 
     def opened(self, node: NodeId, opened: OpenResult, writing: bool, record: AttrRecord | None) -> tuple[int, int]:
@@ -71,12 +72,14 @@ class OpenFiles:
         Where it raises (ESTALE), the file has been closed again."""
         if self.backings is not None:
             try:
-                backing_id = self.backings.open(node, opened.fd)
+                backing_id = self.backings.open(node, opened.fd, writing)
             except StaleBacking:
                 self._fs.release(opened.fh)
                 self._supersede(node)
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
             if backing_id:
+                if writing:
+                    self._written.add(node)
                 if writing and _has_suid(record_mode(record or self._fs.getattr(node))[0]):
                     # A passthrough write has the daemon's rights, which keep set-user-ID; so writes to such a file
                     # come to us, with WRITE_KILL_SUIDGID where the writer has not those rights.
@@ -84,6 +87,10 @@ class OpenFiles:
                 return abi.FOPEN_PASSTHROUGH, backing_id
         if opened.fd >= 0:
             self.fds[opened.fh] = opened.fd
+        if node in self._written:
+            # Passthrough writes did not touch the pages that an earlier cached open had left.
+            self._written.discard(node)
+            return 0, 0
         # Pages stay valid over close and open: nobody changes the data behind the kernel's back.
         return abi.FOPEN_KEEP_CACHE, 0
 
@@ -113,6 +120,7 @@ class OpenFiles:
 
     def forgotten(self, node: NodeId) -> None:
         """The kernel has dropped the node, with all its lookups at once (fuse_evict_inode)."""
+        self._written.discard(node)
         ino = self._superseded.pop(node, None)
         if ino is not None and ino not in self._superseded.values():
             self.twins.discard(ino)

@@ -22,6 +22,10 @@ import os
 import threading
 from collections.abc import Callable
 
+#: A file to be read that is no larger is cached: one READ for all of it costs less than making and ending a backing
+#: id, and the next reader needs neither.
+SMALL = 128 << 10
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,23 +45,25 @@ class _Backing:
 
 class Backings:
     """The open files of a mount, by node. `register(fd)` makes a backing id (> 0), `unregister(id)` ends it.
+    Files of up to `small` bytes are cached unless their first open is for writing.
 
     All methods may be called from any thread.
     """
 
-    def __init__(self, register: Callable[[int], int], unregister: Callable[[int], None]) -> None:
+    def __init__(self, register: Callable[[int], int], unregister: Callable[[int], None], small: int = SMALL) -> None:
+        self._small = small
         self._register = register
         self._unregister = unregister
         self._open: dict[int, _Backing] = {}
         self._lock = threading.Lock()
         self._refused = False
 
-    def open(self, node: int, fd: int) -> int:
+    def open(self, node: int, fd: int, writing: bool) -> int:
         """Count an open of `node` on the file `fd`. Returns its backing id, or 0: the open is to be a cached one."""
         with self._lock:
             backing = self._open.get(node)
             if backing is None:
-                self._open[node] = self._first(fd)
+                self._open[node] = self._first(fd, writing)
                 return self._open[node].id
             if backing.id:
                 if fd < 0:
@@ -68,8 +74,11 @@ class Backings:
             backing.users += 1
             return backing.id
 
-    def _first(self, fd: int) -> _Backing:
+    def _first(self, fd: int, writing: bool) -> _Backing:
         if fd < 0 or self._refused:
+            return _Backing(0, 0, 0)
+        st = os.fstat(fd)
+        if not writing and st.st_size <= self._small:
             return _Backing(0, 0, 0)
         try:
             backing_id = self._register(fd)
@@ -80,7 +89,6 @@ class Backings:
                 _log.warning("the kernel refuses passthrough (%s): reads and writes go through the daemon", error)
             # ELOOP: this file's own file system is a stacked one. Others may be fine.
             return _Backing(0, 0, 0)
-        st = os.fstat(fd)
         return _Backing(backing_id, st.st_dev, st.st_ino)
 
     def release(self, node: int) -> None:

@@ -1,0 +1,47 @@
+"""What `unionfs-mount` imports: from its exec to a usable mount there are 150 ms, most of which go into importing.
+
+Counted in modules, since a time would measure the machine. Python runs without its site packages, so an import of
+somebody else's module would fail, and what a developer's environment loads by itself is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+#: A few more than there are. Whoever needs to raise it measures what that costs a mount.
+MOST = 155
+
+#: Costly, or of no use to a mount.
+UNWANTED = {"asyncio", "email", "fuse", "http", "pathlib", "pydantic", "rich", "ssl", "tarfile", "tempfile", "typer"}
+
+_PROGRAM = """
+import json, sys
+before = set(sys.modules)
+import unionfs.api.mount_helper
+import unionfs.transport.devfuse
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def imported() -> set[str]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)}
+    run = subprocess.run([sys.executable, "-S", "-c", _PROGRAM], env=environment, capture_output=True, check=True)
+    return set(json.loads(run.stdout))
+
+
+def test_a_mount_imports_few_modules() -> None:
+    found = imported()
+    assert "unionfs.overlay.filesystem" in found
+    assert len(found) <= MOST, sorted(found)
+
+
+def test_a_mount_imports_nothing_that_it_has_no_use_for() -> None:
+    found = imported()
+    assert {name.partition(".")[0] for name in found} & UNWANTED == set()
+    assert not {name for name in found if name.startswith(("unionfs.changeset", "unionfs.testing", "unionfs_cli"))}

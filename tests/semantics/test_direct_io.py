@@ -10,7 +10,7 @@ import pytest
 
 from tests.posix.tools import opened
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root]
+pytestmark = [pytest.mark.needs("union")]
 
 BLOCK = 4096
 OLD = b"o" * BLOCK * 8

@@ -13,7 +13,7 @@ import pytest
 from tests.posix.tools import names, opened
 from tests.semantics.unions import Union, copy_tree, same_tree
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root, pytest.mark.engine]
+pytestmark = [pytest.mark.needs("union"), pytest.mark.engine]
 
 
 def a_group(d: Path) -> None:

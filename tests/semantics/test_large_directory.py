@@ -10,7 +10,7 @@ import pytest
 from tests.posix.tools import DirStream
 from tests.semantics.unions import Union
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root, pytest.mark.engine]
+pytestmark = [pytest.mark.needs("union"), pytest.mark.engine]
 
 COUNT = 10_000
 

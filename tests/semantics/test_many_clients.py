@@ -12,7 +12,7 @@ from tests.posix.tools import names, python
 from tests.rigs import Mounted
 from tests.semantics.unions import contents
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root]
+pytestmark = [pytest.mark.needs("union")]
 
 CLIENTS = 4
 

@@ -11,7 +11,7 @@ import pytest
 from tests.posix.tools import names
 from tests.semantics.unions import Union, contents
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root, pytest.mark.engine]
+pytestmark = [pytest.mark.needs("union"), pytest.mark.engine]
 
 
 def a_tree(d: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.posix.tools import expect, names, opened
 from tests.semantics.unions import Union
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root, pytest.mark.engine]
+pytestmark = [pytest.mark.needs("union"), pytest.mark.engine]
 
 LONG = "n" * 255
 #: Three-byte characters: 85 of them are 255 bytes. What counts is bytes.

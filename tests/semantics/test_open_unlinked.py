@@ -11,7 +11,7 @@ import pytest
 from tests.posix.tools import expect, names, opened, python
 from tests.rigs import Mounted
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root]
+pytestmark = [pytest.mark.needs("union")]
 
 
 def a_tree(d: Path) -> None:

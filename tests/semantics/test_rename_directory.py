@@ -13,7 +13,7 @@ import pytest
 from tests.posix.tools import RENAME_EXCHANGE, expect, names, opened, renameat2
 from tests.semantics.unions import Union, contents
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root, pytest.mark.engine]
+pytestmark = [pytest.mark.needs("union"), pytest.mark.engine]
 
 Contents = dict[str, str | bytes | None]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.semantics.unions import Union, copy_tree, same_tree
 
-pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root, pytest.mark.engine]
+pytestmark = [pytest.mark.needs("union"), pytest.mark.engine]
 
 
 def a_tree(d: Path) -> None:

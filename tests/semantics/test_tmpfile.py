@@ -10,7 +10,7 @@ import pytest
 from tests.posix.tools import names, opened, umask
 from tests.semantics.unions import Union
 
-pytestmark = [pytest.mark.needs("union", "tmpfile"), pytest.mark.needs_root]
+pytestmark = [pytest.mark.needs("union", "tmpfile")]
 
 
 def a_tree(d: Path) -> None:

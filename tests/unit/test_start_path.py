@@ -15,7 +15,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 
 #: A few more than there are. Whoever needs to raise it measures what that costs a mount.
-MOST = 155
+MOST = 165
 
 #: Costly, or of no use to a mount.
 UNWANTED = {"asyncio", "email", "fuse", "http", "pathlib", "pydantic", "rich", "ssl", "tarfile", "tempfile", "typer"}

@@ -19,7 +19,7 @@ from unionfs.layers.layer import Layer, LayerFile, Path, WritableLayer
 from unionfs.overlay import hardlink
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
-from unionfs.overlay.stack import IMPURE, ORIGIN, SLOT, UPPER
+from unionfs.overlay.stack import IMPURE, NUMBER, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union
 from unionfs.vfs import DT_DIR
 
@@ -67,7 +67,7 @@ def copy_up_name(union: Union, inode: FileInode, parent: DirInode, name: bytes) 
     for i, known in enumerate(inode.names):
         if known == (parent, name, False):
             copy_up_directory(union, parent)
-            with _kept_times(union, parent):
+            with kept_times(union, parent):
                 mark_impure(union, parent)
                 hardlink.store_name(union, inode, parent.path, name)
             inode.names[i] = (parent, name, True)
@@ -121,7 +121,7 @@ class _Staged:
 
     def finish(self) -> None:
         copy_metadata(self._union, self.layer, self.source_path, self.st, self.path)
-        _set_origin(self._union, self._number, self.source_path, self.path)
+        _set_origin(self._union, self._number, self.source_path, self.st, self.path)
 
     def close(self) -> None:
         for file in (self._source, self._target):
@@ -170,17 +170,21 @@ def copy_metadata(union: Union, layer: Layer, path: Path, st: os.stat_result, te
     work.utime(temporary, st.st_atime_ns, st.st_mtime_ns)
 
 
-def _set_origin(union: Union, number: int, source: Path, path: Path, *, is_dir: bool = False) -> None:
+def _set_origin(union: Union, number: int, source: Path, st: os.stat_result, path: Path) -> None:
     """Note on a staged copy what it was copied from; empty where the layer cannot say (ovl_set_origin_fh())."""
+    is_dir = stat.S_ISDIR(st.st_mode)
     if not union.work.xattrs:
         return
     handle = union.stack.layer(number).handle(source)
     slot = None if is_dir else union.stack.slot_mark(number)
+    shown = None if is_dir else union.stack.number_mark(number, st)
     work = union.stack.work
     try:
         work.setxattr(path, union.stack.private(ORIGIN), b"" if handle is None else hardlink.encode_origin(handle))
         if slot is not None:
             work.setxattr(path, union.stack.private(SLOT), slot)
+        if shown is not None:
+            work.setxattr(path, union.stack.private(NUMBER), shown)
     except OSError as e:
         # user.* is not allowed on symlinks and special files; the origin only keeps their number over a remount.
         if e.errno not in (errno.EPERM, errno.EOPNOTSUPP):
@@ -200,7 +204,7 @@ def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
     else:
         parent, name, _ = inode.names[0]
         copy_up_directory(union, parent)
-        with _kept_times(union, parent):
+        with kept_times(union, parent):
             mark_impure(union, parent)
             if st.st_nlink > 1:
                 entry = hardlink.index_path(union, inode.lower[0], staged.source_path, st)
@@ -259,8 +263,8 @@ def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
     work.mkdir(temporary, stat.S_IMODE(st.st_mode))
     try:
         copy_metadata(union, layer, path, st, temporary)
-        _set_origin(union, number, path, temporary, is_dir=True)
-        with _kept_times(union, parent):
+        _set_origin(union, number, path, st, temporary)
+        with kept_times(union, parent):
             mark_impure(union, parent)
             work.rename(temporary, union.stack.upper, directory.path)
     except BaseException:
@@ -289,7 +293,7 @@ def mark_impure(union: Union, parent: DirInode) -> None:
         union.work.set_mark(parent.path, IMPURE, b"y")
 
 
-class _kept_times:
+class kept_times:
     """Put a directory's times back after a copy changed what is stored in it but not what people see
     (ovl_copy_up_one(): "Restore timestamps on parent")."""
 

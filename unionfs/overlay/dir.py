@@ -237,7 +237,7 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
         union.work.discard(links.orphan)
         links.orphan = None
     if links.index is not None:
-        links.nlink += 1
+        hardlink.set_nlink(union, links, links.nlink + 1)
     inode.names.append((directory, name, True))
     directory.children[name] = inode
     directory.attr = inode.attr = None
@@ -306,7 +306,7 @@ def lost_name(union: Union, inode: FileInode, directory: DirInode, name: bytes, 
     inode.forget_name(directory, name)
     inode.attr = None
     if inode.links is not None and inode.links.index is not None:
-        inode.links.nlink -= 1
+        hardlink.set_nlink(union, inode.links, inode.links.nlink - 1)
         hardlink.drop_index(union, inode)
     if inode.names or inode.index is not None:
         return

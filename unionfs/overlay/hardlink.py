@@ -20,7 +20,7 @@ import sys
 
 from unionfs.layers.layer import Layer, OriginHandle, Path
 from unionfs.linux.handle import open_by_handle_at
-from unionfs.overlay.inode import FileInode, join
+from unionfs.overlay.inode import FileInode, Links, join
 from unionfs.overlay.stack import NLINK, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union
 from unionfs.overlay.workdir import INDEX, WORK, exists
@@ -176,6 +176,8 @@ def attach_index(union: Union, inode: FileInode, origin: OriginHandle | None, pa
 # link counts --------------------------------------------------------------------------------------------------------
 def load_nlink(union: Union, entry: Path, stored: os.stat_result, fallback: int) -> int:
     """The union's link count (ovl_get_nlink()): "U" counts from the stored file, "L" from the lower one."""
+    if union.workdir is not None and not union.workdir.xattrs:
+        return union.nlinks.get(entry, fallback)
     value = union.stack.work.getxattr(entry, union.stack.private(NLINK))
     if not value or value[:1] not in b"UL" or value[1:2] not in b"+-":
         return fallback
@@ -185,6 +187,13 @@ def load_nlink(union: Union, entry: Path, stored: os.stat_result, fallback: int)
         return fallback
     count = (stored.st_nlink if value[:1] == b"U" else fallback) + difference
     return count if count > 0 else fallback
+
+
+def set_nlink(union: Union, links: Links, count: int) -> None:
+    """The group's count has changed; where no xattr can hold it, it is kept for the session."""
+    links.nlink = count
+    if links.index is not None and not union.work.xattrs:
+        union.nlinks[links.index] = count
 
 
 def save_nlink(union: Union, inode: FileInode, *, stored_change: int = 0) -> None:
@@ -204,7 +213,8 @@ def add_to_index(union: Union, inode: FileInode, temporary: Path, entry: Path, n
     if union.work.xattrs:
         union.stack.work.setxattr(temporary, union.stack.private(NLINK), b"U%+d" % (nlink - 1))
     union.stack.work.rename(temporary, union.stack.work, entry)
-    links.index, links.nlink = entry, nlink
+    links.index = entry
+    set_nlink(union, links, nlink)
     if not entry.startswith(INDEX):
         stored = union.stack.work.lstat(entry)
         union.groups[stored.st_dev, stored.st_ino] = entry
@@ -226,6 +236,7 @@ def drop_index(union: Union, inode: FileInode) -> None:
     if links is None or links.index is None or links.nlink > 0:
         return
     entry, links.index = links.index, None
+    union.nlinks.pop(entry, None)
     union.groups = {key: path for key, path in union.groups.items() if path != entry}
     if inode.opens or inode.nlookup:
         links.orphan = union.work.temporary()

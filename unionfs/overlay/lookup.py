@@ -22,7 +22,7 @@ from unionfs.layers.layer import Layer, OriginHandle, Path
 from unionfs.overlay import hardlink
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
-from unionfs.overlay.stack import IMPURE, INNER_WHITEOUT, UPPER
+from unionfs.overlay.stack import IMPURE, INNER_WHITEOUT, NUMBER, UPPER
 from unionfs.overlay.union import NAME_MAX, Union, fail
 from unionfs.vfs import DT_CHR, DT_DIR, d_type, pack_stat
 
@@ -309,6 +309,9 @@ def _origin(union: Union, parent: DirInode, name: bytes, inode: FileInode, path:
 def _number_of_origin(union: Union, parent: DirInode, name: bytes, stored: Path, origin: OriginHandle) -> int | None:
     """The number of the lower object that `origin` names: the one under the same name if it is that, else found by
     its handle where the system lets us (CAP_DAC_READ_SEARCH)."""
+    mark = union.stack.upper.getxattr(stored, union.stack.private(NUMBER))
+    if mark is not None and mark.isdigit():
+        return int(mark)
     for number, base in parent.lowers:
         layer = union.stack.layer(number)
         path = join(base, name)

@@ -16,7 +16,7 @@ import stat
 from dataclasses import dataclass
 
 from unionfs.overlay import hardlink, lookup
-from unionfs.overlay.copy_up import copy_metadata, copy_up, copy_up_directory, copy_up_name, mark_impure
+from unionfs.overlay.copy_up import copy_metadata, copy_up, copy_up_directory, copy_up_name, kept_times, mark_impure
 from unionfs.overlay.dir import check_new_name, hides_lower_link, is_empty, lost_name, needs_orphan, removed
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
@@ -53,8 +53,19 @@ def _to_copy_up(
 
 
 def prepared(union: Union, old: DirInode, name: bytes, new: DirInode, new_name: bytes, flags: int) -> bool:
-    """Are the files that must be in the upper there? Lock held, as for the rename that follows."""
-    return not _to_copy_up(union, old, name, new, new_name, flags)
+    """Are the files that must be in the upper there? Lock held, as for the rename that follows. Raises what that
+    would raise: a rename that is refused copies nothing."""
+    if not _to_copy_up(union, old, name, new, new_name, flags):
+        return True
+    source = End(old, name, lookup.existing(union, old, name))
+    target = End(new, new_name, None)
+    try:
+        target.inode = lookup.child(union, new, new_name)
+        _check(union, source, target, flags)
+    finally:
+        union.release_unused(source.inode)
+        union.release_unused(target.inode)
+    return False
 
 
 def prepare(union: Union, old: DirInode, name: bytes, new: DirInode, new_name: bytes, flags: int) -> None:
@@ -198,7 +209,8 @@ def copy_up_tree(union: Union, top: DirInode) -> None:
                 inode.nlookup -= 1
                 union.release_unused(inode)
     with union.lock:
-        union.work.set_opaque(union.stack.upper, top.path)
+        with kept_times(union, top):
+            union.work.set_opaque(union.stack.upper, top.path)
         # POINT OF NO RETURN: nothing below goes on in the lowers any more, marked or not.
         for directory in reversed(seen):
             directory.lowers, directory.attr, directory.listing = (), None, None
@@ -216,7 +228,7 @@ def _move(union: Union, source: End, target: End, *, visible_whiteout: bool) -> 
     inner = work.stage_inner_whiteout() if visible_whiteout else None
     leave_whiteout = positive or (visible_whiteout and work.devices)
     victim_record = _make_way(union, source, target)
-    if over_whiteout and is_dir and work.devices:
+    if over_whiteout and is_dir and work.in_the_way(target.path):
         # The whiteout changes places with the directory, and is what the old name needs or is removed.
         upper.rename(source.path, upper, target.path, RENAME_EXCHANGE)
         if not leave_whiteout:

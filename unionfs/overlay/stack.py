@@ -22,9 +22,9 @@ _DYNAMIC_SLOT = 0x7FFF
 #: Directory descriptors that all lowers together may keep.
 _DIR_FDS = 2048
 
-# Names of the union's own attributes, after the namespace; the last two are ours, the others the kernel's.
+# Names of the union's own attributes, after the namespace; the last three are ours, the others the kernel's.
 IMPURE, OPAQUE, ORIGIN, REDIRECT, NLINK = b"impure", b"opaque", b"origin", b"redirect", b"nlink"
-INNER_WHITEOUT, SLOT = b"unionfs.whiteout", b"unionfs.slot"
+INNER_WHITEOUT, SLOT, NUMBER = b"unionfs.whiteout", b"unionfs.slot", b"unionfs.number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,11 @@ class Stack:
         if self._devices[1:].count(self._devices[layer]) < 2:
             return None
         return b"%d" % self.slot(layer)
+
+    def number_mark(self, layer: int, st: os.stat_result) -> bytes | None:
+        """The number to show after a remount, where handles cannot be opened to find it out (CAP_DAC_READ_SEARCH,
+        which who writes `trusted.` attributes has)."""
+        return None if self._prefix.startswith(b"trusted.") else b"%d" % self.number(layer, st.st_ino, st.st_dev)
 
     # xattrs -----------------------------------------------------------------------------------------------------
     def use_namespace(self, namespace: bytes) -> None:

@@ -61,6 +61,8 @@ class Union:
         self.located: dict[tuple[OriginHandle, bytes | None], tuple[int, os.stat_result] | None] = {}
         #: Index entries of this session's hard-link groups that have none the kernel would know: by stored file.
         self.groups: dict[tuple[int, int], Path] = {}
+        #: Link counts of groups in uppers that hold no xattrs, by index entry.
+        self.nlinks: dict[Path, int] = {}
         self._copying: dict[int, tuple[threading.Lock, list[None]]] = {}
         self.root = self._root()
 

@@ -90,12 +90,14 @@ class Workdir:
         try:
             self.tree.mknod(probe, stat.S_IFCHR | 0o000, 0)
             self.tree.unlink(probe)
-            self.devices = not self._stack.aufs
+            self.devices = True
         except OSError:
             self.devices = False
         self.rename_whiteout = self.devices and self._renames_with_whiteout()
         if not (self.devices and self.xattrs) and not self._stack.aufs:
+            st = self._upper.lstat(b"")
             self._upper.create(whiteout.AUFS_MARKER, 0o600).close()
+            self._upper.utime(b"", st.st_atime_ns, st.st_mtime_ns)
             self._stack.aufs = True
 
     def _holds_xattrs(self, probe: Path, namespace: bytes) -> bool:
@@ -157,9 +159,16 @@ class Workdir:
             self._upper.create(join(directory, whiteout.PREFIX + name), 0o600).close()
 
     def drop_whiteout(self, directory: Path, name: bytes) -> None:
-        """Take back a whiteout of the AUFS kind, whose name stands beside the one it hides."""
-        if not self.devices:
-            self._upper.unlink(join(directory, whiteout.PREFIX + name))
+        """Take back a whiteout of the AUFS kind, if it is one: its name stands beside the one it hides."""
+        if self._stack.aufs:
+            try:
+                self._upper.unlink(join(directory, whiteout.PREFIX + name))
+            except FileNotFoundError:
+                pass  # it was a device, and has been replaced
+
+    def in_the_way(self, path: Path) -> bool:
+        """Is a whiteout in the name's own place? Not if it is one of the AUFS kind."""
+        return not self._stack.aufs or exists(self._upper, path)
 
     def stage_inner_whiteout(self) -> Path:
         """A whiteout that people see as such (RENAME_WHITEOUT of a mount on top of ours): the kernel's encoding is
@@ -188,7 +197,7 @@ class Workdir:
     def put_in(self, path: Path, directory: Path, name: bytes, *, is_dir: bool, over_whiteout: bool) -> None:
         """Give a staged object its name in the upper, over a whiteout if one is there. Atomic for readers."""
         target = join(directory, name)
-        if over_whiteout and self.devices and is_dir:
+        if over_whiteout and is_dir and self.in_the_way(target):
             # A directory cannot be renamed over the whiteout, which is no directory.
             self.tree.rename(path, self._upper, target, RENAME_EXCHANGE)
             self.discard(path)

@@ -1,12 +1,13 @@
 """Open files and their data paths: passthrough, cached, or by way of us; and inodes that have two nodes for a while.
 
     passthrough   root, and a kernel that has it: reads, writes and mappings go to the backing file without a request
-    cached        else, and small files opened for reading: READ fills the page cache, which stays valid over close and open; each write(2) is a WRITE
+    cached        else, and small files opened for reading: READ fills the page cache, which stays valid over close
+                  and open; each write(2) is a WRITE
     by way of us  writers of a set-user-ID file in passthrough: their WRITEs come here, mappings use the backing file
 
-What a reader sees whose file is copied up under it: in passthrough its descriptor keeps the lower file, as with the
-kernel's overlayfs, and the writer's open gets a new node (`_supersede`). Cached, the file system puts the upper file
-behind the same handle, and the reader sees what is written.
+What a reader sees whose file is copied up under it: in passthrough its descriptor keeps the lower file (as a mapping
+does with the kernel's overlayfs), and the writer's open gets a new node (`_supersede`). Cached, the file system puts
+the upper file behind the same handle, and the reader sees what is written.
 
 No I/O but through what is given in; no request and no reply is taken apart here.
 """

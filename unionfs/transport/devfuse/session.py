@@ -277,7 +277,8 @@ class Session:
             size if valid & abi.FATTR_SIZE else None,
             atime,
             mtime,
-            bool(valid & abi.FATTR_KILL_SUIDGID),
+            # chown(2) with both ids -1 changes nothing but that (chown_common() of fs/open.c), and says nothing.
+            bool(valid & abi.FATTR_KILL_SUIDGID) or not valid & _CHANGES,
         )
         caller = Caller(*_caller(buffer))
         record = self.fs.setattr(node, changes, caller, fh if valid & abi.FATTR_FH else None)
@@ -538,6 +539,12 @@ class Session:
     def _slow_setattr(self, buffer: Buffer, node: int) -> bool:
         valid = abi.SETATTR_IN.unpack_from(buffer, _BODY)[0]
         return bool(valid & abi.FATTR_SIZE) or (self._fs_slow is not None and self._fs_slow(node))
+
+
+_CHANGES: Final = (
+    abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID | abi.FATTR_SIZE
+    | abi.FATTR_ATIME | abi.FATTR_MTIME | abi.FATTR_ATIME_NOW | abi.FATTR_MTIME_NOW | abi.FATTR_CTIME
+)  # fmt: skip
 
 
 def _always(buffer: Buffer, node: int) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from unionfs.api.layers import StackSpec, open_layer
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.layers.upper import WritableDirectory
@@ -12,7 +10,7 @@ from unionfs.overlay import UnionFilesystem, UnionOptions
 
 def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFilesystem:
     """Open the layers of a checked stack and merge them. What was opened is closed again if that fails."""
-    options = replace(options or UnionOptions(), read_only=spec.read_only)
+    options = (options or UnionOptions())._replace(read_only=spec.read_only)
     lowers: list[Layer] = []
     upper: WritableLayer | None = None
     work: WritableLayer | None = None

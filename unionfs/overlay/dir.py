@@ -181,10 +181,9 @@ def _enter(union: Union, directory: DirInode, name: bytes, path: Path, over_whit
         directory.children[name] = child
         union.table.add(child)
         return child
-    file = FileInode(union.table.allocate(), ino, type_)
+    file = FileInode(union.table.allocate(), ino, type_, directory, name)
     # A new object may have the stored number of one that was copied up and is gone.
     union.origins.pop((st.st_dev, st.st_ino), None)
-    file.names.append((directory, name, True))
     directory.children[name] = file
     union.table.add(file)
     union.set_attributes(file, st)

@@ -73,7 +73,10 @@ class UnionFilesystem:
 
     def forget(self, node: NodeId, count: int) -> None:
         with self._lock:
-            self._union.release_unused(self._union.table.forget(node, count))
+            union = self._union
+            union.release_unused(union.table.forget(node, count))
+            if union.table.shrunk():
+                union.trim()
 
     def _create(self, parent: NodeId, name: bytes, new: directories.New, caller: Caller) -> Entry:
         union = self._union

@@ -16,11 +16,15 @@ INVARIANT: once `upper` is True it stays True.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from unionfs.layers.layer import LayerFile
 from unionfs.vfs import AttrRecord, NodeId
+
+#: Below so many inodes memory is not worth tidying up.
+_MANY = 1024
 
 
 def join(directory: bytes, name: bytes) -> bytes:
@@ -29,12 +33,20 @@ def join(directory: bytes, name: bytes) -> bytes:
 
 class Listed(NamedTuple):
     """What a merged listing knows of a name: the layer that has it topmost (0 is the upper, 1… the lowers), its DT_*
-    type and stored inode number there, and, for a directory, the lower layers in which it goes on."""
+    type and stored inode number there, and, for a directory, the lower layers in which it goes on.
+
+    `ino` 0: not kept, since the name was looked up; its inode knows it, or looking up again tells it."""
 
     layer: int
     type: int
     ino: int
     more: tuple[int, ...] = ()
+
+
+@functools.cache
+def looked_up(layer: int, type_: int) -> Listed:
+    """The one `Listed` of all such files whose own number need not be kept: it is a fifth of what a file costs."""
+    return Listed(layer, type_, 0)
 
 
 class Listing:
@@ -181,12 +193,26 @@ class Links:
 
 
 class FileInode(Inode):
-    """`lower`: (layer, path) of the object in the lower layers it is, or was copied up from. `names`: those looked up.
-    `type` is its DT_*. `handles`: the open files of it, `writers` how many of them may change it."""
+    """`names`: those looked up. `type` is its DT_*. `handles`: the open files of it, `writers` how many of them may
+    change it.
 
-    __slots__ = ("handles", "links", "lower", "names", "type", "upper", "writers")
+    There may be millions, each with one name and unchanged. So the first name is kept as `_parent` and `_name` until
+    somebody asks for the list, and where it is in the lower layers as `_base`, the (layer, path) that it shares with
+    all of its directory, and the same `_name`, which is never changed.
+    """
 
-    def __init__(self, node: NodeId, ino: int, type_: int, lower: tuple[int, bytes] | None = None) -> None:
+    __slots__ = ("_base", "_name", "_names", "_parent", "handles", "links", "type", "upper", "writers")
+
+    def __init__(
+        self,
+        node: NodeId,
+        ino: int,
+        type_: int,
+        parent: DirInode | None = None,
+        name: bytes = b"",
+        base: tuple[int, bytes] | None = None,
+    ) -> None:
+        """Known as `name` in `parent`, if it has a name yet; stored in the lower directory `base`, or in the upper."""
         self.node = node
         self.ino = ino
         self.nlookup = 0
@@ -194,12 +220,35 @@ class FileInode(Inode):
         self.attr = None
         self.bare = None
         self.type = type_
-        self.lower = lower
-        self.upper = lower is None
-        self.names: list[Name] = []
+        self.upper = base is None
+        self._base = base
+        self._name = name
+        self._parent = parent
+        self._names: list[Name] | None = None if parent is not None else []
         self.links: Links | None = None
         self.writers = 0
         self.handles: list[LayerFile] | None = None
+
+    @property
+    def lower(self) -> tuple[int, bytes] | None:
+        """(layer, path) of the object in the lower layers that it is, or was copied up from."""
+        base = self._base
+        return (base[0], join(base[1], self._name)) if base is not None else None
+
+    @property
+    def names(self) -> list[Name]:
+        """To be changed in place; kept as a list from now on."""
+        names = self._names
+        if names is None:
+            assert self._parent is not None  # one of the two always is
+            # As long as nobody asked, nobody copied it up: it is stored under its name from the start or not at all.
+            names = self._names = [(self._parent, self._name, self.upper)]
+            self._parent = None
+        return names
+
+    @names.setter
+    def names(self, names: list[Name]) -> None:
+        self._names, self._parent = names, None
 
     def linked(self) -> Links:
         if self.links is None:
@@ -215,6 +264,8 @@ class FileInode(Inode):
         return self.links.orphan if self.links is not None else None
 
     def stored_name(self) -> Name | None:
+        if self._parent is not None:
+            return (self._parent, self._name, True) if self.upper else None
         for name in self.names:
             if name[2]:
                 return name
@@ -240,6 +291,7 @@ class InodeTable:
         self.nodes: dict[NodeId, Inode] = {}
         self.real: dict[tuple[int, int, int], FileInode] = {}
         self._superseded: dict[NodeId, int] = {}
+        self._most = 0
         self._last: NodeId = 0
 
     def allocate(self) -> NodeId:
@@ -284,11 +336,21 @@ class InodeTable:
         self.real[key] = inode
 
     def drop(self, inode: Inode) -> None:
+        if len(self.nodes) > self._most:
+            self._most = len(self.nodes)
         self.nodes.pop(inode.node, None)
         if isinstance(inode, FileInode) and inode.links is not None:
             for key in inode.links.keys:
                 if self.real.get(key) is inode:
                     del self.real[key]
+
+    def shrunk(self) -> bool:
+        """Have most inodes gone since the table was largest, or since this was last true? Then it is made anew."""
+        if len(self.nodes) * 4 >= self._most or self._most < _MANY:
+            return False
+        self._most = len(self.nodes)
+        self.nodes = dict(self.nodes)  # a dict from which entries are only taken never gets smaller
+        return True
 
     def __iter__(self) -> Iterator[Inode]:
         return iter(self.nodes.values())

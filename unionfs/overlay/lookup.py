@@ -20,7 +20,7 @@ from typing import NamedTuple
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, OriginHandle, Path
 from unionfs.overlay import hardlink
-from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
+from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join, looked_up
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, INNER_WHITEOUT, NUMBER, UPPER
 from unionfs.overlay.union import NAME_MAX, Union, fail
@@ -245,12 +245,19 @@ def stored_path(parent: DirInode, number: int) -> Path:
     return next(path for layer, path in parent.lowers if layer == number)
 
 
+def _base(parent: DirInode, number: int) -> tuple[int, Path] | None:
+    """A directory's place in one lower layer, the same object for all its files."""
+    for lower in parent.lowers:
+        if lower[0] == number:
+            return lower
+    return None
+
+
 def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Path, st: os.stat_result) -> FileInode:
     """The inode of a name that layer `number` has, in `directory` there, as anything but a directory."""
-    path = join(directory, name)
     linked = st.st_nlink > 1
     if linked:
-        known = _known_link(union, number, path, st)
+        known = _known_link(union, number, join(directory, name), st)
         if known is not None:
             # A lower name of a group that was copied up by another name is not stored in the upper.
             known.names.append((parent, name, number == UPPER))
@@ -258,13 +265,16 @@ def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Pa
             return known
     table = union.table
     shown = union.stack.number(number, st.st_ino, st.st_dev)
-    inode = FileInode(table.allocate(), shown, d_type(st.st_mode), (number, path) if number else None)
+    type_ = d_type(st.st_mode)
+    inode = FileInode(table.allocate(), shown, type_, parent, name, _base(parent, number))
     if number == UPPER and (parent.impure or union.origins):
+        path = join(directory, name)
         _origin(union, parent, name, inode, path, st)
         if parent.impure and st.st_size == 0 and stat.S_ISREG(st.st_mode):
             _inner_whiteout(union, inode, path)
-    inode.names.append((parent, name, number == UPPER))
     parent.children[name] = inode
+    if parent.listing is not None and name in parent.listing.names:
+        parent.listing.names[name] = looked_up(number, type_)
     table.nodes[inode.node] = inode
     if linked:
         table.remember_real((number, st.st_dev, st.st_ino), inode)

@@ -100,10 +100,13 @@ def _entry(union: Union, directory: DirInode, name: bytes, listed: Listed, cooki
     if known is not None:
         return DirEntry(name, known.ino, getattr(known, "type", DT_DIR), cookie)
     plain = listed.layer != UPPER or not (directory.impure or listed.more or union.origins)
-    if plain:
+    if plain and listed.ino:
         return DirEntry(name, union.stack.number(listed.layer, listed.ino), listed.type, cookie)
     # Copied-up objects show the number they had below, which only looking them up tells.
-    inode = lookup.child(union, directory, name)
+    try:
+        inode = lookup.child(union, directory, name)
+    except OSError:
+        inode = None  # a lower that has changed; whoever looks the name up hears of it
     if inode is None:
         return DirEntry(name, union.stack.number(listed.layer, listed.ino), listed.type, cookie)
     entry = DirEntry(name, inode.ino, getattr(inode, "type", DT_DIR), cookie)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import stat
-from dataclasses import dataclass
 
 from unionfs.overlay import hardlink, lookup
 from unionfs.overlay.copy_up import copy_metadata, copy_up, copy_up_directory, copy_up_name, kept_times, mark_impure
@@ -26,13 +25,15 @@ from unionfs.overlay.workdir import exists
 from unionfs.vfs import DT_CHR, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 
 
-@dataclass(slots=True)
 class End:
     """One end of a rename: a name in a directory, and what is there (None: nothing)."""
 
-    directory: DirInode
-    name: bytes
-    inode: Inode | None
+    __slots__ = ("directory", "inode", "name")
+
+    def __init__(self, directory: DirInode, name: bytes, inode: Inode | None) -> None:
+        self.directory = directory
+        self.name = name
+        self.inode = inode
 
     @property
     def path(self) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, WritableLayer
@@ -27,8 +27,7 @@ IMPURE, OPAQUE, ORIGIN, REDIRECT, NLINK = b"impure", b"opaque", b"origin", b"red
 INNER_WHITEOUT, SLOT, NUMBER = b"unionfs.whiteout", b"unionfs.slot", b"unionfs.number"
 
 
-@dataclass(frozen=True, slots=True)
-class UnionOptions:
+class UnionOptions(NamedTuple):
     """How a union behaves.
 
     `xattr_prefix`: namespace of the union's own attributes, b"trusted." or b"user."; None takes trusted where
@@ -38,7 +37,7 @@ class UnionOptions:
     """
 
     xattr_prefix: bytes | None = None
-    index: bool = True
+    index: bool = True  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     volatile: bool = False
     read_only: bool = False
 
@@ -100,6 +99,13 @@ class Stack:
     @property
     def topmost(self) -> Layer:
         return self._upper if self._upper is not None else self.lowers[0]
+
+    def trim(self) -> None:
+        """Let go of what layers keep only to be faster. What `stat_in` gave is no good after it."""
+        for layer in (self._upper, self._work, *self.lowers):
+            invalidate = getattr(layer, "invalidate", None)
+            if invalidate is not None:
+                invalidate()
 
     def close(self) -> None:
         for layer in (self._upper, self._work, *self.lowers):

@@ -7,6 +7,7 @@ Operations live in the modules named after what they change; each takes a `Union
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import os
 import stat
@@ -18,6 +19,7 @@ from typing import NoReturn
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, OriginHandle, Path, WritableLayer
+from unionfs.linux.process import return_free_memory
 from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, join
 from unionfs.overlay.stack import IMPURE, Stack, UnionOptions
 from unionfs.overlay.workdir import Workdir
@@ -141,6 +143,17 @@ class Union:
                     todo.append(directory)
                 inode.names.clear()
             self.table.drop(inode)
+
+    def trim(self) -> None:
+        """Give memory back to the system after most inodes have gone.
+
+        A single object that was made meanwhile and stays keeps a megabyte from being returned (an arena of pymalloc):
+        the layers' descriptors and their paths, and the blocks on the interpreter's own free lists, which only a full
+        collection empties.
+        """
+        self.stack.trim()
+        gc.collect()
+        return_free_memory()
 
     # places -----------------------------------------------------------------------------------------------------
     def place(self, inode: Inode) -> tuple[Layer, Path]:

@@ -11,11 +11,10 @@ A transport knows the vocabulary of `vfs` and the system calls of `linux`; it kn
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class MountOptions:
+class MountOptions(NamedTuple):
     """What a mount looks like from outside, whichever transport makes it.
 
     `allow_other` None means: as root yes, else no. `extra` are mount options handed on as they are (nosuid, nodev …).

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
-import subprocess
 from typing import Final
 
 from unionfs.errors import MountError, TransportUnavailable
@@ -90,6 +88,8 @@ def mount_arguments(options: MountOptions, fd: int) -> tuple[int, bytes]:
 
 
 def _mount_as_user(mountpoint: bytes, options: MountOptions) -> int:
+    import subprocess  # only a user's mount runs fusermount3, and every mount would pay some milliseconds for it
+
     ours, theirs = socket.socketpair()
     with ours, theirs:
         # fusermount3 opens the device, mounts, and sends the descriptor over this socket.
@@ -142,6 +142,8 @@ def _user_hint(complaint: str) -> str | None:
 
 
 def _fusermount() -> str:
+    import shutil  # as subprocess above
+
     for name in ("fusermount3", "fusermount"):
         path = shutil.which(name)
         if path is not None:
@@ -196,6 +198,8 @@ def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
         flags = sys_mount.UMOUNT_NOFOLLOW | (sys_mount.MNT_DETACH if lazy else 0)
         sys_mount.umount2(mountpoint, flags)
         return
+    import subprocess  # as above
+
     command = [_fusermount(), "-u", *(["-z"] if lazy else []), "--", os.fsdecode(mountpoint)]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if result.returncode:

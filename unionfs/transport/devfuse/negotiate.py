@@ -19,8 +19,7 @@ Not taken, on purpose:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from unionfs.errors import ProtocolError
 from unionfs.transport.devfuse import abi, replies
@@ -38,8 +37,7 @@ MAX_BACKGROUND: Final = 64
 MAX_STACK_DEPTH: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
+class Wishes(NamedTuple):
     """What this mount could use.
 
     `passthrough`: asked for, and we may register backing files. `stable_cookies`: a directory's cookies hold across
@@ -51,8 +49,7 @@ class Wishes:
     readdirplus: str = "auto"  # "auto", "always" or "never": a choice to measure, not one of correctness
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(NamedTuple):
     """A row: `flags` must all be offered, `wanted` says for which mounts."""
 
     name: str
@@ -104,8 +101,7 @@ FEATURES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Agreed:
+class Agreed(NamedTuple):
     """The outcome. `features` names the rows taken; `max_write` in bytes."""
 
     minor: int

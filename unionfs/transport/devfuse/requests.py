@@ -13,7 +13,6 @@ This module knows neither what a request is for nor any reply.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -37,8 +36,7 @@ class Header(NamedTuple):
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(NamedTuple):
     """What follows the header: a structure, then `names` NUL-terminated names, or data of a length given in it."""
 
     struct: Struct
@@ -219,8 +217,7 @@ def init(buffer: Buffer, length: int) -> InitIn:
     return InitIn(major, minor, max_readahead, flags)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A whole request, readable. `fields` are the structure's, by the names of linux/fuse.h."""
 
     header: Header

@@ -159,9 +159,11 @@ def _set_remembered(union: Union, inode: Inode, changes: SetAttr) -> AttrRecord:
 
 def _set_owner_mode_times(union: Union, inode: Inode, changes: SetAttr) -> None:
     tree, path = union.upper_place(inode)
-    if changes.kill_priv:
+    owner = changes.uid is not None or changes.gid is not None
+    if changes.kill_priv and not owner:
         kill_privileges(union, inode)
-    if changes.uid is not None or changes.gid is not None:
+    if owner:
+        # chown(2) takes set-ID bits and capabilities away by itself (chown_common() of fs/open.c).
         uid = -1 if changes.uid is None else changes.uid
         gid = -1 if changes.gid is None else changes.gid
         tree.chown(path, uid, gid)

@@ -18,13 +18,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from unionfs.errors import UnionFSError
-from unionfs.linux.mount import umount2
+from unionfs.errors import MountError, UnionFSError
 from unionfs.linux.process import raise_nofile_limit
+from unionfs.mounts.mountpoint import detach
 from unionfs.transport import MountOptions
 from unionfs.vfs import Filesystem
 
-_MNT_DETACH = 2
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 Serve = Callable[[Filesystem, bytes, MountOptions, Callable[[], None]], None]
@@ -69,10 +68,10 @@ def unmount_on_signal(mountpoint: bytes) -> None:
     def wait() -> None:
         signal.sigwait(_SIGNALS)
         try:
-            umount2(mountpoint)
-        except OSError:
+            detach(mountpoint, lazy=False)
+        except MountError:
             # Busy: a client has something open in it, or stands in it. It goes when that does.
-            umount2(mountpoint, _MNT_DETACH)
+            detach(mountpoint, lazy=True)
 
     threading.Thread(target=wait, name="unmount-on-signal", daemon=True).start()
 

@@ -25,6 +25,11 @@ import pytest
 from tests import requirements
 from tests.rigs import DEVIATIONS, RIGS, Backing, Mounted, Population, Rig, SharedMount, Watchdog, mount
 
+# A shell starts background jobs with SIGINT ignored, and what is ignored stays so in our children, some of which are to
+# be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 #: Seconds after which a test's mount is broken under it.
 TEST_TIMEOUT = 30.0
 SLOW_TEST_TIMEOUT = 300.0

@@ -6,6 +6,7 @@ What the kernel's overlayfs does with `index=on` is the least; rotation and comm
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,43 @@ def test_commit_says_what_became_of_a_group(union: Union, tmp_path: Path, change
         os.rename(mnt / "a", mnt / "sub" / "a")
     seen_by_cp = copy_tree(mnt, tmp_path / "seen")
     same_tree(union.flattened(tmp_path / "flat"), seen_by_cp)
+
+
+@pytest.mark.unlike("kernel", "a commit is ours; the kernel has none")
+@pytest.mark.parametrize("by", ["a", "b"])
+@pytest.mark.parametrize("change", ["write", "chmod", "rename"])
+@pytest.mark.parametrize("index", ["removed", "elsewhere"])
+def test_group_whose_index_is_lost_is_committed_as_it_then_looks(
+    union: Union, change: str, by: str, index: str
+) -> None:
+    """Without the index (another work directory, or index=off) the changed name is a file of its own.
+
+    Elsewhere, it goes on to link to the changed file, whose count says 2 although one name of it is to be seen.
+    """
+    base = union.lower()
+    (base / "a").write_bytes(b"shared")
+    os.link(base / "a", base / "b")
+    mnt = union.mount()
+    if change == "write":
+        with open(mnt / by, "ab") as f:
+            f.write(b" more")
+    elif change == "chmod":
+        os.chmod(mnt / by, 0o600)
+    else:
+        os.rename(mnt / by, mnt / "new")
+    union.unmount()
+    if index == "removed":
+        shutil.rmtree(union.private / "work")
+    else:
+        (union.private / "work").rename(union.directory / "old-work")
+    flat = union.flattened(union.directory / "flat")
+    (union.private / "work").mkdir()
+    union.mount()
+    assert (mnt / ("new" if change == "rename" else by)).read_bytes() == b"shared" + b" more" * (change == "write")
+    assert (mnt / ("b" if by == "a" else "a")).read_bytes() == b"shared"
+    numbers = {os.stat(path).st_ino for path in mnt.iterdir()}
+    assert len(numbers) == 2
+    same_tree(flat, copy_tree(mnt, union.directory / "seen"))
 
 
 def test_new_group_is_one_inode_after_rotation(union: Union) -> None:

@@ -302,26 +302,29 @@ def _inner_whiteout(union: Union, inode: FileInode, path: Path) -> None:
 def _origin(union: Union, parent: DirInode, name: bytes, inode: FileInode, path: Path, st: os.stat_result) -> None:
     """Show a copied-up file under the number it had below (ovl_check_origin())."""
     key = (st.st_dev, st.st_ino)
-    shown = union.origins.get(key)
+    shown, linked = union.origins.get(key), False
     origin = None
     if parent.impure and (shown is None or st.st_nlink > 1):
         origin = hardlink.origin_of(union, union.stack.upper, path)
     if shown is None and origin is not None:
-        shown = _number_of_origin(union, parent, name, path, origin)
-        if shown is not None:
-            union.origins[key] = shown
-    if shown is not None:
-        inode.ino = shown
+        shown, linked = _number_of_origin(union, parent, name, path, origin)
     if st.st_nlink > 1:
         hardlink.attach_index(union, inode, origin, path, st)
+    if shown is None or (linked and inode.index is None):
+        # "Lower hardlinks may be broken on copy up to different upper files, so we cannot use the lower origin st_ino"
+        # unless the index has the group (ovl_getattr()): other names may still be the old file, with that number.
+        return
+    union.origins[key] = inode.ino = shown
 
 
-def _number_of_origin(union: Union, parent: DirInode, name: bytes, stored: Path, origin: OriginHandle) -> int | None:
-    """The number of the lower object that `origin` names: the one under the same name if it is that, else found by
-    its handle where the system lets us (CAP_DAC_READ_SEARCH)."""
-    mark = union.stack.upper.getxattr(stored, union.stack.private(NUMBER))
-    if mark is not None and mark.isdigit():
-        return int(mark)
+def _number_of_origin(
+    union: Union, parent: DirInode, name: bytes, stored: Path, origin: OriginHandle
+) -> tuple[int | None, bool]:
+    """(the number of the lower object that `origin` names, whether that has several links): of the one under the same
+    name if it is that, else found by its handle where the system lets us (CAP_DAC_READ_SEARCH)."""
+    mark = union.stack.upper.getxattr(stored, union.stack.private(NUMBER)) or b""
+    if mark.rstrip(b"+").isdigit():
+        return int(mark.rstrip(b"+")), mark.endswith(b"+")
     for number, base in parent.lowers:
         layer = union.stack.layer(number)
         path = join(base, name)
@@ -330,8 +333,10 @@ def _number_of_origin(union: Union, parent: DirInode, name: bytes, stored: Path,
         except OSError:
             continue
         if layer.handle(path) == origin:
-            return union.stack.number(number, st.st_ino, st.st_dev)
+            return union.stack.number(number, st.st_ino, st.st_dev), st.st_nlink > 1
         if not stat.S_ISDIR(st.st_mode):
             break
     found = hardlink.find_origin(union, origin, stored)
-    return union.stack.number(found[0], found[1].st_ino, found[1].st_dev) if found else None
+    if found is None:
+        return None, False
+    return union.stack.number(found[0], found[1].st_ino, found[1].st_dev), found[1].st_nlink > 1

@@ -138,8 +138,10 @@ class Stack:
 
     def number_mark(self, layer: int, st: os.stat_result) -> bytes | None:
         """The number to show after a remount, where handles cannot be opened to find it out (CAP_DAC_READ_SEARCH,
-        which who writes `trusted.` attributes has)."""
-        return None if self._prefix.startswith(b"trusted.") else b"%d" % self.number(layer, st.st_ino, st.st_dev)
+        which who writes `trusted.` attributes has); "+" behind it: of a file with several links."""
+        if self._prefix.startswith(b"trusted."):
+            return None
+        return b"%d%s" % (self.number(layer, st.st_ino, st.st_dev), b"+" if st.st_nlink > 1 else b"")
 
     # xattrs -----------------------------------------------------------------------------------------------------
     def use_namespace(self, namespace: bytes) -> None:

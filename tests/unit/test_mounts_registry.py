@@ -263,3 +263,14 @@ def test_stuck_mount_is_not_dead_and_does_not_stop_the_listing(place: Place) -> 
         assert found is not None and found.state == "live"
     finally:
         os.kill(pid, 18)
+
+
+def test_a_dead_mount_of_another_namespace_is_neither_shown_nor_swept(tmp_path: Path) -> None:
+    registry = Registry(os.fsencode(tmp_path / "run"))
+    mine = MountRecord.for_this_process(os.fsencode(tmp_path / "mnt"), [b"/l"], None, None, "devfuse")
+    dead = mine._replace(start_time=1, namespace=mine.namespace + 1)
+    (tmp_path / "run").mkdir(mode=0o700, exist_ok=True)
+    (tmp_path / "run" / "there.json").write_text(json.dumps(dead.to_json()))
+    (tmp_path / "run" / "here.json").write_text(json.dumps(dead._replace(namespace=mine.namespace).to_json()))
+    assert registry.records() == []
+    assert [path.name for path in (tmp_path / "run").glob("*.json")] == ["there.json"]

@@ -102,7 +102,8 @@ def directory_id(path: bytes | None) -> DirectoryId | None:
 
 class MountRecord(NamedTuple):
     """One mount as its daemon wrote it down. `mountpoint` is canonical; `layers` are as people named them, topmost
-    first; `start_time` in ticks as `start_time()`; `started` in seconds since the epoch; `control` the socket."""
+    first; `start_time` in ticks as `start_time()`; `started` in seconds since the epoch; `control` the socket;
+    `namespace` the number of the mount namespace, 0 if unknown."""
 
     mountpoint: bytes
     pid: int
@@ -116,6 +117,7 @@ class MountRecord(NamedTuple):
     started: float
     upper_id: DirectoryId | None
     work_id: DirectoryId | None
+    namespace: int = 0
 
     @classmethod
     def for_this_process(
@@ -132,8 +134,13 @@ class MountRecord(NamedTuple):
         pid = os.getpid()
         return cls(
             mountpoint, pid, start_time(pid) or 0, tuple(layers), upper, work, transport, dict(options or {}), None,
-            time.time() if started is None else started, directory_id(upper), directory_id(work),
+            time.time() if started is None else started, directory_id(upper), directory_id(work), mount_namespace(),
         )  # fmt: skip
+
+    @property
+    def elsewhere(self) -> bool:
+        """Made in another mount namespace, so that our /proc/self/mountinfo cannot tell whether it is still there."""
+        return self.namespace not in (0, mount_namespace())
 
     @property
     def alive(self) -> bool:
@@ -160,9 +167,18 @@ class MountRecord(NamedTuple):
                 started=float(told["started"]),
                 upper_id=_id(told["upper_id"]),
                 work_id=_id(told["work_id"]),
+                namespace=_number(told.get("namespace", 0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ProtocolError(f"not the record of a mount: {type(error).__name__}: {error}") from None
+
+
+def mount_namespace() -> int:
+    """The number of this process's mount namespace (namespaces(7)); 0 where /proc does not say."""
+    try:
+        return os.stat("/proc/self/ns/mnt").st_ino
+    except OSError:
+        return 0
 
 
 def _to_text(value: Any) -> Any:
@@ -279,6 +295,8 @@ class Registry:
             if record is not None and (record.alive or record.mountpoint in mounted):
                 kept.append(record)
                 stems.add(name.removesuffix(b".json"))
+            elif record is not None and record.elsewhere:
+                stems.add(name.removesuffix(b".json"))  # not ours to judge, nor to show
         for name in names:
             stem, _, suffix = name.partition(b".")
             # Writing and unlinking a .json.tmp happens under this lock, so one that is seen here was left behind.

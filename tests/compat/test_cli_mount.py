@@ -219,6 +219,19 @@ def test_foreground_stays_until_a_signal_and_ends_with_0(place: Place) -> None:
     assert not is_mounted(place.tree)
 
 
+@requires("root")
+def test_debug_stays_and_logs_every_request_with_its_answer(place: Place) -> None:
+    start = "import sys; from cli.main import main; sys.exit(main())"
+    argv: list[str | Path] = [sys.executable, "-c", start, "mount", "--debug", "-l", place.layer, place.tree]
+    with subprocess.Popen(argv, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as process:
+        while not is_mounted(place.tree):
+            assert process.poll() is None
+        assert not (place.tree / "nowhere").exists()
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert any("LOOKUP" in line and "nowhere" in line and "->" in line for line in log.splitlines())
+
+
 # what the machine refuses: made in a mount namespace of its own ------------------------------------------------------
 def in_namespace(script: str, *argv: str | Path) -> Ran:
     """Run `unionfs ARGV` after the shell commands of `script`, in a private mount namespace."""

@@ -186,7 +186,7 @@ def run(asked: MountRequest) -> MountResult:
             _serve(asked, spec, union_options, transport, serve, mountpoint, registry, ready)
 
         if asked.foreground:
-            daemon.run_in_foreground(serve_union, mountpoint, log_file=log_file)
+            daemon.run_in_foreground(serve_union, mountpoint, log_file=log_file, debug=asked.debug)
             pid = os.getpid()
         else:
             pid = daemon.run_in_background(serve_union, mountpoint, log_file=log_file)

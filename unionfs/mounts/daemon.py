@@ -92,12 +92,18 @@ def _told(message: bytes, exit_code: int) -> UnionFSError | OSError:
 
 
 def run_in_foreground(
-    serve: Serve, mountpoint: bytes, *, log_file: bytes | str | None = None, unmount: Unmount | None = None
+    serve: Serve,
+    mountpoint: bytes,
+    *,
+    log_file: bytes | str | None = None,
+    debug: bool = False,
+    unmount: Unmount | None = None,
 ) -> None:
     """Serve in this process (its main thread) until unmounted, by a signal or by anybody. What `serve` raises comes
-    out as it is. With `log_file` the log goes there instead of to stderr."""
+    out as it is. With `log_file` the log goes there instead of to stderr; with `debug` it has every request."""
     handler = logging.StreamHandler(sys.stderr) if log_file is None else logging.StreamHandler(_LogFile(log_file))
-    with _logging_to(handler), _signals(mountpoint, unmount) as mounted:
+    level = logging.DEBUG if debug else logging.NOTSET
+    with _logging_to(handler, level), _signals(mountpoint, unmount) as mounted:
         raise_nofile_limit()
         os.umask(0)  # modes of new files are the callers' affair
         serve(mounted)
@@ -192,15 +198,19 @@ class _LogFile:
 
 
 @contextmanager
-def _logging_to(handler: logging.Handler) -> Iterator[None]:
-    """Records of "unionfs" go to `handler`, each with time and process."""
+def _logging_to(handler: logging.Handler, level: int = logging.NOTSET) -> Iterator[None]:
+    """Records of "unionfs" from `level` on (NOTSET: as the root logger has it) go to `handler`, each with time and
+    process."""
     logger = logging.getLogger("unionfs")
+    before = logger.level
+    logger.setLevel(level)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s[%(process)d] %(levelname)s: %(message)s"))
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -169,11 +169,13 @@ class OpenResult(NamedTuple):
     """An open file.
 
     `fh` names it in later calls. `fd` is the descriptor of the file that holds the data, or -1; it belongs to the
-    file system and is valid until `release`, and at copy-up it may come to mean another file.
+    file system and is valid until `release`, and at copy-up it may come to mean another file. `size` is that of the
+    data in bytes as attributes have it, or -1 where it may change without notice or was not asked.
     """
 
     fh: FileHandle
     fd: int = -1
+    size: int = -1
 
 
 class StatFs(NamedTuple):

@@ -20,6 +20,7 @@ from tests.unit.devfuse_memory import MemoryFs, fail
 from unionfs.errors import ProtocolError
 from unionfs.transport.devfuse import abi
 from unionfs.transport.devfuse.passthrough import Backings
+from unionfs.transport.devfuse.reading import FileReader
 from unionfs.transport.devfuse.session import LATER, Reply, Session
 from unionfs.vfs import NOW, Caller, SetAttr
 
@@ -31,7 +32,13 @@ class Rig:
     """A session after INIT over a MemoryFs with `/file` (node 2, ino 1002) and `/dir` (node 3)."""
 
     def __init__(
-        self, *, passthrough: bool = False, small: int = -1, flags: int = (1 << 43) - 1, **fs_extras: Any
+        self,
+        *,
+        passthrough: bool = False,
+        small: int = -1,
+        flags: int = (1 << 43) - 1,
+        reader: FileReader | None = None,
+        **fs_extras: Any,
     ) -> None:
         self.fs = MemoryFs()
         self.fs.mknod(1, b"file", stat.S_IFREG | 0o644, 0, WHO)
@@ -42,7 +49,7 @@ class Rig:
         self.unregistered: list[int] = []
         self.stale: list[int] = []
         backings = Backings(self._register, self.unregistered.append, small) if passthrough else None
-        self.session = Session(self.fs, backings=backings, invalidate=self.stale.append)
+        self.session = Session(self.fs, backings=backings, reader=reader, invalidate=self.stale.append)
         self.send(wire.init(flags=flags))
         self.fs.calls.clear()
 
@@ -410,6 +417,7 @@ def test_pages_cached_before_a_passthrough_write_are_not_kept_once() -> None:
     rig = Rig(passthrough=True, small=100)
     fd = _with_data(rig)
     try:
+        rig.release(2, rig.open()[0])
         writer = rig.open(flags=os.O_RDWR)
         assert writer[1] == abi.FOPEN_PASSTHROUGH
         rig.release(2, writer[0])
@@ -419,6 +427,85 @@ def test_pages_cached_before_a_passthrough_write_are_not_kept_once() -> None:
         assert rig.open()[1] == abi.FOPEN_KEEP_CACHE
     finally:
         os.close(fd)
+
+
+def test_pages_of_a_file_never_cached_are_good_after_a_passthrough_write() -> None:
+    rig = Rig(passthrough=True, small=100)
+    fd = _with_data(rig)
+    try:
+        rig.release(2, rig.open(flags=os.O_RDWR)[0])
+        assert rig.open()[1] == abi.FOPEN_KEEP_CACHE
+    finally:
+        os.close(fd)
+
+
+class Storing(FileReader):
+    """A reader that notes what is given to the kernel's cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored: list[tuple[int, int]] = []
+
+    def store(self, node: int, fd: int, size: int) -> bool:
+        self.stored.append((node, size))
+        return True
+
+
+def _storing(**extras: Any) -> tuple[Rig, Storing]:
+    """A rig whose opens tell a size of 100 bytes, with a reader that stores them."""
+    reader = Storing()
+    rig = Rig(small=100, reader=reader, **extras)
+    plain = rig.fs.open
+    rig.fs.open = lambda node, flags: plain(node, flags)._replace(size=100, fd=0)  # type: ignore[method-assign]
+    return rig, reader
+
+
+def _read(node: int, fh: int) -> bytes:
+    return request(wire.READ, node, struct.pack("<QQIIQII", fh, 0, 100, 0, 0, 0, 0))
+
+
+def test_the_first_reader_of_a_small_file_brings_its_data_to_the_kernel() -> None:
+    rig, reader = _storing()
+    first, second = rig.open(), rig.open()
+    assert first[1] == second[1] == abi.FOPEN_KEEP_CACHE and reader.stored == [(2, 100)]
+
+
+def test_nothing_is_stored_while_somebody_may_wait_for_a_page() -> None:
+    rig, reader = _storing()
+    rig.open(flags=os.O_RDWR)
+    rig.open()
+    assert reader.stored == []
+
+
+def test_a_file_whose_data_the_kernel_has_is_not_opened_again() -> None:
+    later: list[int] = []
+
+    def open_later(node: int) -> int:
+        later.append(node)
+        return 777
+
+    rig, _ = _storing(open_later=open_later)
+    rig.release(2, rig.open()[0])
+    rig.fs.calls.clear()
+    assert rig.open() == (777, abi.FOPEN_KEEP_CACHE, 0)
+    assert later == [2] and rig.fs.calls == []
+
+
+def test_a_file_is_stored_anew_once_the_kernel_asks_for_data_that_it_had() -> None:
+    rig, reader = _storing(open_later=lambda node: 777)
+    fh, _, _ = rig.open()
+    rig.session.handle(_read(2, fh), len(_read(2, fh)))
+    rig.release(2, fh)
+    rig.open()
+    assert reader.stored == [(2, 100), (2, 100)]
+
+
+def test_a_node_that_was_forgotten_is_stored_anew() -> None:
+    rig, reader = _storing(open_later=lambda node: 777)
+    rig.release(2, rig.open()[0])
+    rig.send(request(wire.FORGET, 2, struct.pack("<Q", 1)))
+    rig.open()
+    assert reader.stored == [(2, 100), (2, 100)]
 
 
 def test_open_after_copy_up_under_a_reader_is_estale_and_supersedes_the_node(direct: Rig) -> None:

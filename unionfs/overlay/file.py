@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 import time
 
 from unionfs.layers.layer import LayerFile
@@ -21,14 +22,16 @@ from unionfs.vfs import DT_LNK, DT_REG, Attr, AttrRecord, OpenResult, SetAttr
 
 _CAPABILITY = b"security.capability"
 _DAY = 86_400_000_000_000
+_record_size = struct.Struct("<8xQ").unpack_from
 
 
 class Handle:
-    """An open file. `writable` also says that attributes may change without our knowing (passthrough)."""
+    """An open file. `writable` also says that attributes may change without our knowing (passthrough). `file` is None
+    as long as nobody has used a handle of `open_later`."""
 
     __slots__ = ("file", "inode", "writable")
 
-    def __init__(self, inode: FileInode, file: LayerFile, writable: bool) -> None:
+    def __init__(self, inode: FileInode, file: LayerFile | None, writable: bool) -> None:
         self.inode = inode
         self.file = file
         self.writable = writable
@@ -39,6 +42,18 @@ def handle(union: Union, fh: int) -> Handle:
     if not isinstance(found, Handle):
         fail(errno.EBADF)
     return found
+
+
+def opened_file(union: Union, fh: int) -> LayerFile:
+    """The file behind a handle, which is opened now if it was to be opened later."""
+    opened = handle(union, fh)
+    if opened.file is None:
+        with union.lock:
+            if opened.file is None:
+                layer, path = union.place(opened.inode)
+                opened.file = layer.open(path)
+                _attach(opened.inode, opened.file)
+    return opened.file
 
 
 # opening --------------------------------------------------------------------------------------------------------------
@@ -66,16 +81,30 @@ def open_file(union: Union, inode: Inode, flags: int) -> OpenResult:
             raise
 
 
+def open_later(union: Union, inode: Inode) -> int | None:
+    """A handle for reading whose file is opened when first read, or None where there is no file to open. Lock held."""
+    if not isinstance(inode, FileInode) or inode.type != DT_REG:
+        return None
+    inode.opens += 1
+    return union.add_handle(Handle(inode, None, False))
+
+
 def add(union: Union, inode: FileInode, file: LayerFile, writable: bool) -> OpenResult:
     """Register an open file. Lock held."""
     inode.opens += 1
     if writable:
         inode.writers += 1
         inode.attr = None
+    _attach(inode, file)
+    size = -1 if inode.writers else _record_size(union.attributes(inode))[0]
+    return OpenResult(union.add_handle(Handle(inode, file, writable)), file.fd, size)
+
+
+def _attach(inode: FileInode, file: LayerFile) -> None:
     if inode.handles is None:
-        inode.handles = []
-    inode.handles.append(file)
-    return OpenResult(union.add_handle(Handle(inode, file, writable)), file.fd)
+        inode.handles = [file]
+    else:
+        inode.handles.append(file)
 
 
 def release(union: Union, fh: int) -> None:
@@ -87,15 +116,21 @@ def release(union: Union, fh: int) -> None:
         if opened.writable:
             inode.writers -= 1
             inode.attr = None
-        if inode.handles is not None:
-            inode.handles.remove(opened.file)
-            if not inode.handles:
-                if not inode.names and inode.orphan is None and inode.index is None:
-                    # The last way to ask: what is known now is what stays known.
-                    inode.attr = union.set_attributes(inode, opened.file.fstat())
-                inode.handles = None
-        opened.file.close()
-        union.release_unused(inode)
+        if opened.file is not None:
+            _detach(union, inode, opened.file)
+        if not (inode.nlookup or inode.opens):
+            union.release_unused(inode)
+
+
+def _detach(union: Union, inode: FileInode, file: LayerFile) -> None:
+    assert inode.handles is not None
+    inode.handles.remove(file)
+    if not inode.handles:
+        if inode.nameless and inode.orphan is None and inode.index is None:
+            # The last way to ask: what is known now is what stays known.
+            inode.attr = union.set_attributes(inode, file.fstat())
+        inode.handles = None
+    file.close()
 
 
 # attributes -----------------------------------------------------------------------------------------------------------
@@ -136,7 +171,7 @@ def may_be_read(record: AttrRecord) -> bool:
 def _is_removed(inode: Inode) -> bool:
     """Has it no place any more: a removed directory still open, a file whose every known name is gone?"""
     if isinstance(inode, FileInode):
-        return inode.upper and not inode.names and inode.orphan is None and inode.index is None
+        return inode.upper and inode.nameless and inode.orphan is None and inode.index is None
     return bool(getattr(inode, "removed", False))
 
 
@@ -201,37 +236,37 @@ def kill_privileges(union: Union, inode: Inode) -> None:
 
 # data -----------------------------------------------------------------------------------------------------------------
 def read(union: Union, fh: int, offset: int, size: int) -> bytes:
-    return handle(union, fh).file.pread(size, offset)
+    return opened_file(union, fh).pread(size, offset)
 
 
 def write(union: Union, fh: int, offset: int, data: bytes | memoryview, kill_priv: bool) -> int:
-    opened = _writable(union, fh)
+    file = _writable(union, fh)
     if kill_priv:
+        inode = handle(union, fh).inode
         with union.lock:
-            if not _is_removed(opened.inode):
-                kill_privileges(union, opened.inode)
-    return opened.file.pwrite(data, offset)
+            if not _is_removed(inode):
+                kill_privileges(union, inode)
+    return file.pwrite(data, offset)
 
 
-def _writable(union: Union, fh: int) -> Handle:
+def _writable(union: Union, fh: int) -> LayerFile:
     opened = handle(union, fh)
-    if not opened.writable:
+    if not opened.writable or opened.file is None:
         fail(errno.EBADF)
-    return opened
+    return opened.file
 
 
 def fsync(union: Union, fh: int, datasync: bool) -> None:
-    opened = handle(union, fh)
-    if opened.inode.upper and not union.options.volatile:
-        opened.file.fsync(datasync)
+    if handle(union, fh).inode.upper and not union.options.volatile:
+        opened_file(union, fh).fsync(datasync)
 
 
 def fallocate(union: Union, fh: int, mode: int, offset: int, length: int) -> None:
-    _writable(union, fh).file.fallocate(mode, offset, length)
+    _writable(union, fh).fallocate(mode, offset, length)
 
 
 def lseek(union: Union, fh: int, offset: int, whence: int) -> int:
-    file = handle(union, fh).file
+    file = opened_file(union, fh)
     if whence == os.SEEK_DATA:
         return file.seek_data(offset)
     if whence == os.SEEK_HOLE:
@@ -240,5 +275,4 @@ def lseek(union: Union, fh: int, offset: int, whence: int) -> int:
 
 
 def copy_file_range(union: Union, fh_in: int, offset_in: int, fh_out: int, offset_out: int, length: int) -> int:
-    source, target = handle(union, fh_in), _writable(union, fh_out)
-    return target.file.copy_range(source.file, offset_in, offset_out, length)
+    return _writable(union, fh_out).copy_range(opened_file(union, fh_in), offset_in, offset_out, length)

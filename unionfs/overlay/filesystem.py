@@ -189,6 +189,11 @@ class UnionFilesystem:
     def open(self, node: NodeId, flags: int) -> OpenResult:
         return files.open_file(self._union, self._union.inode(node), flags)
 
+    def open_later(self, node: NodeId) -> FileHandle | None:
+        """A handle for reading whose file is opened when first read: for who has the data already."""
+        with self._lock:
+            return files.open_later(self._union, self._union.inode(node))
+
     def create(self, parent: NodeId, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Entry, OpenResult]:
         union = self._union
         new = directories.New(stat.S_IFREG | stat.S_IMODE(mode))
@@ -322,7 +327,7 @@ class UnionFilesystem:
         with self._lock:
             union = self._union
             for opened in union.handles.values():
-                if isinstance(opened, files.Handle):
+                if isinstance(opened, files.Handle) and opened.file is not None:
                     opened.file.close()
             union.handles.clear()
             for inode in list(union.table):

@@ -250,6 +250,11 @@ class FileInode(Inode):
     def names(self, names: list[Name]) -> None:
         self._names, self._parent = names, None
 
+    @property
+    def nameless(self) -> bool:
+        """Are all names that were looked up gone?"""
+        return self._parent is None and not self._names
+
     def linked(self) -> Links:
         if self.links is None:
             self.links = Links()

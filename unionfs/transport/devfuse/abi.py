@@ -137,7 +137,7 @@ FSYNC_FDATASYNC = 1 << 0
 EXPIRE_ONLY = 1 << 0
 
 # fuse_notify_code
-NOTIFY_INVAL_INODE, NOTIFY_INVAL_ENTRY, NOTIFY_DELETE = 2, 3, 6
+NOTIFY_INVAL_INODE, NOTIFY_INVAL_ENTRY, NOTIFY_STORE, NOTIFY_DELETE = 2, 3, 4, 6
 
 #: Top bit of a request's `unique` when the kernel sends it again (HAS_RESEND, which is not asked for).
 UNIQUE_RESEND = 1 << 63
@@ -248,3 +248,5 @@ NOTIFY_INVAL_INODE_OUT = Struct("<Qqq")
 NOTIFY_INVAL_ENTRY_OUT = Struct("<QII")
 #: parent child namelen padding
 NOTIFY_DELETE_OUT = Struct("<QQI4x")
+#: nodeid offset size padding
+NOTIFY_STORE_OUT = Struct("<QQI4x")

@@ -2,7 +2,9 @@
 
     passthrough   root, and a kernel that has it: reads, writes and mappings go to the backing file without a request
     cached        else, and small files opened for reading: READ fills the page cache, which stays valid over close
-                  and open; each write(2) is a WRITE
+                  and open; each write(2) is a WRITE. A small file's data is given to the kernel with its first open
+                  (notify `store`), so that there is no READ, nor the GETATTR that the kernel sends after one; from
+                  then on it is opened without its file being opened
     by way of us  writers of a set-user-ID file in passthrough: their WRITEs come here, mappings use the backing file
 
 What a reader sees whose file is copied up under it: in passthrough its descriptor keeps the lower file (as a mapping
@@ -33,13 +35,22 @@ record_mode = Struct("<60xI").unpack_from
 class BackingFiles(Protocol):
     """See passthrough.Backings."""
 
-    def open(self, node: int, fd: int, writing: bool) -> int: ...
+    enabled: bool
+    small: int
+
+    def open(self, node: int, fd: int, writing: bool, size: int = -1) -> tuple[int, bool]: ...
+    def open_cached(self, node: int) -> bool: ...
     def release(self, node: int) -> None: ...
     def __len__(self) -> int: ...
 
 
 class Reader(Protocol):
-    """Reads file data into a ready reply."""
+    """Reads file data, into a ready reply or into the kernel's cache."""
+
+    def store(self, node: int, fd: int, size: int) -> bool:
+        """Put the whole data of a file, `size` bytes, into the kernel's cache of a node that nobody has open. False
+        where it is not in memory now, is not of that size, or the kernel would not take it."""
+        ...
 
     def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
         """The READ reply, empty where it has been sent, or None where the data is not in memory and `may_wait` is
@@ -47,57 +58,99 @@ class Reader(Protocol):
         ...
 
 
+#: What the kernel's page cache may hold of a node: something, of use; all of it; what passthrough has overwritten.
+_SOME, _ALL, _OUTDATED = 1, 2, 3
+
+
 class OpenFiles:
     """The open files of one mount. May be used from several threads.
 
-    `backings` is None where passthrough is not to be used; `invalidate(node)` tells the kernel that a node's
-    attributes are stale. `twins` is true while some inode has two nodes: callers then ask `valid` for how long a
-    record's attributes may be kept, which else is FOREVER.
+    `invalidate(node)` tells the kernel that a node's attributes are stale. `twins` is true while some inode has two
+    nodes: callers then ask `valid` for how long a record's attributes may be kept, which else is FOREVER.
     """
 
     def __init__(
-        self, fs: Filesystem, backings: BackingFiles | None, invalidate: Callable[[int], object] | None
+        self,
+        fs: Filesystem,
+        backings: BackingFiles,
+        reader: Reader | None,
+        invalidate: Callable[[int], object] | None,
     ) -> None:
         self._fs = fs
         self.backings = backings
+        self._reader = reader
         self._invalidate = invalidate
         self._fs_supersede: Callable[[NodeId], None] | None = getattr(fs, "supersede", None)
+        self._fs_open_later: Callable[[NodeId], FileHandle | None] | None = getattr(fs, "open_later", None)
         self._superseded: dict[NodeId, int] = {}  # node -> st_ino
         self.twins: set[int] = set()  # those st_ino
-        self._written: set[NodeId] = set()  # in passthrough, since the last cached open
+        self._pages: dict[NodeId, int] = {}
         self.fds: dict[FileHandle, int] = {}  # cached files: handle -> descriptor to read from
+
+    def open_again(self, node: NodeId) -> FileHandle | None:
+        """A handle for reading a file whose data the kernel has, or None where it has to be opened."""
+        if self._pages.get(node) != _ALL or self._fs_open_later is None or not self.backings.open_cached(node):
+            return None
+        fh = None
+        try:
+            fh = self._fs_open_later(node)
+        finally:
+            if fh is None:
+                self.backings.release(node)
+        return fh
 
     def opened(self, node: NodeId, opened: OpenResult, writing: bool, record: AttrRecord | None) -> tuple[int, int]:
         """(FOPEN_* flags, backing id) for a file just opened. `record` is asked for where None and needed.
 
         Where it raises (ESTALE), the file has been closed again."""
-        if self.backings is not None:
-            try:
-                backing_id = self.backings.open(node, opened.fd, writing)
-            except StaleBacking:
-                self._fs.release(opened.fh)
-                self._supersede(node)
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
-            if backing_id:
-                if writing:
-                    self._written.add(node)
-                if writing and _has_suid(record_mode(record or self._fs.getattr(node))[0]):
-                    # A passthrough write has the daemon's rights, which keep set-user-ID; so writes to such a file
-                    # come to us, with WRITE_KILL_SUIDGID where the writer has not those rights.
-                    return abi.FOPEN_PASSTHROUGH | abi.FOPEN_DIRECT_IO, backing_id
-                return abi.FOPEN_PASSTHROUGH, backing_id
+        try:
+            backing_id, first = self.backings.open(node, opened.fd, writing, opened.size)
+        except StaleBacking:
+            self._fs.release(opened.fh)
+            self._supersede(node)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+        if backing_id:
+            return self._passed_through(node, writing, record), backing_id
         if opened.fd >= 0:
             self.fds[opened.fh] = opened.fd
-        if node in self._written:
-            # Passthrough writes did not touch the pages that an earlier cached open had left.
-            self._written.discard(node)
+        pages = self._pages.get(node)
+        if pages == _OUTDATED:
+            self._pages[node] = _SOME
             return 0, 0
+        if pages != _ALL:
+            # INVARIANT: nobody has the node open, and nothing that needs our answer holds its pages' locks, which
+            # storing takes (fuse_notify_store): a READ or a write-back keeps its file open until it is answered.
+            store = first and not writing and self._reader is not None and opened.fd >= 0
+            stored = store and self._stored(node, opened)
+            self._pages[node] = _ALL if stored else _SOME
         # Pages stay valid over close and open: nobody changes the data behind the kernel's back.
         return abi.FOPEN_KEEP_CACHE, 0
 
+    def _stored(self, node: NodeId, opened: OpenResult) -> bool:
+        if not 0 < opened.size <= self.backings.small:
+            return opened.size == 0
+        assert self._reader is not None
+        return self._reader.store(node, opened.fd, opened.size)
+
+    def _passed_through(self, node: NodeId, writing: bool, record: AttrRecord | None) -> int:
+        if not writing:
+            return abi.FOPEN_PASSTHROUGH
+        if node in self._pages:
+            # Passthrough writes do not touch the pages that an earlier cached open has left.
+            self._pages[node] = _OUTDATED
+        if _has_suid(record_mode(record or self._fs.getattr(node))[0]):
+            # A passthrough write has the daemon's rights, which keep set-user-ID; so writes to such a file
+            # come to us, with WRITE_KILL_SUIDGID where the writer has not those rights.
+            return abi.FOPEN_PASSTHROUGH | abi.FOPEN_DIRECT_IO
+        return abi.FOPEN_PASSTHROUGH
+
+    def reading(self, node: NodeId) -> None:
+        """The kernel asks for data: it has dropped what it was given."""
+        if self._pages.get(node) == _ALL:
+            self._pages[node] = _SOME
+
     def close(self, node: NodeId, fh: FileHandle) -> None:
-        if self.backings is not None:
-            self.backings.release(node)
+        self.backings.release(node)
         self.fds.pop(fh, None)
         self._fs.release(fh)
 
@@ -121,8 +174,8 @@ class OpenFiles:
 
     def forgotten(self, node: NodeId) -> None:
         """The kernel has dropped the node, with all its lookups at once (fuse_evict_inode)."""
-        self._written.discard(node)
-        ino = self._superseded.pop(node, None)
+        self._pages.pop(node, None)
+        ino = self._superseded.pop(node, None) if self._superseded else None
         if ino is not None and ino not in self._superseded.values():
             self.twins.discard(ino)
 

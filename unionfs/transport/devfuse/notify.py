@@ -36,6 +36,13 @@ def delete(parent: int, child: int, name: bytes) -> bytes:
     return abi.OUT_HEADER.pack(16 + len(body), abi.NOTIFY_DELETE, 0) + body
 
 
+def store_header(node: int, size: int) -> bytes:
+    """What precedes `size` bytes of data, to be put into the page cache of `node` from offset 0 on; the file must not
+    get longer by it. Takes the locks of those pages: see files.OpenFiles."""
+    length = 16 + abi.NOTIFY_STORE_OUT.size + size
+    return abi.OUT_HEADER.pack(length, abi.NOTIFY_STORE, 0) + abi.NOTIFY_STORE_OUT.pack(node, 0, size)
+
+
 class Notifier:
     """Sends notifications. Each method returns whether the kernel knew the thing; OSError where it cannot obey
     (ENOTEMPTY, EBUSY for `delete`; ENODEV after the unmount)."""

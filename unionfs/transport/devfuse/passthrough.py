@@ -45,26 +45,29 @@ class _Backing:
 
 class Backings:
     """The open files of a mount, by node. `register(fd)` makes a backing id (> 0), `unregister(id)` ends it.
-    Files of up to `small` bytes are cached unless their first open is for writing.
+    Files of up to `small` bytes are cached unless their first open is for writing; all are while `enabled` is false.
 
     All methods may be called from any thread.
     """
 
     def __init__(self, register: Callable[[int], int], unregister: Callable[[int], None], small: int = SMALL) -> None:
-        self._small = small
+        self.small = small
+        self.enabled = True
         self._register = register
         self._unregister = unregister
         self._open: dict[int, _Backing] = {}
         self._lock = threading.Lock()
-        self._refused = False
 
-    def open(self, node: int, fd: int, writing: bool) -> int:
-        """Count an open of `node` on the file `fd`. Returns its backing id, or 0: the open is to be a cached one."""
+    def open(self, node: int, fd: int, writing: bool, size: int = -1) -> tuple[int, bool]:
+        """Count an open of `node` on the file `fd`, of `size` bytes if that is known. Returns its backing id, or 0:
+        the open is to be a cached one; and whether the node was not open before."""
         with self._lock:
             backing = self._open.get(node)
             if backing is None:
-                self._open[node] = self._first(fd, writing)
-                return self._open[node].id
+                small = not writing and 0 <= size <= self.small
+                backing = _Backing(0, 0, 0) if small or fd < 0 or not self.enabled else self._first(fd, writing)
+                self._open[node] = backing
+                return backing.id, True
             if backing.id:
                 if fd < 0:
                     raise StaleBacking
@@ -72,20 +75,29 @@ class Backings:
                 if st.st_ino != backing.ino or st.st_dev != backing.dev:
                     raise StaleBacking
             backing.users += 1
-            return backing.id
+            return backing.id, False
+
+    def open_cached(self, node: int) -> bool:
+        """Count an open that needs no file. False, and not counted, where the node is open in passthrough."""
+        with self._lock:
+            backing = self._open.get(node)
+            if backing is None:
+                self._open[node] = _Backing(0, 0, 0)
+                return True
+            if not backing.id:
+                backing.users += 1
+            return not backing.id
 
     def _first(self, fd: int, writing: bool) -> _Backing:
-        if fd < 0 or self._refused:
-            return _Backing(0, 0, 0)
         st = os.fstat(fd)
-        if not writing and st.st_size <= self._small:
+        if not writing and st.st_size <= self.small:
             return _Backing(0, 0, 0)
         try:
             backing_id = self._register(fd)
         except OSError as error:
             if error.errno == errno.EPERM:
                 # CAP_SYS_ADMIN is missing, and will be for every file.
-                self._refused = True
+                self.enabled = False
                 _log.warning("the kernel refuses passthrough (%s): reads and writes go through the daemon", error)
             # ELOOP: this file's own file system is a stacked one. Others may be fine.
             return _Backing(0, 0, 0)
@@ -107,3 +119,14 @@ class Backings:
     def __len__(self) -> int:
         """How many inodes are open in passthrough."""
         return sum(1 for backing in list(self._open.values()) if backing.id)
+
+
+def no_backings() -> Backings:
+    """For a mount without passthrough: all opens are cached ones."""
+
+    def refuse(_: int) -> int:
+        raise AssertionError("no file is ever registered")
+
+    backings = Backings(refuse, lambda _: None)
+    backings.enabled = False
+    return backings

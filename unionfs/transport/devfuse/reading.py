@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from typing import Final
 
 from unionfs.linux.pipe import large_pipe
 from unionfs.transport.devfuse import abi, negotiate, replies
+from unionfs.transport.devfuse.notify import store_header
+from unionfs.transport.devfuse.passthrough import SMALL
 
 _HEADER: Final = abi.OUT_HEADER_SIZE
+#: What precedes the data of a message that puts it into the kernel's cache.
+_STORE: Final = len(store_header(0, 0))
 #: What a reader returns when the reply has gone out already.
 SENT: Final = memoryview(b"")
 
@@ -27,6 +32,9 @@ class FileReader:
         self._reply = memoryview(bytearray(_HEADER + negotiate.MAX_WRITE))
         self._splicer = Splicer(device) if device >= 0 else None
         self._byte = (bytearray(1),)
+        self._device = device
+        self._message = memoryview(bytearray(_STORE + SMALL + 1))
+        self._storing = threading.Lock()
         #: st_dev of file systems that have no RWF_NOWAIT (tmpfs: it is all in memory). Their reads are done at once.
         self._blind: set[int] = set()
 
@@ -50,6 +58,31 @@ class FileReader:
                 raise
         self._blind.add(os.fstat(fd).st_dev)
         return _read(self._reply, unique, fd, offset, size, 0)
+
+    def store(self, node: int, fd: int, size: int) -> bool:
+        """See files.Reader. From any thread."""
+        with self._storing:
+            try:
+                # One byte more than there should be: what has changed behind our back is not stored.
+                room = self._message[_STORE : _STORE + size + 1]
+                if self._read_now(fd, room) != size:
+                    return False
+                self._message[:_STORE] = store_header(node, size)
+                return os.write(self._device, self._message[: _STORE + size]) > 0
+            except OSError:
+                return False  # not in memory, or the kernel has dropped the node meanwhile
+
+    def _read_now(self, fd: int, room: memoryview) -> int:
+        """Read the start of a file without waiting for a disk: BlockingIOError."""
+        if self._blind and os.fstat(fd).st_dev in self._blind:
+            return os.preadv(fd, (room,), 0)
+        try:
+            return os.preadv(fd, (room,), 0, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+        self._blind.add(os.fstat(fd).st_dev)
+        return os.preadv(fd, (room,), 0)
 
     def close(self) -> None:
         if self._splicer is not None:

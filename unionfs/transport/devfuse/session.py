@@ -29,6 +29,7 @@ from unionfs.transport.devfuse import abi, negotiate, replies, requests
 from unionfs.transport.devfuse.abi import IN_HEADER_SIZE, OPCODES, Opcode
 from unionfs.transport.devfuse.files import BackingFiles, OpenFiles, Reader, record_mode
 from unionfs.transport.devfuse.negotiate import Agreed, Wishes
+from unionfs.transport.devfuse.passthrough import no_backings
 from unionfs.transport.devfuse.replies import FOREVER
 from unionfs.transport.devfuse.requests import Buffer
 from unionfs.vfs import NOW, AttrRecord, Caller, FileHandle, Filesystem, NodeId, Now, OpenResult, SetAttr
@@ -64,14 +65,14 @@ class Session:
         self.fs = fs
         self.agreed: Agreed | None = None
         self.finished = False
-        self._backings = backings
+        self._passthrough = backings is not None
         self._reader = reader
-        self.files = OpenFiles(fs, None, invalidate)
+        self.files = OpenFiles(fs, backings if backings is not None else no_backings(), reader, invalidate)
         self._twins = self.files.twins  # usually empty, and then all attributes are valid for ever
         #: Called with the `unique` of a request that its caller has given up.
         self.on_interrupt: Callable[[int], None] | None = None
         self.wishes = Wishes(
-            passthrough=backings is not None,
+            passthrough=self._passthrough,
             stable_cookies=bool(getattr(fs, "stable_cookies", False)),
             readdirplus=readdirplus,
         )
@@ -149,7 +150,7 @@ class Session:
     def statistics(self) -> dict[str, int]:
         """Requests by opcode, and the passthrough files open now."""
         counts = {f"request_{op.name.lower()}": self.counts[op] for op in Opcode if self.counts[op]}
-        counts["passthrough_open"] = len(self.files.backings) if self.files.backings is not None else 0
+        counts["passthrough_open"] = len(self.files.backings)
         return counts
 
     # set-up -----------------------------------------------------------------------------------------------------
@@ -158,8 +159,7 @@ class Session:
         if offer.major > abi.VERSION:
             return replies.init_version(unique)  # the kernel asks again, with a version that we know
         agreed = negotiate.agree(offer, self.wishes)
-        if "passthrough" in agreed.features:
-            self.files.backings = self._backings
+        self.files.backings.enabled = "passthrough" in agreed.features
         self._setxattr_ext = "setxattr_ext" in agreed.features
         if "no_opendir" not in agreed.features:
             self._handlers[Opcode.OPENDIR] = self._opendir
@@ -190,16 +190,14 @@ class Session:
 
     def _forget(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         self.fs.forget(node, abi.FORGET_IN.unpack_from(buffer, _BODY)[0])
-        if self._dirs or self._twins:
-            self._forgotten(node)
+        self._forgotten(node)
         return None
 
     def _batch_forget(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         forget = self.fs.forget
         for one, count in requests.forgets(buffer, length):
             forget(one, count)
-            if self._dirs or self._twins:
-                self._forgotten(one)
+            self._forgotten(one)
         return None
 
     def _forgotten(self, node: NodeId) -> None:
@@ -207,8 +205,7 @@ class Session:
         fh = self._dirs.pop(node, None)
         if fh is not None:
             self.fs.releasedir(fh)
-        if self._twins:
-            self.files.forgotten(node)
+        self.files.forgotten(node)
 
     def _mknod(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         mode, rdev, umask = abi.MKNOD_IN.unpack_from(buffer, _BODY)
@@ -327,6 +324,10 @@ class Session:
     # files ------------------------------------------------------------------------------------------------------
     def _open(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         flags, open_flags = abi.OPEN_IN.unpack_from(buffer, _BODY)
+        if not flags & _CHANGING:
+            again = self.files.open_again(node)
+            if again is not None:
+                return replies.opened(unique, again, abi.FOPEN_KEEP_CACHE, 0)
         opened = self.fs.open(node, flags)
         if open_flags & abi.OPEN_KILL_SUIDGID:
             self._kill_priv(node, buffer, opened)
@@ -363,6 +364,7 @@ class Session:
 
     def _read(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
+        self.files.reading(node)
         fd = self.files.fds.get(fh, -1)
         if fd < 0 or self._reader is None:
             return LATER  # it could be a cold read, or one that unpacks
@@ -531,7 +533,7 @@ class Session:
 
     def _slow_open(self, buffer: Buffer, node: int) -> bool:
         flags = abi.OPEN_IN.unpack_from(buffer, _BODY)[0]
-        if not flags & (os.O_ACCMODE | os.O_TRUNC):
+        if not flags & _CHANGING:
             return False
         # Freeing the blocks of a large file takes long as well.
         return bool(flags & os.O_TRUNC) or (self._fs_slow is not None and self._fs_slow(node))
@@ -541,6 +543,7 @@ class Session:
         return bool(valid & abi.FATTR_SIZE) or (self._fs_slow is not None and self._fs_slow(node))
 
 
+_CHANGING: Final = os.O_ACCMODE | os.O_TRUNC
 _CHANGES: Final = (
     abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID | abi.FATTR_SIZE
     | abi.FATTR_ATIME | abi.FATTR_MTIME | abi.FATTR_ATIME_NOW | abi.FATTR_MTIME_NOW | abi.FATTR_CTIME

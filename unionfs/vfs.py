@@ -170,7 +170,8 @@ class OpenResult(NamedTuple):
 
     `fh` names it in later calls. `fd` is the descriptor of the file that holds the data, or -1; it belongs to the
     file system and is valid until `release`, and at copy-up it may come to mean another file. `size` is that of the
-    data in bytes as attributes have it, or -1 where it may change without notice or was not asked.
+    data in bytes as attributes have it, or -1 where it may change without notice, or a read is to be seen by its
+    access time.
     """
 
     fh: FileHandle

@@ -96,7 +96,11 @@ def add(union: Union, inode: FileInode, file: LayerFile, writable: bool) -> Open
         inode.writers += 1
         inode.attr = None
     _attach(inode, file)
-    size = -1 if inode.writers else _record_size(union.attributes(inode))[0]
+    size = -1
+    if not inode.writers:
+        record = union.attributes(inode)
+        if not (inode.upper and may_be_read(record)):
+            size = _record_size(record)[0]
     return OpenResult(union.add_handle(Handle(inode, file, writable)), file.fd, size)
 
 

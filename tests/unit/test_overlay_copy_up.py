@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.overlay_rig import tree, union
 from unionfs.layers.fd_file import FdFile
-from unionfs.layers.layer import LayerFile
+from unionfs.layers.layer import LayerFile, WritableLayer
 from unionfs.layers.upper import WritableDirectory
 from unionfs.vfs import Attr, SetAttr
 
@@ -144,29 +144,29 @@ def test_unlink_during_copy_up_leaves_an_open_file_without_a_name(tmp_path: Path
     entered, resume = threading.Event(), threading.Event()
 
     class SlowFile(FdFile):
-        def pwrite(self, data: bytes | memoryview, offset: int) -> int:
+        def copy_range(self, source: LayerFile, source_offset: int, offset: int, length: int) -> int:
             entered.set()
             assert resume.wait(10)
-            return super().pwrite(data, offset)
+            return super().copy_range(source, source_offset, offset, length)
 
     class Slow(WritableDirectory):
         def create(self, path: bytes, mode: int, flags: int = os.O_RDWR) -> FdFile:
             return SlowFile(super().create(path, mode, flags).fd)
 
-    a = tree(tmp_path / "a", x="data", other="o")
+    a = tree(tmp_path / "a", x="data" * 50_000, other="o")
     with union(tmp_path, [a], upper=Slow) as u, u.node("x") as node:
         opened: list[int] = []
         writer = threading.Thread(target=lambda: opened.append(u.fs.open(node, os.O_WRONLY).fh))
         writer.start()
         assert entered.wait(10)
         assert u.read("other") == b"o", "a copy-up must not hold up other files"
-        assert u.stat("x").size == 4
+        assert u.stat("x").size == 200_000
         u.unlink("x")
         resume.set()
         writer.join(10)
         assert not u.exists("x")
         u.fs.write(opened[0], 0, b"DA")
-        assert u.fs.read(opened[0], 0, 10) == b"DAta"
+        assert u.fs.read(opened[0], 0, 10) == b"DAtadatada"
         from unionfs.vfs import Attr
 
         assert Attr.unpack(u.fs.getattr(node, opened[0])).nlink == 0
@@ -174,6 +174,72 @@ def test_unlink_during_copy_up_leaves_an_open_file_without_a_name(tmp_path: Path
         assert u.fs.read(opened[0], 0, 10) == b"D"
         u.fs.release(opened[0])
     assert not list((tmp_path / "work/work").iterdir())
+
+
+def test_short_write_into_a_full_file_system_is_no_copy(tmp_path: Path) -> None:
+    """write(2) that finds room for a part says so, and only the next one says ENOSPC."""
+
+    class AlmostFullFile(FdFile):
+        def pwrite(self, data: bytes | memoryview, offset: int) -> int:
+            if offset:
+                raise OSError(errno.ENOSPC, "no space")
+            return super().pwrite(data[:3], offset)
+
+    class AlmostFull(WritableDirectory):
+        def create(self, path: bytes, mode: int, flags: int = os.O_RDWR) -> FdFile:
+            return AlmostFullFile(super().create(path, mode, flags).fd)
+
+    a = tree(tmp_path / "a", x="data")
+    with union(tmp_path, [a], upper=AlmostFull) as u:
+        with pytest.raises(OSError) as caught:
+            u.setattr("x", mode=0o600)
+        assert caught.value.errno == errno.ENOSPC
+        assert u.read("x") == b"data" and u.stored() == []
+
+
+def test_changes_of_attributes_are_made_on_the_copy_before_it_is_seen(tmp_path: Path) -> None:
+    a = tree(tmp_path / "a", x="data")
+    os.chmod(a / "x", 0o4755)
+    seen: list[os.stat_result] = []
+
+    class Watching(WritableDirectory):
+        def rename(self, path: bytes, to: WritableLayer, to_path: bytes, flags: int = 0) -> None:
+            seen.append(self.lstat(path))
+            super().rename(path, to, to_path, flags)
+
+    with union(tmp_path, [a], upper=Watching) as u:
+        attr = u.setattr("x", mode=0o600, mtime_ns=5)
+        assert (attr.mode, attr.mtime_ns) == (stat.S_IFREG | 0o600, 5) == (u.stat("x").mode, u.stat("x").mtime_ns)
+    assert (seen[-1].st_mode, seen[-1].st_mtime_ns) == (stat.S_IFREG | 0o600, 5)
+
+
+def test_a_flush_that_takes_long_is_not_waited_for_under_the_lock(tmp_path: Path) -> None:
+    entered, resume = threading.Event(), threading.Event()
+
+    class SlowFile(FdFile):
+        def fsync(self, datasync: bool) -> None:
+            entered.set()
+            assert resume.wait(10)
+
+    class Slow(WritableDirectory):
+        def create(self, path: bytes, mode: int, flags: int = os.O_RDWR) -> FdFile:
+            return SlowFile(super().create(path, mode, flags).fd)
+
+    a = tree(tmp_path / "a", first="1", second="2", other="o")
+    with union(tmp_path, [a], upper=Slow) as u:
+        threading.Timer(0.1, resume.set).start()
+        u.setattr("first", mode=0o600)  # finds out
+        entered.clear()
+        resume.clear()
+        with u.node("second") as node:
+            assert u.fs.slow(node)
+            writer = threading.Thread(target=lambda: u.setattr("second", mode=0o600))
+            writer.start()
+            assert entered.wait(10)
+            assert u.read("other") == b"o"
+            resume.set()
+            writer.join(10)
+        assert u.stat("second").mode == stat.S_IFREG | 0o600
 
 
 def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:

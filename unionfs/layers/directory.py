@@ -60,6 +60,7 @@ class DirectoryLayer:
         self.root_fd: int = self._open_root()
         self._bound = max(2, dir_fds) + 1
         self._dirs: OrderedDict[Path, int] = OrderedDict({b"": self.root_fd})
+        self._evicted = False  # until then, all directories on the way to one in `_dirs` are there too
         self._uuids: dict[int, bytes] = {}  # by mount id
 
     def _open_root(self) -> int:
@@ -251,6 +252,7 @@ class DirectoryLayer:
             if key and key != path and key != last:
                 victims.append(key)
         for key in victims:
+            self._evicted = True
             os.close(dirs.pop(key))
 
 

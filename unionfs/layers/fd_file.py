@@ -6,8 +6,14 @@ import os
 
 from unionfs.layers.layer import LayerFile
 from unionfs.linux import data as linux_data
+from unionfs.linux import path as linux_path
+from unionfs.vfs import NOW, Now
 
 _CHUNK = 1 << 20
+
+
+def to_linux_time(time: int | Now | None) -> linux_path.Time:
+    return linux_path.UTIME_NOW if time is NOW else time  # type: ignore[return-value]  # there is one Now
 
 
 class FdFile:
@@ -57,6 +63,18 @@ class FdFile:
         `other` must have a descriptor of its own (EBADF where it has none)."""
         os.dup2(other.fd, self.fd, inheritable=False)
         other.close()
+
+    def chmod(self, mode: int) -> None:
+        os.fchmod(self.fd, mode)
+
+    def chown(self, uid: int, gid: int) -> None:
+        os.fchown(self.fd, uid, gid)
+
+    def utime(self, atime_ns: int | Now | None, mtime_ns: int | Now | None) -> None:
+        linux_path.futimens(self.fd, to_linux_time(atime_ns), to_linux_time(mtime_ns))
+
+    def setxattr(self, name: bytes, value: bytes) -> None:
+        os.setxattr(self.fd, name, value)
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1

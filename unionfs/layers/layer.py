@@ -37,8 +37,24 @@ class OriginHandle(NamedTuple):
     uuid: bytes
 
 
-class LayerFile(Protocol):
-    """An open regular file of a layer. `fd` is its descriptor, or -1 where the storage has none."""
+class Changeable(Protocol):
+    """An object whose attributes can be changed: an open file of a writable layer, or a `PathIn` one."""
+
+    def chmod(self, mode: int) -> None: ...
+    def chown(self, uid: int, gid: int) -> None:
+        """-1 leaves an id as it is."""
+        ...
+
+    def utime(self, atime_ns: int | Now | None, mtime_ns: int | Now | None) -> None:
+        """None leaves a time as it is (UTIME_OMIT)."""
+        ...
+
+    def setxattr(self, name: bytes, value: bytes) -> None: ...
+
+
+class LayerFile(Changeable, Protocol):
+    """An open regular file of a layer. `fd` is its descriptor, or -1 where the storage has none. Attributes can be
+    changed in a writable layer, however the file was opened."""
 
     fd: int
 
@@ -138,3 +154,22 @@ class WritableLayer(Layer, Protocol):
         ...
 
     def fsync_dir(self, path: Path) -> None: ...
+
+
+class PathIn(NamedTuple):
+    """`Changeable` by name."""
+
+    tree: WritableLayer
+    path: Path
+
+    def chmod(self, mode: int) -> None:
+        self.tree.chmod(self.path, mode)
+
+    def chown(self, uid: int, gid: int) -> None:
+        self.tree.chown(self.path, uid, gid)
+
+    def utime(self, atime_ns: int | Now | None, mtime_ns: int | Now | None) -> None:
+        self.tree.utime(self.path, atime_ns, mtime_ns)
+
+    def setxattr(self, name: bytes, value: bytes) -> None:
+        self.tree.setxattr(self.path, name, value)

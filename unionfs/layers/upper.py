@@ -15,12 +15,12 @@ import os
 import stat
 
 from unionfs.layers.directory import _DIRECTORY, DirectoryLayer
-from unionfs.layers.fd_file import FdFile
+from unionfs.layers.fd_file import FdFile, to_linux_time
 from unionfs.layers.layer import LayerFile, Path, WritableLayer
 from unionfs.linux import data as linux_data
 from unionfs.linux import path as linux_path
 from unionfs.linux import xattr as linux_xattr
-from unionfs.vfs import NOW, RENAME_EXCHANGE, Now
+from unionfs.vfs import RENAME_EXCHANGE, Now
 
 
 class WritableDirectory(DirectoryLayer):
@@ -96,9 +96,11 @@ class WritableDirectory(DirectoryLayer):
     def rename(self, path: Path, to: WritableLayer, to_path: Path, flags: int = 0) -> None:
         other = _same_kind(to, to_path)
         dir_fd, name = self._at(path)
-        # Descriptors of a directory that moves would go on under its old path. For anything else there are none,
-        # and asking what it is costs less than looking through them; a tree with only its root open has none at all.
-        moves_dir = len(self._dirs) > 1 and stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+        # Descriptors of a directory that moves would go on under its old path. It has one itself if anything below it
+        # has (`_open_dir`), unless that was evicted: then ask what it is.
+        moves_dir = path in self._dirs or (
+            self._evicted and stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+        )
         to_fd, to_name = other._at(to_path)
         linux_path.renameat2(dir_fd, name, to_fd, to_name, flags)
         if moves_dir:
@@ -127,7 +129,7 @@ class WritableDirectory(DirectoryLayer):
 
     def utime(self, path: Path, atime_ns: int | Now | None, mtime_ns: int | Now | None) -> None:
         dir_fd, name = self._at(path)
-        linux_path.utimensat(dir_fd, name, _time(atime_ns), _time(mtime_ns))
+        linux_path.utimensat(dir_fd, name, to_linux_time(atime_ns), to_linux_time(mtime_ns))
 
     def setxattr(self, path: Path, name: bytes, value: bytes, flags: int = 0) -> None:
         dir_fd, last = self._at(path)
@@ -156,7 +158,3 @@ def _same_kind(to: WritableLayer, path: Path) -> WritableDirectory:
     if not isinstance(to, WritableDirectory):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
     return to
-
-
-def _time(time: int | Now | None) -> linux_path.Time:
-    return linux_path.UTIME_NOW if time is NOW else time  # type: ignore[return-value]  # there is one Now

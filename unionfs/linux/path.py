@@ -179,6 +179,12 @@ def utimensat(dir_fd: int, name: bytes, atime: Time, mtime: Time) -> None:
 
 def futimens(fd: int, atime: Time, mtime: Time) -> None:
     """`utimensat` for an open file."""
+    if isinstance(atime, int) and isinstance(mtime, int):
+        try:
+            os.utime(fd, ns=(atime, mtime))
+        except OverflowError:
+            raise syscalls.error(errno.EINVAL) from None
+        return
     call(_futimens, fd, _timespecs(atime, mtime))
 
 

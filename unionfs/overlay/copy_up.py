@@ -4,8 +4,9 @@ A file is built in the work directory (data with its holes, owner, mode, xattrs,
 step may disturb the ones before) and gets its name by one rename, so a reader or a crash sees the lower file or the
 whole copy, never a part. Parents are copied up first, each as an empty directory with its attributes.
 
-Data is copied without `union.lock`; `union.copying(inode)` lets one thread do it. What other operations may do to the
-inode meanwhile: rename it, link it, unlink its last name. The names are therefore looked at when the copy is done.
+A little data is copied under `union.lock`, if flushing it is quick. More is copied without; `union.copying(inode)` then
+lets one thread do it. What other operations may do to the inode meanwhile: rename it, link it, unlink its last name.
+The names are therefore looked at when the copy is done.
 """
 
 from __future__ import annotations
@@ -13,53 +14,75 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
+import time
 
 from unionfs.layers import whiteout
-from unionfs.layers.layer import Layer, LayerFile, Path, WritableLayer
+from unionfs.layers.layer import Changeable, Layer, LayerFile, Path, PathIn, WritableLayer
 from unionfs.overlay import hardlink
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, NUMBER, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union
-from unionfs.vfs import DT_DIR
+from unionfs.vfs import DT_DIR, DT_REG, SetAttr
 
 _CHUNK = 64 << 20
 #: A file without holes of up to this size is copied by one read and one write.
 _SMALL = 128 << 10
+#: Seconds within which the flush of a copy keeps nobody waiting who counts.
+_QUICK_FLUSH = 0.001
+_record_size = struct.Struct("<8xQ").unpack_from
 #: Mandatory xattrs that must not be lost silently; others the upper cannot hold are left behind, as cp -a does.
 _MUST_COPY = (b"system.posix_acl_access", b"system.posix_acl_default", b"security.capability")
 
 
-def copy_up(union: Union, inode: Inode, size: int | None = None) -> None:
+def copy_up(union: Union, inode: Inode, size: int | None = None, changes: SetAttr | None = None) -> bool:
     """Make sure the inode is in the upper. Idempotent; to be called without `union.lock`.
 
-    `size`: only so many bytes of data are wanted, since the caller truncates to it next.
+    `size`: only so many bytes of data are wanted, since the caller truncates to it next. `changes` of owner, mode and
+    times are made on the copy before it is seen. Whether they were: not if there was a copy already.
     """
     if isinstance(inode, DirInode):
         with union.lock:
             copy_up_directory(union, inode)
-        return
+        return False
     assert isinstance(inode, FileInode)
     union.check_writable()
     if inode.upper:
-        return
+        return False
+    with union.lock:
+        if not inode.upper and _is_quick(union, inode):
+            _copy_up_file(union, inode, size, changes)
+            return True
     with union.copying(inode):
+        if inode.upper:
+            return False
+        _copy_up_file(union, inode, size, changes)
+        return True
+
+
+def _is_quick(union: Union, inode: FileInode) -> bool:
+    """May it be copied up at once, under the lock? Not where another thread is at it: it is without the lock."""
+    small = inode.type != DT_REG or _record_size(union.attributes(inode))[0] <= _SMALL
+    return small and not union.flushes_slowly and not union.is_copying(inode)
+
+
+def _copy_up_file(union: Union, inode: FileInode, size: int | None, changes: SetAttr | None) -> None:
+    """With `union.lock` held all the time, or else with `union.copying(inode)`."""
+    with union.lock:
+        staged = _Staged(union, inode)
+    try:
+        copied = staged.copy_data(size)
         with union.lock:
-            if inode.upper:
-                return
-            staged = _Staged(union, inode)
-        try:
-            copied = staged.copy_data(size)
-            with union.lock:
-                staged.finish()
-                _publish(union, inode, staged)
-        except BaseException:
-            union.work.discard(staged.path)
-            raise
-        finally:
-            staged.close()
-        union.counters["copy_ups"] += 1
-        union.counters["copy_up_bytes"] += copied
+            staged.finish(changes)
+            _publish(union, inode, staged)
+            union.counters["copy_ups"] += 1
+            union.counters["copy_up_bytes"] += copied
+    except BaseException:
+        union.work.discard(staged.path)
+        raise
+    finally:
+        staged.close()
 
 
 def copy_up_name(union: Union, inode: FileInode, parent: DirInode, name: bytes) -> None:
@@ -76,29 +99,32 @@ def copy_up_name(union: Union, inode: FileInode, parent: DirInode, name: bytes) 
 
 # staging ------------------------------------------------------------------------------------------------------------
 class _Staged:
-    """A copy being built at `path` in the work directory. Only `copy_data` runs without the lock."""
+    """A copy being built at `path` in the work directory. Only `copy_data` may run without the lock."""
 
     def __init__(self, union: Union, inode: FileInode) -> None:
         assert inode.lower is not None
         self._union = union
+        self._bare = bool(inode.bare)
         self._number, self.source_path = inode.lower
         self.layer = union.stack.layer(self._number)
-        self.st = self.layer.lstat(self.source_path)
         self.path = union.work.temporary()
         self._source: LayerFile | None = None
         self._target: LayerFile | None = None
-        work, mode = union.stack.work, self.st.st_mode
-        if stat.S_ISREG(mode):
+        work = union.stack.work
+        if inode.type == DT_REG:
             self._source = self.layer.open(self.source_path)
             try:
-                self._target = work.create(self.path, stat.S_IMODE(mode))
+                self.st = self._source.fstat()
+                self._target = work.create(self.path, stat.S_IMODE(self.st.st_mode))
             except BaseException:
                 self._source.close()
                 raise
-        elif stat.S_ISLNK(mode):
+            return
+        self.st = self.layer.lstat(self.source_path)
+        if stat.S_ISLNK(self.st.st_mode):
             work.symlink(self.path, self.layer.readlink(self.source_path))
         else:
-            work.mknod(self.path, mode, self.st.st_rdev)
+            work.mknod(self.path, self.st.st_mode, self.st.st_rdev)
 
     def copy_data(self, size: int | None) -> int:
         """Copy the first `size` bytes (None: all). The data is on disk before the name is (ovl_copy_up_data())."""
@@ -108,25 +134,55 @@ class _Staged:
         if not end:
             return 0
         if end <= _SMALL and self.st.st_blocks * 512 >= self.st.st_size:
-            copied = self._target.pwrite(self._source.pread(end, 0), 0)
+            copied = _write_all(self._target, self._source.pread(end, 0))
         else:
             copied = copy_data(self._source, self._target, end)
             self._target.ftruncate(end)
         if not self._union.options.volatile:
+            start = time.monotonic()
             self._target.fsync(False)
+            self._union.flushes_slowly = time.monotonic() - start > _QUICK_FLUSH
         return copied
 
-    def stored(self) -> os.stat_result:
-        return self._target.fstat() if self._target is not None else self._union.stack.work.lstat(self.path)
+    @property
+    def copy(self) -> Changeable:
+        return self._target if self._target is not None else PathIn(self._union.stack.work, self.path)
 
-    def finish(self) -> None:
-        copy_metadata(self._union, self.layer, self.source_path, self.st, self.path)
-        _set_origin(self._union, self._number, self.source_path, self.st, self.path)
+    def stored(self, path: Path | None = None) -> os.stat_result:
+        """What is stored, under the staged name unless it is open or has `path` by now."""
+        if self._target is not None:
+            return self._target.fstat()
+        return self._union.stack.work.lstat(self.path) if path is None else self._union.stack.upper.lstat(path)
+
+    def finish(self, changes: SetAttr | None) -> None:
+        copy_metadata(self._union, self.layer, self.source_path, self.st, self.copy, bare=self._bare)
+        _set_origin(self._union, self._number, self.source_path, self.st, self.copy)
+        if changes is not None:
+            change_attributes(self.copy, changes)
 
     def close(self) -> None:
         for file in (self._source, self._target):
             if file is not None:
                 file.close()
+
+
+def _write_all(target: LayerFile, data: bytes) -> int:
+    """write(2) may stop short of the end of the space, and says why only when called again."""
+    done = target.pwrite(data, 0)
+    while done < len(data):
+        done += target.pwrite(memoryview(data)[done:], done)
+    return done
+
+
+def change_attributes(target: Changeable, changes: SetAttr) -> None:
+    """Owner, mode and times, in the order that lets none disturb another."""
+    if changes.uid is not None or changes.gid is not None:
+        # chown(2) takes set-ID bits and capabilities away by itself (chown_common() of fs/open.c).
+        target.chown(-1 if changes.uid is None else changes.uid, -1 if changes.gid is None else changes.gid)
+    if changes.mode is not None:
+        target.chmod(stat.S_IMODE(changes.mode))
+    if changes.atime_ns is not None or changes.mtime_ns is not None:
+        target.utime(changes.atime_ns, changes.mtime_ns)
 
 
 def copy_data(source: LayerFile, target: LayerFile, end: int) -> int:
@@ -149,28 +205,30 @@ def copy_data(source: LayerFile, target: LayerFile, end: int) -> int:
     return copied
 
 
-def copy_metadata(union: Union, layer: Layer, path: Path, st: os.stat_result, temporary: Path) -> None:
-    """Owner, mode, xattrs, times of a stored object, put on a staged one that was made with the mode."""
-    work = union.stack.work
+def copy_metadata(
+    union: Union, layer: Layer, path: Path, st: os.stat_result, copy: Changeable, *, bare: bool = False
+) -> None:
+    """Owner, mode, xattrs, times of a stored object, put on a staged one that was made with the mode. `bare`: it is
+    known to have no xattrs that are copied."""
     if (st.st_uid, st.st_gid) != (os.geteuid(), os.getegid()):
-        work.chown(temporary, st.st_uid, st.st_gid)
+        copy.chown(st.st_uid, st.st_gid)
         if st.st_mode & 0o6000 and not stat.S_ISLNK(st.st_mode):
-            work.chmod(temporary, stat.S_IMODE(st.st_mode))  # chown(2) cleared them
-    for name in layer.listxattr(path):
+            copy.chmod(stat.S_IMODE(st.st_mode))  # chown(2) cleared them
+    for name in () if bare else layer.listxattr(path):
         if name.startswith(whiteout.PRIVATE_XATTRS) and union.stack.shown_xattr(name) is None:
             continue
         value = layer.getxattr(path, name)
         if value is None:
             continue
         try:
-            work.setxattr(temporary, name, value)
+            copy.setxattr(name, value)
         except OSError as e:
             if name in _MUST_COPY or e.errno not in (errno.EOPNOTSUPP, errno.EPERM):
                 raise
-    work.utime(temporary, st.st_atime_ns, st.st_mtime_ns)
+    copy.utime(st.st_atime_ns, st.st_mtime_ns)
 
 
-def _set_origin(union: Union, number: int, source: Path, st: os.stat_result, path: Path) -> None:
+def _set_origin(union: Union, number: int, source: Path, st: os.stat_result, copy: Changeable) -> None:
     """Note on a staged copy what it was copied from; empty where the layer cannot say (ovl_set_origin_fh())."""
     is_dir = stat.S_ISDIR(st.st_mode)
     if not union.work.xattrs:
@@ -178,13 +236,12 @@ def _set_origin(union: Union, number: int, source: Path, st: os.stat_result, pat
     handle = union.stack.layer(number).handle(source)
     slot = None if is_dir else union.stack.slot_mark(number)
     shown = None if is_dir else union.stack.number_mark(number, st)
-    work = union.stack.work
     try:
-        work.setxattr(path, union.stack.private(ORIGIN), b"" if handle is None else hardlink.encode_origin(handle))
+        copy.setxattr(union.stack.private(ORIGIN), b"" if handle is None else hardlink.encode_origin(handle))
         if slot is not None:
-            work.setxattr(path, union.stack.private(SLOT), slot)
+            copy.setxattr(union.stack.private(SLOT), slot)
         if shown is not None:
-            work.setxattr(path, union.stack.private(NUMBER), shown)
+            copy.setxattr(union.stack.private(NUMBER), shown)
     except OSError as e:
         # user.* is not allowed on symlinks and special files; the origin only keeps their number over a remount.
         if e.errno not in (errno.EPERM, errno.EOPNOTSUPP):
@@ -195,14 +252,14 @@ def _set_origin(union: Union, number: int, source: Path, st: os.stat_result, pat
 def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
     """The copy becomes the file. Lock held."""
     assert inode.lower is not None
-    st, temporary = staged.st, staged.path
-    stored = staged.stored()
-    key = (UPPER, stored.st_dev, stored.st_ino)
+    st, temporary, path = staged.st, staged.path, None
     if not inode.names:
         # Unlinked while we copied, and still open: a copy with no name.
         inode.linked().orphan = temporary
+        stored = staged.stored()
     else:
         parent, name, _ = inode.names[0]
+        path = join(parent.path, name)
         copy_up_directory(union, parent)
         with kept_times(union, parent):
             mark_impure(union, parent)
@@ -210,10 +267,12 @@ def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
                 entry = hardlink.index_path(union, inode.lower[0], staged.source_path, st)
                 hardlink.add_to_index(union, inode, temporary, entry, st.st_nlink)
                 hardlink.store_name(union, inode, parent.path, name)
-                union.table.remember_real(key, inode)
             else:
-                union.stack.work.rename(temporary, union.stack.upper, join(parent.path, name))
+                union.stack.work.rename(temporary, union.stack.upper, path)
         # POINT OF NO RETURN: the upper has the file.
+        stored = staged.stored(path)
+        if st.st_nlink > 1:
+            union.table.remember_real((UPPER, stored.st_dev, stored.st_ino), inode)
         inode.names[0] = (parent, name, True)
         _listed_in_upper(union, inode, parent, name, stored.st_ino)
     union.origins[stored.st_dev, stored.st_ino] = inode.ino
@@ -221,6 +280,7 @@ def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
     inode.attr = None
     if inode.handles:
         _switch_handles(union, inode)
+    union.set_attributes(inode, stored)
 
 
 def _switch_handles(union: Union, inode: FileInode) -> None:
@@ -262,8 +322,9 @@ def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
     listing(union, parent)
     work.mkdir(temporary, stat.S_IMODE(st.st_mode))
     try:
-        copy_metadata(union, layer, path, st, temporary)
-        _set_origin(union, number, path, st, temporary)
+        copy = PathIn(work, temporary)
+        copy_metadata(union, layer, path, st, copy)
+        _set_origin(union, number, path, st, copy)
         with kept_times(union, parent):
             mark_impure(union, parent)
             work.rename(temporary, union.stack.upper, directory.path)
@@ -272,7 +333,7 @@ def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
         raise
     stored = union.stack.upper.lstat(directory.path)
     directory.upper = True
-    directory.attr = None
+    directory.changed()
     if directory.listing is not None:
         # Nothing is in the upper's copy yet, so what is visible stays where it is.
         directory.listing.covered.clear()
@@ -295,16 +356,20 @@ def mark_impure(union: Union, parent: DirInode) -> None:
 
 class kept_times:
     """Put a directory's times back after a copy changed what is stored in it but not what people see
-    (ovl_copy_up_one(): "Restore timestamps on parent")."""
+    (ovl_copy_up_one(): "Restore timestamps on parent"). One copy often follows another, so they are remembered."""
 
     def __init__(self, union: Union, directory: DirInode) -> None:
         self._layer: WritableLayer = union.stack.upper
-        self._path = directory.path
         self._directory = directory
 
     def __enter__(self) -> None:
-        self._st = self._layer.lstat(self._path)
+        directory = self._directory
+        if directory.kept_times is None:
+            st = self._layer.lstat(directory.path)
+            directory.kept_times = st.st_atime_ns, st.st_mtime_ns
 
     def __exit__(self, *_: object) -> None:
-        self._layer.utime(self._path, self._st.st_atime_ns, self._st.st_mtime_ns)
-        self._directory.attr = None
+        times = self._directory.kept_times
+        assert times is not None
+        self._layer.utime(self._directory.path, *times)
+        self._directory.changed(times)

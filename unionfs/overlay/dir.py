@@ -81,7 +81,7 @@ def create(
         finally:
             if folder is not None:
                 union.work.discard(folder)
-    directory.attr = None
+    directory.changed()
     return _enter(union, directory, name, path, over_whiteout), file
 
 
@@ -239,7 +239,8 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
         hardlink.set_nlink(union, links, links.nlink + 1)
     inode.names.append((directory, name, True))
     directory.children[name] = inode
-    directory.attr = inode.attr = None
+    inode.attr = None
+    directory.changed()
     st = union.stack.upper.lstat(join(directory.path, name))
     entries = listing(union, directory)
     entries.put(name, Listed(UPPER, inode.type, st.st_ino))
@@ -320,7 +321,7 @@ def _hide(union: Union, directory: DirInode, name: bytes, positive: bool) -> Non
     if positive:
         entries.covered.add(name)
         entries.whiteouts.add(name)
-    directory.attr = None
+    directory.changed()
 
 
 def is_empty(union: Union, directory: DirInode) -> bool:

@@ -14,8 +14,8 @@ import stat
 import struct
 import time
 
-from unionfs.layers.layer import LayerFile
-from unionfs.overlay.copy_up import copy_up
+from unionfs.layers.layer import Changeable, LayerFile, PathIn
+from unionfs.overlay.copy_up import change_attributes, copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import DT_LNK, DT_REG, Attr, AttrRecord, OpenResult, SetAttr
@@ -139,14 +139,18 @@ def _detach(union: Union, inode: FileInode, file: LayerFile) -> None:
 
 # attributes -----------------------------------------------------------------------------------------------------------
 def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> AttrRecord:
-    """Change attributes, in the order that lets none disturb another: size, owner, mode, times."""
+    """Change attributes: size first, then owner, mode and times."""
     size = changes.size
     if isinstance(inode, FileInode):
         if size is not None and inode.type != DT_REG:
             fail(errno.EINVAL)
         if inode.type == DT_LNK and changes.mode is not None:
             fail(errno.EOPNOTSUPP)
-        copy_up(union, inode, size)
+        with_copy = changes if size is None and not changes.kill_priv else None
+        if not inode.upper and copy_up(union, inode, size, with_copy) and with_copy is not None:
+            with union.lock:
+                return union.attributes(inode)
+        union.check_writable()
     elif size is not None:
         fail(errno.EISDIR)
     elif not (inode.is_dir and _is_removed(inode)):
@@ -158,11 +162,21 @@ def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> Att
             assert isinstance(inode, FileInode)
             opened = union.handles.get(fh) if fh is not None else None
             _truncate(union, inode, opened.file if isinstance(opened, Handle) and opened.writable else None, size)
-        _set_owner_mode_times(union, inode, changes)
+        if changes.kill_priv and changes.uid is None and changes.gid is None:
+            kill_privileges(union, inode)
+        change_attributes(_changeable(union, inode), changes)
         inode.attr = None
         if isinstance(inode, DirInode):
             inode.handed_down = None
+            inode.changed()
         return union.attributes(inode)
+
+
+def _changeable(union: Union, inode: Inode) -> Changeable:
+    """The stored object of an inode in the upper, by an open file where there is one: that is quicker."""
+    if isinstance(inode, FileInode) and inode.handles:
+        return inode.handles[0]
+    return PathIn(*union.upper_place(inode))
 
 
 def may_be_read(record: AttrRecord) -> bool:
@@ -194,22 +208,6 @@ def _set_remembered(union: Union, inode: Inode, changes: SetAttr) -> AttrRecord:
         attr = attr._replace(mtime_ns=changes.mtime_ns)
     inode.attr = attr.pack()
     return inode.attr
-
-
-def _set_owner_mode_times(union: Union, inode: Inode, changes: SetAttr) -> None:
-    tree, path = union.upper_place(inode)
-    owner = changes.uid is not None or changes.gid is not None
-    if changes.kill_priv and not owner:
-        kill_privileges(union, inode)
-    if owner:
-        # chown(2) takes set-ID bits and capabilities away by itself (chown_common() of fs/open.c).
-        uid = -1 if changes.uid is None else changes.uid
-        gid = -1 if changes.gid is None else changes.gid
-        tree.chown(path, uid, gid)
-    if changes.mode is not None:
-        tree.chmod(path, stat.S_IMODE(changes.mode))
-    if changes.atime_ns is not None or changes.mtime_ns is not None:
-        tree.utime(path, changes.atime_ns, changes.mtime_ns)
 
 
 def _truncate(union: Union, inode: FileInode, file: LayerFile | None, size: int) -> None:

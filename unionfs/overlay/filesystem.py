@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 from collections.abc import Sequence
 
 from unionfs.layers.layer import Layer, WritableLayer
@@ -21,7 +22,6 @@ from unionfs.overlay.invariants import check
 from unionfs.overlay.stack import Stack, UnionOptions
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import (
-    Attr,
     AttrRecord,
     Caller,
     DirEntry,
@@ -36,6 +36,7 @@ from unionfs.vfs import (
 
 #: More data than this makes a copy-up slow enough to leave a transport's own thread.
 SLOW_COPY_UP = 1 << 20
+_record_size = struct.Struct("<8xQ").unpack_from
 
 
 class UnionFilesystem:
@@ -280,7 +281,8 @@ class UnionFilesystem:
             self._union.stack.upper.sync()
 
     def slow(self, node: NodeId) -> bool:
-        """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data? (A hint for transports.)"""
+        """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data, or wait for a disk to flush what
+        it copies? (A hint for transports.)"""
         with self._lock:
             return self._is_slow(self._union.table.nodes.get(node))
 
@@ -293,7 +295,8 @@ class UnionFilesystem:
     def _is_slow(self, inode: Inode | None) -> bool:
         if not isinstance(inode, FileInode) or inode.upper:
             return False
-        return Attr.unpack(self._union.attributes(inode)).size > SLOW_COPY_UP
+        size: int = _record_size(self._union.attributes(inode))[0]
+        return size > (0 if self._union.flushes_slowly else SLOW_COPY_UP)
 
     def supersede(self, node: NodeId) -> None:
         """From now on look-ups answer with another NodeId for this inode; the old one stays valid until forgotten."""

@@ -124,6 +124,7 @@ class DirInode(Inode):
         "default_acl",
         "handed_down",
         "impure",
+        "kept_times",
         "listing",
         "lower_path",
         "lowers",
@@ -152,9 +153,16 @@ class DirInode(Inode):
         self.default_acl: bool | None = None
         #: The group that a set-group-ID directory gives to what is made in it; -1: none.
         self.handed_down: int | None = None
+        #: (atime, mtime) of the upper's directory as copy-ups put them back, or None: to be asked.
+        self.kept_times: tuple[int, int] | None = None
         self.removed = False
         self.children: dict[bytes, Inode] = {}
         self.listing: Listing | None = None
+
+    def changed(self, times: tuple[int, int] | None = None) -> None:
+        """The stored directory is not what it was; its (atime, mtime) are `times` where they are known."""
+        self.attr = None
+        self.kept_times = times
 
     @property
     def merged(self) -> bool:

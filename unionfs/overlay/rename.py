@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import stat
 
+from unionfs.layers.layer import PathIn
 from unionfs.overlay import hardlink, lookup
 from unionfs.overlay.copy_up import copy_metadata, copy_up, copy_up_directory, copy_up_name, kept_times, mark_impure
 from unionfs.overlay.dir import check_new_name, hides_lower_link, is_empty, lost_name, needs_orphan, removed
@@ -214,7 +215,8 @@ def copy_up_tree(union: Union, top: DirInode) -> None:
             union.work.set_opaque(union.stack.upper, top.path)
         # POINT OF NO RETURN: nothing below goes on in the lowers any more, marked or not.
         for directory in reversed(seen):
-            directory.lowers, directory.attr, directory.listing = (), None, None
+            directory.lowers, directory.listing = (), None
+            directory.changed()
             directory.nlookup -= 1
             union.release_unused(directory)
 
@@ -295,7 +297,7 @@ def _clear(union: Union, directory: DirInode) -> None:
     st = upper.lstat(directory.path)
     staged = work.temporary()
     union.stack.work.mkdir(staged, stat.S_IMODE(st.st_mode))
-    copy_metadata(union, upper, directory.path, st, staged)
+    copy_metadata(union, upper, directory.path, st, PathIn(union.stack.work, staged))
     if work.xattrs:
         work.set_opaque(union.stack.work, staged)
     union.stack.work.rename(staged, upper, directory.path, RENAME_EXCHANGE)
@@ -326,8 +328,10 @@ def _moved(union: Union, source: End, target: End) -> None:
     more = tuple(number for number, _ in inode.lowers) if isinstance(inode, DirInode) else ()
     new.put(target.name, Listed(UPPER, listed.type, listed.ino, more))
     new.whiteouts.discard(target.name)
-    source.directory.attr = target.directory.attr = None
     inode.attr = None
+    for changed in (source.directory, target.directory, inode):
+        if isinstance(changed, DirInode):
+            changed.changed()
 
 
 def _enter(union: Union, inode: Inode, source: End, target: End) -> None:
@@ -369,6 +373,8 @@ def _exchange(union: Union, source: End, target: End) -> None:
     old.put(source.name, there._replace(layer=UPPER))
     for inode in (first, second, source.directory, target.directory):
         inode.attr = None
+        if isinstance(inode, DirInode):
+            inode.changed()
 
 
 def _place_inner_whiteout(union: Union, source: End, staged: bytes) -> None:

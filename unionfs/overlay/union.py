@@ -65,6 +65,8 @@ class Union:
         self.groups: dict[tuple[int, int], Path] = {}
         #: Link counts of groups in uppers that hold no xattrs, by index entry.
         self.nlinks: dict[Path, int] = {}
+        #: Does the upper's file system take long to flush a file, as a disk does?
+        self.flushes_slowly = False
         self._copying: dict[int, tuple[threading.Lock, list[None]]] = {}
         self.root = self._root()
 
@@ -246,6 +248,10 @@ class Union:
                 users.pop()
                 if not users:
                     del self._copying[key]
+
+    def is_copying(self, inode: Inode) -> bool:
+        """Is a thread copying up the inode, or about to? Lock held."""
+        return id(inode) in self._copying
 
     # handles ------------------------------------------------------------------------------------------------------
     def add_handle(self, handle: object) -> int:

@@ -259,11 +259,12 @@ class DirectoryLayer:
 def _regular(fd: int, path: Path) -> FdFile:
     """The open file as a `FdFile`; closed and refused where it is not a regular one."""
     try:
-        kind = stat.S_IFMT(os.fstat(fd).st_mode)
+        st = os.fstat(fd)
+        kind = stat.S_IFMT(st.st_mode)
         if kind != stat.S_IFREG:
             code = _OPEN_REFUSAL.get(kind, errno.ENXIO)
             raise OSError(code, os.strerror(code), path)
     except BaseException:
         os.close(fd)
         raise
-    return FdFile(fd)
+    return FdFile(fd, st)

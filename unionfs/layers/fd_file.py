@@ -17,12 +17,17 @@ def to_linux_time(time: int | Now | None) -> linux_path.Time:
 
 
 class FdFile:
-    """Implements `LayerFile`. Owns `fd`; `close` is idempotent, after it `fd` is -1."""
+    """Implements `LayerFile`. Owns `fd`; `close` is idempotent, after it `fd` is -1. `stat`: of the file as it was
+    opened, where somebody has asked."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("_stat", "fd")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, stat: os.stat_result | None = None) -> None:
         self.fd = fd
+        self._stat = stat
+
+    def stat_when_opened(self) -> os.stat_result:
+        return self._stat if self._stat is not None else os.fstat(self.fd)
 
     def pread(self, size: int, offset: int) -> bytes:
         return os.pread(self.fd, size, offset)

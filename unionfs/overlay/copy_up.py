@@ -114,7 +114,7 @@ class _Staged:
         if inode.type == DT_REG:
             self._source = self.layer.open(self.source_path)
             try:
-                self.st = self._source.fstat()
+                self.st = self._source.stat_when_opened()
                 self._target = work.create(self.path, stat.S_IMODE(self.st.st_mode))
             except BaseException:
                 self._source.close()
@@ -210,7 +210,7 @@ def copy_metadata(
 ) -> None:
     """Owner, mode, xattrs, times of a stored object, put on a staged one that was made with the mode. `bare`: it is
     known to have no xattrs that are copied."""
-    if (st.st_uid, st.st_gid) != (os.geteuid(), os.getegid()):
+    if (st.st_uid, st.st_gid) != union.owner:
         copy.chown(st.st_uid, st.st_gid)
         if st.st_mode & 0o6000 and not stat.S_ISLNK(st.st_mode):
             copy.chmod(stat.S_IMODE(st.st_mode))  # chown(2) cleared them

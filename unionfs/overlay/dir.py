@@ -107,7 +107,7 @@ def _owner(union: Union, directory: DirInode, new: New, caller: Caller) -> _Owne
             mode |= stat.S_ISGID
     if not stat.S_ISLNK(mode) and not has_default_acl(union, directory):
         mode &= ~caller.umask
-    return _Owner(caller.uid, gid, mode, caller.uid == os.geteuid() and (group >= 0 or gid == os.getegid()))
+    return _Owner(caller.uid, gid, mode, caller.uid == union.owner[0] and (group >= 0 or gid == union.owner[1]))
 
 
 def has_default_acl(union: Union, directory: DirInode) -> bool:
@@ -154,7 +154,7 @@ def stage(
     file: LayerFile | None = None
     try:
         file = make(work, staged, new, owner.mode, flags)
-        if (owner.uid, owner.gid) != (os.geteuid(), os.getegid()):
+        if (owner.uid, owner.gid) != union.owner:
             work.chown(staged, owner.uid, owner.gid)
         if not stat.S_ISLNK(owner.mode) and owner.mode & 0o6000:
             # chown(2) cleared them, and mkdir(2) never set them. The other bits are the ACL's affair by now.

@@ -146,7 +146,9 @@ def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> Att
             fail(errno.EINVAL)
         if inode.type == DT_LNK and changes.mode is not None:
             fail(errno.EOPNOTSUPP)
-        with_copy = changes if size is None and not changes.kill_priv else None
+        # A change of owner takes privileges away by itself.
+        alone = changes.kill_priv and changes.uid is None and changes.gid is None
+        with_copy = changes if size is None and not alone else None
         if not inode.upper and copy_up(union, inode, size, with_copy) and with_copy is not None:
             with union.lock:
                 return union.attributes(inode)

@@ -68,9 +68,17 @@ class UnionFilesystem:
 
     # names --------------------------------------------------------------------------------------------------------
     def lookup(self, parent: NodeId, name: bytes) -> Entry:
+        found = self.find(parent, name)
+        if found is None:
+            fail(errno.ENOENT)
+        return found
+
+    def find(self, parent: NodeId, name: bytes) -> Entry | None:
+        """`lookup` without an exception for a name that is not there, as most names are that are to be made."""
         union = self._union
         with self._lock:
-            return self._entry(lookup.existing(union, union.directory(parent), name))
+            inode = lookup.child(union, union.directory(parent), name)
+            return None if inode is None else self._entry(inode)
 
     def forget(self, node: NodeId, count: int) -> None:
         with self._lock:
@@ -171,6 +179,11 @@ class UnionFilesystem:
     def getxattr(self, node: NodeId, name: bytes) -> bytes:
         with self._lock:
             return xattrs.getxattr(self._union, self._union.inode(node), name)
+
+    def xattr_refusal(self, node: NodeId, name: bytes) -> int:
+        """The errno of `getxattr` where an inode has no xattrs at all, as most have not; else 0: ask."""
+        with self._lock:
+            return xattrs.refusal(self._union, self._union.inode(node), name)
 
     def listxattr(self, node: NodeId) -> list[bytes]:
         with self._lock:

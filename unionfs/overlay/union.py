@@ -45,6 +45,8 @@ class Union:
     def __init__(self, stack: Stack, options: UnionOptions) -> None:
         self.stack = stack
         self.options = options
+        #: (uid, gid) of what this process makes.
+        self.owner = os.geteuid(), os.getegid()
         #: Guards names, tables and attributes. Data is read, written and copied without it.
         self.lock = threading.RLock()
         self.table = InodeTable()

@@ -19,23 +19,28 @@ NAME_MAX, SIZE_MAX = 255, 65536
 
 def getxattr(union: Union, inode: Inode, name: bytes) -> bytes:
     """Lock held. ENODATA where there is none, EOPNOTSUPP for a namespace that Linux does not know."""
-    value = None if not _may_have_xattrs(union, inode) else _stored(union, inode, name)
+    number = refusal(union, inode, name)
+    if number:
+        fail(number)
+    layer, path = union.place(inode)
+    value = layer.getxattr(path, union.stack.stored_xattr(name))
     if value is None:
-        fail(errno.ENODATA if name in _ACLS or name.startswith(_NAMESPACES) else errno.EOPNOTSUPP)
+        fail(_absence(name))
     return value
 
 
-def _stored(union: Union, inode: Inode, name: bytes) -> bytes | None:
-    layer, path = union.place(inode)
-    return layer.getxattr(path, union.stack.stored_xattr(name))
+def refusal(union: Union, inode: Inode, name: bytes) -> int:
+    """The errno for an inode without any xattrs, else 0. Lock held.
 
-
-def _may_have_xattrs(union: Union, inode: Inode) -> bool:
-    """Most inodes have none, and the kernel asks for ACLs and capabilities again and again: so ask for all names the
-    first time. Whatever can give an inode its first xattr passes `setxattr`, which says so."""
+    Most have none, and the kernel asks for ACLs and capabilities again and again: so ask for all names the first
+    time. Whatever can give an inode its first xattr passes `setxattr`, which says so."""
     if inode.bare is None:
         inode.bare = not listxattr(union, inode)
-    return not inode.bare
+    return _absence(name) if inode.bare else 0
+
+
+def _absence(name: bytes) -> int:
+    return errno.ENODATA if name.startswith(_NAMESPACES) or name in _ACLS else errno.EOPNOTSUPP
 
 
 def listxattr(union: Union, inode: Inode) -> list[bytes]:

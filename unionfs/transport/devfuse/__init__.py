@@ -19,6 +19,8 @@ A file system may offer more than `vfs.Filesystem` asks; each is used where it i
     slow(node) -> bool            a change of `node` would first copy up a lot of data: do not make others wait
     supersede(node)               the next lookup of this inode answers with a fresh NodeId; the old one stays valid
     open_later(node) -> fh | None a handle for reading whose file is opened when first read: the kernel has the data
+    find(parent, name)            `lookup` that returns None where there is no such name
+    xattr_refusal(node, name)     the errno of `getxattr` where that is known without looking, else 0
     stable_cookies: bool          cookies of a directory hold in all its handles as long as its node is known
     attach(notifier, statistics)  called at the start: a `notify.Notifier`, and a function with the transport's counters
 """

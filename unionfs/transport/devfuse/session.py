@@ -32,7 +32,7 @@ from unionfs.transport.devfuse.negotiate import Agreed, Wishes
 from unionfs.transport.devfuse.passthrough import no_backings
 from unionfs.transport.devfuse.replies import FOREVER
 from unionfs.transport.devfuse.requests import Buffer
-from unionfs.vfs import NOW, AttrRecord, Caller, FileHandle, Filesystem, NodeId, Now, OpenResult, SetAttr
+from unionfs.vfs import NOW, AttrRecord, Caller, Entry, FileHandle, Filesystem, NodeId, Now, OpenResult, SetAttr
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ class Session:
         )
         self._setxattr_ext = False
         # Optional parts of a file system, see vfs.Filesystem's users in the README of the engine.
+        self._find: Callable[[NodeId, bytes], Entry | None] = getattr(fs, "find", self._find_by_lookup)
+        self._fs_xattr_refusal: Callable[[NodeId, bytes], int] | None = getattr(fs, "xattr_refusal", None)
         self._fs_slow: Callable[[NodeId], bool] | None = getattr(fs, "slow", None)
         self._fs_slow_name: Callable[[NodeId, bytes], bool] | None = getattr(fs, "slow_name", None)
         self._dirs: dict[NodeId, FileHandle] = {}  # with no_opendir: one handle for each directory
@@ -178,12 +180,17 @@ class Session:
 
     # names ------------------------------------------------------------------------------------------------------
     def _lookup(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
-        name = requests.one_name(buffer, _BODY, length)
-        try:
-            entry_node, record = self.fs.lookup(node, name)
-        except FileNotFoundError:
+        found = self._find(node, requests.one_name(buffer, _BODY, length))
+        if found is None:
             return replies.negative_entry(unique)
+        entry_node, record = found
         return replies.entry(unique, entry_node, record, self.files.valid(record) if self._twins else FOREVER)
+
+    def _find_by_lookup(self, parent: NodeId, name: bytes) -> Entry | None:
+        try:
+            return self.fs.lookup(parent, name)
+        except FileNotFoundError:
+            return None
 
     def _entry(self, unique: int, node: NodeId, record: AttrRecord) -> Reply:
         return replies.entry(unique, node, record, self.files.valid(record) if self._twins else FOREVER)
@@ -289,7 +296,12 @@ class Session:
 
     def _getxattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         (size,) = abi.GETXATTR_IN.unpack_from(buffer, _BODY)
-        return self._xattr_reply(unique, size, self.fs.getxattr(node, requests.one_name(buffer, _BODY + 8, length)))
+        name = requests.one_name(buffer, _BODY + 8, length)
+        if self._fs_xattr_refusal is not None:
+            number = self._fs_xattr_refusal(node, name)
+            if number:
+                return replies.error(unique, number)
+        return self._xattr_reply(unique, size, self.fs.getxattr(node, name))
 
     def _listxattr(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         (size,) = abi.GETXATTR_IN.unpack_from(buffer, _BODY)

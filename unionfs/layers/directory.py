@@ -17,6 +17,7 @@ A layer knows nothing of whiteouts and stacks; it shows what is stored.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 import sys
@@ -90,8 +91,7 @@ class DirectoryLayer:
         return os.stat(name or b".", dir_fd=fd, follow_symlinks=False)
 
     def stat_in(self, path: Path) -> Callable[[bytes], os.stat_result]:
-        fd = self.dir_fd(path)
-        return lambda name: os.stat(name, dir_fd=fd, follow_symlinks=False)
+        return functools.partial(os.stat, dir_fd=self.dir_fd(path), follow_symlinks=False)
 
     def limit_dir_fds(self, bound: int) -> None:
         """Keep no more than `bound` directory descriptors from now on (at least 2)."""

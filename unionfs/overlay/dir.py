@@ -82,7 +82,10 @@ def create(
             if folder is not None:
                 union.work.discard(folder)
     directory.changed()
-    return _enter(union, directory, name, path, over_whiteout), file
+    st = file.fstat() if file is not None else union.stack.upper.lstat(path)
+    inode = _enter(union, directory, name, st)
+    inode.bare = True if union.work.makes_bare and not directory.default_acl else None
+    return inode, file
 
 
 class _Owner(NamedTuple):
@@ -167,9 +170,8 @@ def stage(
     return staged, folder, file
 
 
-def _enter(union: Union, directory: DirInode, name: bytes, path: Path, over_whiteout: bool) -> Inode:
+def _enter(union: Union, directory: DirInode, name: bytes, st: os.stat_result) -> Inode:
     """Note a new object of the upper in the tables."""
-    st = union.stack.upper.lstat(path)
     type_ = d_type(st.st_mode)
     entries = listing(union, directory)
     entries.put(name, Listed(UPPER, type_, st.st_ino))
@@ -249,9 +251,8 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
 
 
 # removing -------------------------------------------------------------------------------------------------------------
-def unlink(union: Union, directory: DirInode, name: bytes) -> None:
-    """The caller has copied up a lower hard link (`hides_lower_link`) before."""
-    inode = lookup.existing(union, directory, name)
+def unlink(union: Union, directory: DirInode, name: bytes, inode: Inode) -> None:
+    """`inode` is what `name` leads to, now; the caller has copied up a lower hard link (`hides_lower_link`) before."""
     try:
         if not isinstance(inode, FileInode):
             fail(errno.EISDIR)

@@ -142,6 +142,11 @@ def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> Att
     """Change attributes: size first, then owner, mode and times."""
     size = changes.size
     if isinstance(inode, FileInode):
+        if inode.upper and inode.handles and size is None and not changes.kill_priv and union.workdir is not None:
+            with union.lock:
+                if inode.handles:  # the most common case, by the shortest way
+                    change_attributes(inode.handles[0], changes)
+                    return union.set_attributes(inode, inode.handles[0].fstat())
         if size is not None and inode.type != DT_REG:
             fail(errno.EINVAL)
         if inode.type == DT_LNK and changes.mode is not None:

@@ -83,9 +83,11 @@ class UnionFilesystem:
     def forget(self, node: NodeId, count: int) -> None:
         with self._lock:
             union = self._union
-            union.release_unused(union.table.forget(node, count))
-            if union.table.shrunk():
-                union.trim()
+            inode = union.table.forget(node, count)
+            if inode is not None and not (inode.nlookup or inode.opens):
+                union.release_unused(inode)
+                if union.table.shrunk():
+                    union.trim()
 
     def _create(self, parent: NodeId, name: bytes, new: directories.New, caller: Caller) -> Entry:
         union = self._union
@@ -121,16 +123,19 @@ class UnionFilesystem:
     def unlink(self, parent: NodeId, name: bytes) -> None:
         union = self._union
         with self._lock:
-            inode = lookup.existing(union, union.directory(parent), name)
-            hides_link = directories.hides_lower_link(union, inode)
+            directory = union.directory(parent)
+            inode = lookup.existing(union, directory, name)
+            if not directories.hides_lower_link(union, inode):
+                directories.unlink(union, directory, name, inode)
+                return
             inode.nlookup += 1
         try:
-            if hides_link:
-                copy_up(union, inode)
+            copy_up(union, inode)
         finally:
             self.forget(inode.node, 1)
         with self._lock:
-            directories.unlink(union, union.directory(parent), name)
+            directory = union.directory(parent)
+            directories.unlink(union, directory, name, lookup.existing(union, directory, name))
 
     def rmdir(self, parent: NodeId, name: bytes) -> None:
         with self._lock:
@@ -296,19 +301,19 @@ class UnionFilesystem:
     def slow(self, node: NodeId) -> bool:
         """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data, or wait for a disk to flush what
         it copies? (A hint for transports.)"""
-        with self._lock:
-            return self._is_slow(self._union.table.nodes.get(node))
+        inode = self._union.table.nodes.get(node)  # unlocked: a hint
+        return isinstance(inode, FileInode) and not inode.upper and self._is_slow(inode)
 
     def slow_name(self, parent: NodeId, name: bytes) -> bool:
         """The same for what a name leads to, if it was looked up before."""
         with self._lock:
             directory = self._union.table.nodes.get(parent)
-            return isinstance(directory, DirInode) and self._is_slow(directory.children.get(name))
+            inode = directory.children.get(name) if isinstance(directory, DirInode) else None
+            return isinstance(inode, FileInode) and not inode.upper and self._is_slow(inode)
 
-    def _is_slow(self, inode: Inode | None) -> bool:
-        if not isinstance(inode, FileInode) or inode.upper:
-            return False
-        size: int = _record_size(self._union.attributes(inode))[0]
+    def _is_slow(self, inode: FileInode) -> bool:
+        with self._lock:
+            size: int = _record_size(self._union.attributes(inode))[0]
         return size > (0 if self._union.flushes_slowly else SLOW_COPY_UP)
 
     def supersede(self, node: NodeId) -> None:

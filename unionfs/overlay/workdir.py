@@ -84,6 +84,8 @@ class Workdir:
     def _probe(self, options: UnionOptions) -> None:
         probe = self.temporary()
         self.tree.create(probe, 0o600).close()
+        #: A new file has no xattrs, not even some that a security module gives.
+        self.makes_bare = not self.tree.listxattr(probe)
         namespaces = (options.xattr_prefix,) if options.xattr_prefix else (b"trusted.", b"user.")
         self.xattrs = any(self._holds_xattrs(probe, namespace) for namespace in namespaces)
         self.tree.unlink(probe)

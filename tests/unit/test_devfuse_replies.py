@@ -133,6 +133,11 @@ def test_notify_inval_entry() -> None:
     assert notify.inval_entry(1, b"etc") == header(20, 3, 0) + body
 
 
+def test_notify_store_begins_with_node_offset_and_size() -> None:
+    body = struct.pack("<QQII", 42, 0, 100, 0)
+    assert notify.store_header(42, 100) == header(24 + 100, 4, 0) + body
+
+
 def test_notify_delete() -> None:
     body = struct.pack("<QQII", 1, 42, 3, 0) + b"etc\0"  # parent child namelen padding name
     assert notify.delete(1, 42, b"etc") == header(28, 6, 0) + body

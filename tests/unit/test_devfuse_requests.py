@@ -150,6 +150,7 @@ C_STRUCTS = {
     "getxattr_out": abi.GETXATTR_OUT, "statfs_out": abi.STATFS_OUT, "lseek_out": abi.LSEEK_OUT,
     "init_out": abi.INIT_OUT, "notify_inval_inode_out": abi.NOTIFY_INVAL_INODE_OUT,
     "notify_inval_entry_out": abi.NOTIFY_INVAL_ENTRY_OUT, "notify_delete_out": abi.NOTIFY_DELETE_OUT,
+    "notify_store_out": abi.NOTIFY_STORE_OUT,
 }  # fmt: skip
 
 HEADER = Path("/usr/include/linux/fuse.h")

@@ -23,7 +23,7 @@ from unionfs.overlay import hardlink
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, NUMBER, ORIGIN, SLOT, UPPER
-from unionfs.overlay.union import Union
+from unionfs.overlay.union import Union, fail
 from unionfs.vfs import DT_DIR, DT_REG, SetAttr
 
 _CHUNK = 64 << 20
@@ -102,6 +102,8 @@ class _Staged:
     """A copy being built at `path` in the work directory. Only `copy_data` may run without the lock."""
 
     def __init__(self, union: Union, inode: FileInode) -> None:
+        if inode.lost:
+            fail(errno.ESTALE)
         assert inode.lower is not None
         self._union = union
         self._bare = bool(inode.bare)

@@ -10,15 +10,16 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.overlay import dir as directories
 from unionfs.overlay import file as files
-from unionfs.overlay import lookup, readdir, rename, xattrs
+from unionfs.overlay import lookup, readdir, refresh, rename, xattrs
 from unionfs.overlay.copy_up import copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
 from unionfs.overlay.invariants import check
+from unionfs.overlay.refresh import Refreshed
 from unionfs.overlay.stack import Stack, UnionOptions
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import (
@@ -29,6 +30,7 @@ from unionfs.vfs import (
     Entry,
     FileHandle,
     NodeId,
+    Notifier,
     OpenResult,
     SetAttr,
     StatFs,
@@ -60,6 +62,12 @@ class UnionFilesystem:
         self._union = Union(Stack(lowers, upper, work), options or UnionOptions())
         self._lock = self._union.lock
         self._closed = False
+        self._notifier: Notifier | None = None
+        self._transport: Callable[[], dict[str, int]] = dict
+
+    def attach(self, notifier: Notifier | None, statistics: Callable[[], dict[str, int]]) -> None:
+        """A transport introduces itself; see vfs.Filesystem."""
+        self._notifier, self._transport = notifier, statistics
 
     def _entry(self, inode: Inode) -> Entry:
         record = self._union.attributes(inode)
@@ -297,6 +305,17 @@ class UnionFilesystem:
     def syncfs(self) -> None:
         if self._union.workdir is not None and not self._union.options.volatile:
             self._union.stack.upper.sync()
+
+    def refresh(self) -> Refreshed:
+        """Notice what has changed in the layers behind our back, and have the kernel notice; see refresh.py.
+
+        What is open stays open. Not to be called from a thread that answers the transport's requests.
+        """
+        with self._lock:
+            found = refresh.refresh(self._union)
+        if self._notifier is not None:
+            refresh.tell(self._notifier, found)
+        return found
 
     def slow(self, node: NodeId) -> bool:
         """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data, or wait for a disk to flush what

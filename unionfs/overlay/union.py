@@ -23,7 +23,7 @@ from unionfs.linux.process import return_free_memory
 from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, join
 from unionfs.overlay.stack import IMPURE, Stack, UnionOptions
 from unionfs.overlay.workdir import Workdir
-from unionfs.vfs import ATTR_RECORD, Attr, AttrRecord, NodeId, pack_stat
+from unionfs.vfs import ATTR_RECORD, Attr, AttrRecord, NodeId, d_type, pack_stat
 
 NAME_MAX = 255
 
@@ -71,23 +71,28 @@ class Union:
         self.flushes_slowly = False
         self._copying: dict[int, tuple[threading.Lock, list[None]]] = {}
         self.root = self._root()
+        self.read_root_marks()
 
     def _root(self) -> DirInode:
         root = DirInode(self.table.allocate(), 0, None, b"")
         root.upper = self.stack.has_upper
-        root.lowers = tuple((i, b"") for i in range(1, len(self.stack.lowers) + 1))
-        top = root.lowers[0][0] if root.lowers else 0
+        top = 1 if self.stack.lowers else 0
         root.ino = self.stack.number(top, self.stack.layer(top).lstat(b"").st_ino)
+        root.nlookup = 1
+        self.table.add(root)
+        return root
+
+    def read_root_marks(self) -> None:
+        """What the roots of the layers say about themselves. Lock held."""
+        root = self.root
+        root.lowers = tuple((i, b"") for i in range(1, len(self.stack.lowers) + 1))
         if root.upper:
-            root.impure = self.stack.upper.getxattr(b"", self.stack.private(IMPURE)) is not None
+            root.impure = root.impure or self.stack.upper.getxattr(b"", self.stack.private(IMPURE)) is not None
         root.xwhiteouts = tuple(
             number
             for number, path in root.lowers
             if any(name in whiteout.XWHITEOUTS_XATTRS + whiteout.OPAQUE_XATTRS for name in self._marks(number, path))
         )
-        root.nlookup = 1
-        self.table.add(root)
-        return root
 
     def _marks(self, number: int, path: Path) -> list[bytes]:
         return self.stack.layer(number).listxattr(path)
@@ -172,6 +177,8 @@ class Union:
         assert isinstance(inode, FileInode)
         if inode.upper:
             return self.upper_place(inode)
+        if inode.lost:
+            fail(errno.ESTALE)
         assert inode.lower is not None
         layer, path = inode.lower
         return self.stack.layer(layer), path
@@ -201,15 +208,19 @@ class Union:
         if isinstance(inode, DirInode):
             layer, path = self.place(inode)
             st = layer.lstat(path)
+            if not stat.S_ISDIR(st.st_mode):
+                fail(errno.ESTALE)  # a layer was changed behind our back
             record = pack_stat(st, inode.ino, 1 if inode.merged else st.st_nlink)
             inode.attr = record
             return record
         assert isinstance(inode, FileInode)
-        if inode.handles and inode.upper:
+        if inode.handles and (inode.upper or inode.lost):
             st = inode.handles[0].fstat()
         else:
             layer, path = self.place(inode)
             st = layer.lstat(path)
+            if d_type(st.st_mode) != inode.type and not (inode.links is not None and inode.links.inner_whiteout):
+                fail(errno.ESTALE)  # as above
         return self.set_attributes(inode, st)
 
     def set_attributes(self, inode: FileInode, st: os.stat_result) -> AttrRecord:
@@ -218,8 +229,8 @@ class Union:
         if links is not None and links.index is not None:
             nlink = links.nlink
         elif (links is not None and links.orphan is not None) or not (inode.names or inode.upper):
-            # One link is our own, or is the name in a lower layer that is whited out by now.
-            nlink -= 1
+            # One link is our own, or is the name in a lower layer that is whited out by now (or went there too).
+            nlink = max(0, nlink - 1)
         record = pack_stat(st, inode.ino, nlink)
         if links is not None and links.inner_whiteout:
             record = Attr.unpack(record)._replace(mode=stat.S_IFCHR, rdev=0, size=0, blocks=0).pack()

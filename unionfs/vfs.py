@@ -200,7 +200,8 @@ class Notifier(Protocol):
     """
 
     def inval_inode(self, node: NodeId, offset: int = 0, length: int = 0) -> bool:
-        """The attributes of an inode, and its data or listing from `offset` on (`length` 0: to the end)."""
+        """The attributes of an inode, and its data or listing from `offset` on (`length` 0: to the end; `offset` < 0:
+        neither)."""
         ...
 
     def inval_entry(self, parent: NodeId, name: bytes) -> bool:

@@ -11,11 +11,14 @@ import shutil
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.unit.overlay_rig import ME, Rig, union
+from tests.semantics.unions import Union, contents
+from tests.unit.overlay_rig import ME, Rig
+from tests.unit.overlay_rig import union as engine_union
 from unionfs.layers.directory import DirectoryLayer
 from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem, UnionOptions
@@ -155,7 +158,7 @@ def test_engine_under_a_vandal(tmp_path: Path, seed: int) -> None:
     vandal = Vandal(chance, layers)
     for _ in range(30):
         vandal.strike()
-    with union(tmp_path, layers) as rig, ExitStack() as held:
+    with engine_union(tmp_path, layers) as rig, ExitStack() as held:
         checked, rig.fs.check_invariants = rig.fs.check_invariants, lambda: None  # type: ignore[method-assign]
         holder = Holder(rig, chance, held)
         for _ in range(6):
@@ -175,3 +178,121 @@ def test_engine_under_a_vandal(tmp_path: Path, seed: int) -> None:
             for _ in range(6):
                 holder.use()
             checked()
+
+
+# Over a mount --------------------------------------------------------------------------------------------------------
+Test = Callable[[tuple[Path, Path, Path]], None]
+
+
+def over_a_union(test: Test) -> Test:
+    for mark in (
+        pytest.mark.needs("union"),
+        pytest.mark.unlike("kernel", "undefined there (overlayfs.rst, Changes to underlying filesystems)"),
+    ):
+        test = mark(test)
+    return test
+
+
+@pytest.fixture
+def changed(union: Union) -> tuple[Path, Path, Path]:
+    """(mount, upper layer, base): each change below is made to layers whose names and attributes are in all caches."""
+    base, top = union.lower(), union.lower()
+    for name in ("file", "gone", "short", "removed/inside", "turned/inside", "link", "large"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_bytes(b"content" * (100_000 if name == "large" else 1))
+    (base / "link").unlink()
+    os.symlink("file", base / "link")
+    (top / "removed").mkdir()
+    mnt = union.mount()
+    contents(mnt)
+    return mnt, top, base
+
+
+def harmless(*actions: Callable[[], object]) -> None:
+    """Each may fail, as long as it does with an errno. What the fixture says at the end: nothing was logged."""
+    for action in actions:
+        with suppress(OSError):
+            action()
+
+
+def copy_up(path: Path) -> None:
+    path.open("ab").close()
+
+
+@over_a_union
+def test_file_that_vanished(changed: tuple[Path, Path, Path]) -> None:
+    mnt, _, base = changed
+    path = mnt / "gone"
+    with path.open("rb", buffering=0) as reader:
+        (base / "gone").unlink()
+        assert reader.read() == b"content"
+        harmless(
+            path.stat, path.read_bytes, lambda: path.write_bytes(b"new"), lambda: path.chmod(0o600), path.unlink,
+            lambda: os.listxattr(path), lambda: os.fstat(reader.fileno()), lambda: path.rename(mnt / "other"),
+        )  # fmt: skip
+    harmless(lambda: os.listdir(mnt), path.stat)
+    assert (mnt / "file").read_bytes() == b"content"
+
+
+@over_a_union
+def test_file_and_directory_that_changed_places(changed: tuple[Path, Path, Path]) -> None:
+    mnt, _, base = changed
+    with (mnt / "file").open("rb") as reader:
+        (base / "file").unlink()
+        (base / "file").mkdir()
+        (base / "file/new").touch()
+        shutil.rmtree(base / "turned")
+        (base / "turned").write_text("a file now")
+        for path in (mnt / "file", mnt / "turned"):
+            harmless(
+                path.stat, path.read_bytes, partial(os.listdir, path), partial(path.write_bytes, b"new"),
+                (path / "inside").read_bytes, (path / "new").touch, partial(path.chmod, 0o700),
+                partial(path.rename, mnt / f"other-{path.name}"), path.unlink, path.rmdir,
+            )  # fmt: skip
+        harmless(lambda: os.fstat(reader.fileno()), reader.read)
+    assert (mnt / "short").read_bytes() == b"content"
+
+
+@over_a_union
+def test_file_that_was_cut_while_it_is_read(changed: tuple[Path, Path, Path]) -> None:
+    mnt, _, base = changed
+    for name in ("short", "large"):
+        path = mnt / name
+        with path.open("rb", buffering=0) as reader:
+            os.truncate(base / name, 2)
+            assert reader.read() in (b"co", b"co" + bytes(5), b"content", b"content" * 100_000)
+            harmless(path.read_bytes, partial(copy_up, path), path.stat)
+    assert (mnt / "file").read_bytes() == b"content"
+
+
+@over_a_union
+def test_directory_that_vanished_under_its_users(changed: tuple[Path, Path, Path]) -> None:
+    mnt, top, base = changed
+    path = mnt / "removed"
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        shutil.rmtree(base / "removed")
+        harmless(
+            lambda: os.listdir(directory), lambda: os.stat("inside", dir_fd=directory), (path / "inside").read_bytes,
+            lambda: (path / "inside").write_bytes(b"new"), (path / "inside").unlink,
+        )  # fmt: skip
+        shutil.rmtree(top / "removed")
+        harmless(
+            lambda: os.listdir(directory), path.stat, (path / "new").touch, (path / "dir").mkdir,
+            lambda: path.rename(mnt / "other"), lambda: os.listdir(mnt), path.rmdir, lambda: os.fstat(directory),
+        )  # fmt: skip
+    finally:
+        os.close(directory)
+    assert (mnt / "file").read_bytes() == b"content"
+
+
+@over_a_union
+def test_layer_that_was_removed_as_a_whole(changed: tuple[Path, Path, Path]) -> None:
+    mnt, top, base = changed
+    shutil.rmtree(top)
+    harmless(lambda: os.listdir(mnt), (mnt / "removed/inside").read_bytes, (mnt / "removed/new").touch)
+    assert (mnt / "file").read_bytes() == b"content"
+    shutil.rmtree(base)
+    harmless(lambda: os.listdir(mnt), (mnt / "file").read_bytes, lambda: contents(mnt), lambda: os.statvfs(mnt))
+    (mnt / "made").write_bytes(b"made")
+    assert (mnt / "made").read_bytes() == b"made"

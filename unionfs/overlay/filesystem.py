@@ -313,9 +313,8 @@ class UnionFilesystem:
         """
         with self._lock:
             found = refresh.refresh(self._union)
-        if self._notifier is not None:
-            refresh.tell(self._notifier, found)
-        return found
+        notifier = self._notifier
+        return found if notifier is None else found._replace(dropped=refresh.tell(notifier, found))
 
     def slow(self, node: NodeId) -> bool:
         """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data, or wait for a disk to flush what
@@ -353,7 +352,7 @@ class UnionFilesystem:
     def statistics(self) -> dict[str, int]:
         union = self._union
         with self._lock:
-            return {**union.counters, "inodes": len(union.table), "handles": len(union.handles)}
+            return {**self._transport(), **union.counters, "inodes": len(union.table), "handles": len(union.handles)}
 
     def check_invariants(self) -> None:
         """Assert every INVARIANT of the engine's tables; for tests."""

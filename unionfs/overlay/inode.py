@@ -291,10 +291,6 @@ class FileInode(Inode):
     def lost(self) -> bool:
         return self.links is not None and self.links.lost
 
-    @property
-    def named(self) -> bool:
-        return self._parent is not None or bool(self._names)
-
     def is_stored_as(self, parent: DirInode, name: bytes) -> bool:
         """Does the upper have it under this known name?"""
         return self.upper if self._parent is not None else (parent, name, True) in self.names

@@ -7,7 +7,8 @@ A directory is its place in the merged tree: it stays the same inode while a dir
 made of is looked up anew. A file stays the same while its layer has an object of the same number and type under its
 name; where it is open, its number cannot have gone to another file meanwhile. Anything else loses that name, which the
 next lookup resolves afresh, and with its last name its place: it is *lost*. Open files of it go on, as they hold the
-object itself; all else asked of it is ESTALE (of a directory: ENOENT).
+object itself (or, opened again and not read since, what the kernel has cached of it: `file.open_later`); all else asked
+of it is ESTALE, of a directory ENOENT.
 
 Kept is what no layer can tell: node ids, what only this session knows (numbers, groups and link counts of an upper that
 holds no xattrs), files without a name. The directories given as layers are not opened anew: one that was replaced as a
@@ -33,12 +34,16 @@ Name = tuple[NodeId, bytes]
 
 
 class Refreshed(NamedTuple):
-    """`nodes`: all in use, whose attributes and data may have changed. `gone`: names, by directory, that lead to
-    nothing or to another object now. `come`: names that were known not to be there, and are."""
+    """`nodes`: those in use, whose attributes and data may have changed. `lost`: files in use that are open at most,
+    and whose cached data may be all that is left. `gone`: names, by directory, that lead to
+    nothing or to another object now. `come`: names that were known not to be there, and are. `dropped`: of how many
+    names and inodes the kernel dropped what it had cached."""
 
     nodes: tuple[NodeId, ...]
+    lost: tuple[NodeId, ...]
     gone: tuple[Name, ...]
     come: tuple[Name, ...]
+    dropped: int = 0
 
 
 def refresh(union: Union) -> Refreshed:
@@ -52,19 +57,25 @@ def refresh(union: Union) -> Refreshed:
     return _Refresh(union).run()
 
 
-def tell(notifier: Notifier, found: Refreshed) -> None:
-    """Lock not held. Names first: what is looked up by them then has new attributes from the start.
+def tell(notifier: Notifier, found: Refreshed) -> int:
+    """Returns of how many names and inodes something was dropped. Lock not held.
+
+    Names first: what is looked up by them then has new attributes from the start.
 
     All inodes in use are told of, and not only those whose attributes have changed: pages do not show in attributes.
     """
+    dropped = 0
     try:
         for parent, name in (*found.gone, *found.come):
-            notifier.inval_entry(parent, name)
+            dropped += notifier.inval_entry(parent, name)
         for node in found.nodes:
-            notifier.inval_inode(node)
+            dropped += notifier.inval_inode(node)
+        for node in found.lost:
+            dropped += notifier.inval_inode(node, -1)
     except OSError as error:
         if error.errno != errno.ENODEV:
             raise  # else it is unmounted, and nothing is cached
+    return dropped
 
 
 class _Refresh:
@@ -85,7 +96,11 @@ class _Refresh:
             self._forget(inode)
         for inode in self._unused:
             union.release_unused(inode)
-        return Refreshed(tuple(union.table.nodes), tuple(self._gone), tuple(self._come))
+        nodes: list[NodeId] = []
+        lost: list[NodeId] = []
+        for node, inode in union.table.nodes.items():
+            (lost if isinstance(inode, FileInode) and inode.lost else nodes).append(node)
+        return Refreshed(tuple(nodes), tuple(lost), tuple(self._gone), tuple(self._come))
 
     def _directory(self, directory: DirInode) -> bool:
         """Read a directory again and compare its known names. False where it could not be read."""
@@ -188,7 +203,7 @@ class _Refresh:
     def _lose_name(self, directory: DirInode, name: bytes, inode: FileInode) -> None:
         inode.forget_name(directory, name)
         self._unused.append(inode)
-        if not inode.named and inode.index is None:
+        if inode.nameless and inode.index is None:
             self._lose_place(inode)
 
     def _lose_place(self, inode: FileInode) -> None:
@@ -207,13 +222,14 @@ class _Refresh:
                 inode.attr = inode.default_acl = inode.handed_down = None
             return
         assert isinstance(inode, FileInode)
-        if inode.named or inode.orphan is not None or inode.index is not None:
+        if not inode.nameless or inode.orphan is not None or inode.index is not None:
             inode.attr = None
         elif not inode.upper and not inode.lost:
             # Unlinked and in use, its data still in the lower layer, unless that went too.
             inode.attr = None
             if inode.lower is not None and not self._is_at(inode, *inode.lower):
                 self._lose_place(inode)
-        elif inode.handles or inode.lost:
+        elif inode.handles or (inode.lost and not inode.opens):
             inode.attr = None
-        # Else it was removed by us, and what is known of it can be asked nowhere.
+        # Else what is known of it can be asked nowhere: it was removed by us, or its data is in the kernel's cache only
+        # (`file.open_later`).

@@ -22,14 +22,15 @@ A file system may offer more than `vfs.Filesystem` asks; each is used where it i
     find(parent, name)            `lookup` that returns None where there is no such name
     xattr_refusal(node, name)     the errno of `getxattr` where that is known without looking, else 0
     stable_cookies: bool          cookies of a directory hold in all its handles as long as its node is known
-    attach(notifier, statistics)  called at the start: a `notify.Notifier`, and a function with the transport's counters
+    attach(notifier, statistics)  see vfs.Filesystem
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from unionfs.errors import MountError
 from unionfs.linux import fuse_dev
@@ -64,14 +65,12 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
         session = Session(fs, backings=backings, reader=reader, invalidate=notifier.inval_attributes)
         loop = Loop(fd, session, debug=options.debug)
         session.on_interrupt = loop.cancel
-        attach = getattr(fs, "attach", None)
-        if attach is not None:
-            attach(notifier, session.statistics)
-        try:
-            loop.run(ready)
-            ended = True
-        except ConnectionAbortedError:
-            _log.warning("%s: the connection was aborted", os.fsdecode(where))
+        with _attached(fs, notifier, session):
+            try:
+                loop.run(ready)
+                ended = True
+            except ConnectionAbortedError:
+                _log.warning("%s: the connection was aborted", os.fsdecode(where))
         session.close()
         reader.close()
     finally:
@@ -79,6 +78,20 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
         os.close(fd)
         if not ended:
             _remove_dead_mount(where)
+
+
+@contextmanager
+def _attached(fs: Filesystem, notifier: Notifier, session: Session) -> Iterator[None]:
+    attach = getattr(fs, "attach", None)
+    if attach is None:
+        yield
+        return
+    attach(notifier, session.statistics)
+    try:
+        yield
+    finally:
+        attach(None, session.statistics)
+        notifier.close()
 
 
 def _remove_dead_mount(mountpoint: bytes) -> None:

@@ -21,6 +21,7 @@ from unionfs.overlay.inode import DirInode, FileInode, Inode, join
 from unionfs.overlay.invariants import check
 from unionfs.overlay.refresh import Refreshed
 from unionfs.overlay.stack import Stack, UnionOptions
+from unionfs.overlay.statistics import with_hits
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import (
     AttrRecord,
@@ -86,7 +87,10 @@ class UnionFilesystem:
         union = self._union
         with self._lock:
             inode = lookup.child(union, union.directory(parent), name)
-            return None if inode is None else self._entry(inode)
+            if inode is None:
+                union.counters["negative_lookups"] += 1
+                return None
+            return self._entry(inode)
 
     def forget(self, node: NodeId, count: int) -> None:
         with self._lock:
@@ -179,6 +183,8 @@ class UnionFilesystem:
                 and files.may_be_read(inode.attr)
             ):
                 inode.attr = None
+            if inode.attr is None:
+                self._union.counters["attribute_misses"] += 1
             return self._union.attributes(inode)
 
     def setattr(self, node: NodeId, changes: SetAttr, caller: Caller, fh: FileHandle | None = None) -> AttrRecord:
@@ -352,7 +358,8 @@ class UnionFilesystem:
     def statistics(self) -> dict[str, int]:
         union = self._union
         with self._lock:
-            return {**self._transport(), **union.counters, "inodes": len(union.table), "handles": len(union.handles)}
+            engine = {**union.counters, "inodes": len(union.table), "handles": len(union.handles)}
+        return with_hits(self._transport(), engine)
 
     def check_invariants(self) -> None:
         """Assert every INVARIANT of the engine's tables; for tests."""

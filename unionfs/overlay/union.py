@@ -22,6 +22,7 @@ from unionfs.layers.layer import Layer, OriginHandle, Path, WritableLayer
 from unionfs.linux.process import return_free_memory
 from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, join
 from unionfs.overlay.stack import IMPURE, Stack, UnionOptions
+from unionfs.overlay.statistics import COUNTERS
 from unionfs.overlay.workdir import Workdir
 from unionfs.vfs import ATTR_RECORD, Attr, AttrRecord, NodeId, d_type, pack_stat
 
@@ -56,7 +57,7 @@ class Union:
         )
         if self.workdir is None and stack.has_upper:
             stack.use_namespace(options.xattr_prefix or _namespace_of(stack.upper))
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.handles: dict[int, object] = {}
         self.next_handle = itertools.count(1)
         #: st_ino shown for upper files that were copied up in this session: (st_dev, st_ino) there -> shown.

@@ -136,12 +136,11 @@ class Adapter:
         self._misnamed: dict[bytes, NodeId] = {}  # the same of a file that kept its name: `rename` failed
         self._shared: set[int] = set()  # st_ino of files that have or had several names
         self._trusted: set[int] | None = None  # st_ino of files whose pages are theirs; None: all
-        self._counts: dict[str, int] = {}
+        self._counts = {"bytes_read": 0, "bytes_written": 0, "passthrough_open": 0}
 
     def __call__(self, name: str, *args: Any) -> Any:
         """One operation. The nodes it walks to stay held until it returns."""
-        with self._lock:
-            self._counts[name] = self._counts.get(name, 0) + 1
+        self._count(f"request_{name}", 1)
         held: list[NodeId] = []
         self._local.held = held
         try:
@@ -151,9 +150,13 @@ class Adapter:
                 self._paths.unhold(node)
 
     def statistics(self) -> dict[str, int]:
-        """Requests by the name of libfuse's operation."""
+        """Requests by the name of libfuse's operation, and the bytes that they moved."""
         with self._lock:
-            return {f"request_{name}": count for name, count in self._counts.items()}
+            return dict(self._counts)
+
+    def _count(self, name: str, more: int) -> None:
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + more
 
     def distrust_pages(self) -> None:
         """Any file may have other data than before: its next open drops the pages that the kernel has of it."""
@@ -354,12 +357,17 @@ class Adapter:
         fi.direct_io, fi.keep_cache = shared, trusted and not shared
 
     def read(self, path: bytes | None, size: int, offset: int, fi: FileInfo) -> bytes:
-        return self._fs.read(fi.fh, offset, size)
+        data = self._fs.read(fi.fh, offset, size)
+        self._count("bytes_read", len(data))
+        return data
 
     def write(self, path: bytes | None, data: bytes, offset: int, fi: FileInfo) -> int:
         if fi.flags & os.O_APPEND and self._shared and not fi.writepage:
-            return self._append(data, offset, fi)
-        return self._fs.write(fi.fh, offset, data)
+            written = self._append(data, offset, fi)
+        else:
+            written = self._fs.write(fi.fh, offset, data)
+        self._count("bytes_written", written)
+        return written
 
     def _append(self, data: bytes, offset: int, fi: FileInfo) -> int:
         record = self._fs.getattr(self._open[fi.fh], fi.fh)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Callable
 from struct import Struct
 from typing import Final
@@ -84,6 +85,9 @@ class Session:
         self._fs_slow_name: Callable[[NodeId, bytes], bool] | None = getattr(fs, "slow_name", None)
         self._dirs: dict[NodeId, FileHandle] = {}  # with no_opendir: one handle for each directory
         self.counts = [0] * OPCODES
+        self._bytes_read = self._bytes_written = 0  # by the thread that calls `handle`
+        self._bytes_read_waiting = 0  # by others
+        self._counting = threading.Lock()
         self._handlers = self._table()
         self._slow = self._slow_table()
 
@@ -150,8 +154,10 @@ class Session:
         self._dirs.clear()
 
     def statistics(self) -> dict[str, int]:
-        """Requests by opcode, and the passthrough files open now."""
+        """Requests by opcode, bytes that did not take passthrough, and the passthrough files open now."""
         counts = {f"request_{op.name.lower()}": self.counts[op] for op in Opcode if self.counts[op]}
+        counts["bytes_read"] = self._bytes_read + self._bytes_read_waiting + self.files.stored_bytes
+        counts["bytes_written"] = self._bytes_written
         counts["passthrough_open"] = len(self.files.backings)
         return counts
 
@@ -381,19 +387,29 @@ class Session:
         if fd < 0 or self._reader is None:
             return LATER  # it could be a cold read, or one that unpacks
         reply = self._reader(unique, fd, offset, size, False)
-        return LATER if reply is None else reply
+        if reply is None:
+            return LATER
+        self._bytes_read += len(reply) - abi.OUT_HEADER_SIZE if reply else size
+        return reply
 
     def _read_waiting(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
         fd = self.files.fds.get(fh, -1)
+        reply: Reply
         if fd >= 0 and self._reader is not None:
-            return self._reader(unique, fd, offset, size, True)
-        return replies.data(unique, self.fs.read(fh, offset, size))
+            reply = self._reader(unique, fd, offset, size, True)
+        else:
+            reply = replies.data(unique, self.fs.read(fh, offset, size))
+        with self._counting:
+            self._bytes_read_waiting += len(reply or b"") - abi.OUT_HEADER_SIZE
+        return reply
 
     def _write(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, flags, _ = abi.WRITE_IN.unpack_from(buffer, _BODY)
         data = requests.write_data(buffer, size, length)
-        return replies.written(unique, self.fs.write(fh, offset, data, bool(flags & abi.WRITE_KILL_SUIDGID)))
+        written = self.fs.write(fh, offset, data, bool(flags & abi.WRITE_KILL_SUIDGID))
+        self._bytes_written += written
+        return replies.written(unique, written)
 
     def _release(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         self.files.close(node, abi.RELEASE_IN.unpack_from(buffer, _BODY)[0])

@@ -220,6 +220,9 @@ class Filesystem(Protocol):
 
     A file system may offer more; a transport uses of it what it can:
 
+        cancellation(asked)            from now on in this thread, `asked()` says whether the caller of an operation has
+                                       given up; None: nobody can tell. An operation that takes long asks now and then,
+                                       and may fail with EINTR for it, having changed nothing
         attach(notifier, statistics)   called once before the first operation, with a `Notifier` and a function that
                                        returns the transport's own counters, by name; and at the end with None and
                                        the function

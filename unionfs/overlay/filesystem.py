@@ -66,6 +66,10 @@ class UnionFilesystem:
         self._notifier: Notifier | None = None
         self._transport: Callable[[], dict[str, int]] = dict
 
+    def cancellation(self, asked: Callable[[], bool] | None) -> None:
+        """See vfs.Filesystem. Copy-ups of much data ask; they go on where another thread waits for the same one."""
+        self._union.callers.gone = asked
+
     def attach(self, notifier: Notifier | None, statistics: Callable[[], dict[str, int]]) -> None:
         """A transport introduces itself; see vfs.Filesystem."""
         self._notifier, self._transport = notifier, statistics

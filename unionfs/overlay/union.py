@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -27,6 +27,8 @@ from unionfs.overlay.workdir import Workdir
 from unionfs.vfs import ATTR_RECORD, Attr, AttrRecord, NodeId, d_type, pack_stat
 
 NAME_MAX = 255
+#: How often who waits for another thread's copy-up looks whether its caller is still there.
+_LOOK_SECONDS = 0.1
 
 
 def fail(number: int) -> NoReturn:
@@ -70,6 +72,8 @@ class Union:
         self.nlinks: dict[Path, int] = {}
         #: Does the upper's file system take long to flush a file, as a disk does?
         self.flushes_slowly = False
+        #: Of each thread: `gone`, a function that says whether its caller has given up, or None.
+        self.callers = threading.local()
         self._copying: dict[int, tuple[threading.Lock, list[None]]] = {}
         self.root = self._root()
         self.read_root_marks()
@@ -255,8 +259,11 @@ class Union:
             lock, users = self._copying.setdefault(key, (threading.Lock(), []))
             users.append(None)
         try:
-            with lock:
+            self._acquire(lock)
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             with self.lock:
                 users.pop()
@@ -266,6 +273,25 @@ class Union:
     def is_copying(self, inode: Inode) -> bool:
         """Is a thread copying up the inode, or about to? Lock held."""
         return id(inode) in self._copying
+
+    def _acquire(self, lock: threading.Lock) -> None:
+        """EINTR where the caller gives up meanwhile."""
+        while not lock.acquire(timeout=_LOOK_SECONDS):
+            if self.caller_is_gone():
+                fail(errno.EINTR)
+
+    def caller_is_gone(self) -> bool:
+        """Has the caller of what this thread does given up? Asked by what takes long, between its parts."""
+        gone: Callable[[], bool] | None = getattr(self.callers, "gone", None)
+        return gone is not None and gone()
+
+    def check_wanted(self, inode: Inode) -> None:
+        """EINTR where nobody wants the copy-up of the inode any more."""
+        if self.caller_is_gone():
+            with self.lock:
+                _, users = self._copying.get(id(inode), (None, []))
+            if len(users) < 2:
+                fail(errno.EINTR)
 
     # handles ------------------------------------------------------------------------------------------------------
     def add_handle(self, handle: object) -> int:

@@ -23,6 +23,7 @@ A file system may offer more than `vfs.Filesystem` asks; each is used where it i
     xattr_refusal(node, name)     the errno of `getxattr` where that is known without looking, else 0
     stable_cookies: bool          cookies of a directory hold in all its handles as long as its node is known
     attach(notifier, statistics)  see vfs.Filesystem
+    cancellation(asked)           see there, too: `asked` once INTERRUPT has come and the caller is to die
 """
 
 from __future__ import annotations

@@ -83,6 +83,7 @@ class Session:
         self._fs_xattr_refusal: Callable[[NodeId, bytes], int] | None = getattr(fs, "xattr_refusal", None)
         self._fs_slow: Callable[[NodeId], bool] | None = getattr(fs, "slow", None)
         self._fs_slow_name: Callable[[NodeId, bytes], bool] | None = getattr(fs, "slow_name", None)
+        self._fs_cancellation: Callable[[Callable[[], bool] | None], None] | None = getattr(fs, "cancellation", None)
         self._dirs: dict[NodeId, FileHandle] = {}  # with no_opendir: one handle for each directory
         self.counts = [0] * OPCODES
         self._bytes_read = self._bytes_written = 0  # by the thread that calls `handle`
@@ -106,8 +107,17 @@ class Session:
         except Exception as error:
             return self._failed(error, buffer, length, opcode, unique)
 
-    def handle_now(self, buffer: Buffer, length: int) -> Reply:
-        """As `handle`, and never LATER. `buffer` must be the request's own."""
+    def handle_now(self, buffer: Buffer, length: int, cancelled: Callable[[], bool] | None = None) -> Reply:
+        """As `handle`, and never LATER. `buffer` must be the request's own. `cancelled`: has its caller given up?"""
+        if cancelled is None or self._fs_cancellation is None:
+            return self._handle_now(buffer, length)
+        self._fs_cancellation(cancelled)
+        try:
+            return self._handle_now(buffer, length)
+        finally:
+            self._fs_cancellation(None)
+
+    def _handle_now(self, buffer: Buffer, length: int) -> Reply:
         opcode, unique, node = requests.check(buffer, length)
         try:
             if opcode == Opcode.READ:
@@ -179,7 +189,6 @@ class Session:
         return replies.empty(unique)
 
     def _interrupted(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
-        # Only work that still waits can be called off; "the file system may ignore it" otherwise (fuse.rst).
         if self.on_interrupt is not None:
             self.on_interrupt(abi.INTERRUPT_IN.unpack_from(buffer, _BODY)[0])
         return None

@@ -5,6 +5,7 @@
     replies      values -> bytes
     negotiate    INIT as a table
     session      request bytes -> vfs.Filesystem -> reply bytes: no I/O
+    slow         which requests are for a worker
     files        open files: which data path each takes
     passthrough  which backing file the kernel reads and writes by itself
     reading      READ replies, copied or spliced

@@ -13,7 +13,7 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import apply, commit, demo, diff, mount, mounts, umount
+from . import apply, commit, demo, diff, mount, mounts, remount, umount
 from .output import error, flush, text
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
@@ -42,6 +42,7 @@ app = typer.Typer(
 for name, verb in (
     ("mount", mount.mount),
     ("umount", umount.umount),
+    ("remount", remount.remount),
     ("mounts", mounts.mounts),
     ("diff", diff.diff),
     ("commit", commit.commit),

@@ -120,3 +120,25 @@ class Mount(Model):
             started=status.started,
             statistics=status.statistics,
         )
+
+
+class Remount(Model):
+    """`unionfs remount --json`."""
+
+    mountpoint: Name
+    inodes: int = Field(description="in use, and read again")
+    gone: int = Field(description="known names that lead to nothing, or to another object, now")
+    come: int = Field(description="names known to be missing that are there now")
+    dropped: int | None = Field(
+        description="names and inodes dropped from the kernel's caches; null: it cannot be told"
+    )
+
+    @classmethod
+    def of(cls, result: api.RemountResult) -> Remount:
+        return cls(
+            mountpoint=os.fsdecode(result.mountpoint),
+            inodes=result.inodes,
+            gone=result.gone,
+            come=result.come,
+            dropped=result.dropped,
+        )

@@ -192,6 +192,23 @@ class StatFs(NamedTuple):
     namemax: int
 
 
+class Notifier(Protocol):
+    """A transport's way to make the kernel drop what it caches. Both say whether it had anything to drop; OSError where
+    it cannot be told (ENODEV after the unmount).
+
+    They may wait for an operation in progress: never call them from within one, nor with a lock held that one takes.
+    """
+
+    def inval_inode(self, node: NodeId, offset: int = 0, length: int = 0) -> bool:
+        """The attributes of an inode, and its data or listing from `offset` on (`length` 0: to the end; `offset` < 0:
+        neither)."""
+        ...
+
+    def inval_entry(self, parent: NodeId, name: bytes) -> bool:
+        """What `name` in `parent` leads to, or that it leads to nothing."""
+        ...
+
+
 class Filesystem(Protocol):
     """One method per operation. Every failure is an `OSError` with an errno; nothing else may come out.
 
@@ -200,6 +217,15 @@ class Filesystem(Protocol):
 
     A `NodeId` stays valid until its lookup count, raised by each `Entry` or `DirEntryPlus`, has been forgotten. Open
     handles keep the inode alive by themselves.
+
+    A file system may offer more; a transport uses of it what it can:
+
+        cancellation(asked)            from now on in this thread, `asked()` says whether the caller of an operation has
+                                       given up; None: nobody can tell. An operation that takes long asks now and then,
+                                       and may fail with EINTR for it, having changed nothing
+        attach(notifier, statistics)   called once before the first operation, with a `Notifier` and a function that
+                                       returns the transport's own counters, by name; and at the end with None and
+                                       the function
     """
 
     # names ------------------------------------------------------------------------------------------------------

@@ -39,6 +39,9 @@ class Recorder:
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if not hasattr(self._fs, name):
+            raise AttributeError(name)  # an optional part of a file system
+
         def method(*args: Any) -> Any:
             shown = [os.fsdecode(a) if isinstance(a, bytes) and name != "write" else a for a in args]
             plain = [len(a) if isinstance(a, bytes) else a if isinstance(a, (str, int)) else str(a) for a in shown]

@@ -84,7 +84,13 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
 
 @pytest.mark.parametrize(
     ("verb", "model"),
-    [("diff", schemas.Change), ("commit", schemas.Commit), ("apply", schemas.Apply), ("mounts", schemas.Mount)],
+    [
+        ("diff", schemas.Change),
+        ("commit", schemas.Commit),
+        ("apply", schemas.Apply),
+        ("mounts", schemas.Mount),
+        ("remount", schemas.Remount),
+    ],
 )
 def test_the_json_tables_name_every_field(verb: str, model: type[schemas.Model]) -> None:
     row = next(

@@ -257,6 +257,9 @@ class PathDriver:
     def drop_caches(self) -> None:
         self.forget()
 
+    def refresh(self) -> None:
+        pass
+
     def tree(self) -> Tree:
         found: Tree = {}
         self._add(found, "", os.lstat(self.base))

@@ -406,6 +406,12 @@ class EngineDriver:
         self.close()
         self._start()
 
+    def refresh(self) -> None:
+        refresh = getattr(self.fs, "refresh", None)
+        if refresh is not None:
+            found = refresh()
+            assert (found.lost, found.gone, found.come) == ((), (), ())
+
     def rotate(self) -> None:
         self.close()
         self.push()

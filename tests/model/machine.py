@@ -73,6 +73,7 @@ ARGUMENTS: dict[str, Callable[[Inode], tuple[Strategy, ...]]] = {
     "hsetxattr": lambda root: (slots, xattr_names, xattr_values),
     "remount": lambda root: (),
     "drop_caches": lambda root: (),
+    "refresh": lambda root: (),
     "rotate": lambda root: (),
 }
 if PRIVILEGED:

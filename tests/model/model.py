@@ -322,3 +322,6 @@ class Model:
 
     def drop_caches(self) -> None:
         """The kernel forgets what nobody holds."""
+
+    def refresh(self) -> None:
+        """The engine reads anew what it knows of its layers, which is what it knows."""

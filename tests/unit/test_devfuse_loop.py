@@ -40,12 +40,16 @@ def test_slow_requests_run_beside_each_other() -> None:
     assert not meeting.broken
 
 
-def test_request_that_waits_can_be_cancelled_and_one_that_runs_cannot() -> None:
-    started, finish, done = threading.Event(), threading.Event(), []
+def test_request_that_waits_can_be_cancelled_and_one_that_runs_is_told() -> None:
+    started, finish = threading.Event(), threading.Event()
+    done: list[bytes] = []
+    told: list[bool] = []
 
     def run(request: bytes) -> None:
+        told.append(workers.interrupted())
         started.set()
         finish.wait(10)
+        told.append(workers.interrupted())
         done.append(request)
 
     workers = Workers(run, limit=1)
@@ -57,8 +61,10 @@ def test_request_that_waits_can_be_cancelled_and_one_that_runs_cannot() -> None:
     assert not workers.cancel(2)
     assert not workers.cancel(3)
     finish.set()
+    workers.submit(4, b"next")
     workers.stop()
-    assert done == [b"running"]
+    assert done == [b"running", b"next"]
+    assert told == [False, True, False, False]
 
 
 def test_threads_are_reused_and_limited() -> None:

@@ -6,6 +6,8 @@ import ctypes
 import errno
 import os
 import resource
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,15 @@ def test_lock_goes_with_its_descriptor(tmp_path: Path) -> None:
     two = os.open(tmp_path, os.O_RDONLY)
     process.flock_exclusive(two)
     os.close(two)
+
+
+def test_thread_that_lives_is_not_dying_and_one_that_is_gone_is() -> None:
+    """One with SIGKILL pending is in tests/compat/test_devfuse_interrupt.py: it takes a system call that cannot end."""
+    assert not process.is_dying(threading.get_native_id())
+    assert not process.is_dying(0)
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert process.is_dying(child.pid)
 
 
 def test_nofile_limit_is_raised_to_the_hard_one() -> None:

@@ -3,6 +3,7 @@
     Stack            layers as one tree, in process, with no mount: open, listdir, walk, stat, rename, …, diff, commit
     mount, umount    a stack as a FUSE mount with a daemon behind it
     mounts           the live mounts
+    remount          have a mount notice changed layers
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
     demo             all of it, step by step, on throw-away directories
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.layers import StackSpec, open_layer
-    from unionfs.api.mounting import MountResult, MountStatus, choose_transport, mount, mounts, umount
+    from unionfs.api.mounting import (
+        MountResult,
+        MountStatus,
+        RemountResult,
+        choose_transport,
+        mount,
+        mounts,
+        remount,
+        umount,
+    )
     from unionfs.api.paths import Tree
     from unionfs.api.stack import Stack
     from unionfs.changeset.change import Change
@@ -43,6 +53,7 @@ __all__ = [
     "mount",
     "umount",
     "mounts",
+    "remount",
     "diff",
     "commit",
     "apply",
@@ -56,6 +67,7 @@ __all__ = [
     "DemoStep",
     "MountResult",
     "MountStatus",
+    "RemountResult",
     "StackSpec",
     "UnionOptions",
     "ChangesetError",
@@ -71,7 +83,16 @@ _HOMES = {
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
     "unionfs.api.demonstration": ("DemoStep", "demo"),
     "unionfs.api.layers": ("StackSpec", "open_layer"),
-    "unionfs.api.mounting": ("MountResult", "MountStatus", "choose_transport", "mount", "mounts", "umount"),
+    "unionfs.api.mounting": (
+        "MountResult",
+        "MountStatus",
+        "RemountResult",
+        "choose_transport",
+        "mount",
+        "mounts",
+        "remount",
+        "umount",
+    ),
     "unionfs.api.paths": ("Tree",),
     "unionfs.api.stack": ("Stack",),
     "unionfs.changeset.change": ("Change",),

@@ -1,4 +1,4 @@
-"""Mounts: make one (in the background or not), list them, remove one.
+"""Mounts: make one (in the background or not), list them, have one notice changed layers, remove one.
 
 `mount` checks everything that can be checked first, so that the usual mistakes are reported at once and with a hint,
 and only then forks the daemon (`unionfs.mounts.daemon`), which opens the layers and serves the union through a
@@ -26,11 +26,13 @@ from unionfs.mounts.control import ControlServer, Handler, request
 from unionfs.mounts.mountpoint import check_dev_fuse, check_mountpoint
 from unionfs.mounts.mountpoint import umount as _umount
 from unionfs.mounts.registry import Mounted, MountRecord, Registry
-from unionfs.overlay import UnionOptions
+from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.transport import MountOptions
 from unionfs.vfs import Filesystem
 
 TRANSPORTS = ("auto", "devfuse", "fusepy")
+#: A refresh reads every directory in use, and waits for copy-ups that hold a directory.
+REMOUNT_SECONDS = 600.0
 State = Literal["live", "dead", "foreign", "detached"]
 
 #: Options of an ephemeral mount's record: where its upper and work lie, to be removed after a daemon that was killed.
@@ -91,6 +93,18 @@ class MountStatus(NamedTuple):
     options: Mapping[str, str | None] = helper.NO_OPTIONS
     started: float | None = None
     statistics: dict[str, int] | None = None
+
+
+class RemountResult(NamedTuple):
+    """What `remount` noticed. `inodes`: in use, and read again. `gone`: known names that lead to nothing or to another
+    object now; `come`: names known to be missing that are there now. `dropped`: of how many names and inodes the kernel
+    dropped what it had cached; None where it cannot be told (fusepy)."""
+
+    mountpoint: bytes
+    inodes: int
+    gone: int
+    come: int
+    dropped: int | None
 
 
 def choose_transport(name: str = "auto") -> tuple[str, Serve]:
@@ -247,11 +261,16 @@ def _rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _handlers(fs: Filesystem) -> dict[str, Handler]:
+def _handlers(fs: UnionFilesystem) -> dict[str, Handler]:
     def statistics(params: dict[str, object]) -> dict[str, object]:
         return dict(fs.statistics())
 
-    return {"statistics": statistics}
+    def remount(params: dict[str, object]) -> dict[str, object]:
+        found = fs.refresh()
+        inodes = len(found.nodes) + len(found.lost)
+        return {"inodes": inodes, "gone": len(found.gone), "come": len(found.come), "dropped": found.dropped}
+
+    return {"statistics": statistics, "remount": remount}
 
 
 def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
@@ -309,6 +328,23 @@ def umount(mountpoint: LayerSpec, *, lazy: bool = False) -> None:
             remove_temporary(os.fsencode(temporary))
 
 
+def remount(mountpoint: LayerSpec) -> RemountResult:
+    """Have a live mount notice what has changed in its layers behind its back. What is open stays open.
+
+    The directories given as layers themselves stay those of the mount. MountError where there is no live mount, or it
+    is somebody else's.
+    """
+    record = _live(os.fsencode(mountpoint))
+    if record.control is None:
+        raise MountError(f"the mount on {os.fsdecode(mountpoint)} has no control socket", hint="mount it again")
+    answer = request(record.control, "remount", timeout=REMOUNT_SECONDS)
+    counts = [answer.get(name) for name in ("inodes", "gone", "come", "dropped")]
+    if not all(isinstance(count, int) for count in counts):
+        raise ProtocolError("the mount's daemon did not say what it noticed")
+    inodes, gone, come, dropped = map(int, counts)  # type: ignore[arg-type]  # just checked
+    return RemountResult(record.mountpoint, inodes, gone, come, None if record.transport == "fusepy" else dropped)
+
+
 def mounts() -> list[MountStatus]:
     """All unionfs mounts of this mount namespace, in the order in which they were made."""
     return [_status(mounted) for mounted in Registry().list_mounts()]
@@ -317,6 +353,22 @@ def mounts() -> list[MountStatus]:
 def find_stack(mountpoint: LayerSpec) -> StackSpec:
     """The stack behind a live mount; MountError where there is none, or it is not ours to know."""
     path = os.fsencode(mountpoint)
+    shown = os.fsdecode(path)
+    record = _live(path, "; name its -l and -u instead")
+    if record.upper is None:
+        raise MountError(f"the mount on {shown} has no upper", hint="without an upper there are no changes")
+    inside = os.stat(path).st_dev
+    for layer in (*record.layers, record.upper):
+        if os.path.isdir(layer) and os.stat(layer).st_dev == inside:
+            raise MountError(
+                f"{os.fsdecode(layer)}, of which the mount on {shown} is made, is covered by it",
+                hint="unmount it first, then name -l and -u",
+            )
+    return StackSpec(record.layers, record.upper, record.work, read_only=True)
+
+
+def _live(path: bytes, instead: str = "") -> MountRecord:
+    """The record of a live mount; MountError where there is none, `instead` being what may be done if it is unknown."""
     found = Registry().find(path)
     shown = os.fsdecode(path)
     if found is None:
@@ -327,19 +379,8 @@ def find_stack(mountpoint: LayerSpec) -> StackSpec:
             hint=f"unionfs umount {shown}; its upper is intact and can be used with -l and -u",
         )
     if found.record is None:
-        raise MountError(
-            f"nothing is known of the mount on {shown}", hint="it was made by another user; name its -l and -u instead"
-        )
-    if found.record.upper is None:
-        raise MountError(f"the mount on {shown} has no upper", hint="without an upper there are no changes")
-    inside = os.stat(path).st_dev
-    for layer in (*found.record.layers, found.record.upper):
-        if os.path.isdir(layer) and os.stat(layer).st_dev == inside:
-            raise MountError(
-                f"{os.fsdecode(layer)}, of which the mount on {shown} is made, is covered by it",
-                hint="unmount it first, then name -l and -u",
-            )
-    return StackSpec(found.record.layers, found.record.upper, found.record.work, read_only=True)
+        raise MountError(f"nothing is known of the mount on {shown}", hint=f"it was made by another user{instead}")
+    return found.record
 
 
 def _status(mounted: Mounted) -> MountStatus:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import resource
+import signal
 from typing import Final
 
 from unionfs.linux import syscalls
@@ -33,6 +34,23 @@ def raise_nofile_limit() -> int:
     except (ValueError, OSError):
         return soft
     return hard
+
+
+def is_dying(thread: int) -> bool:
+    """Has a thread been sent a signal that it will die of as soon as it can? True where it is gone already; False for
+    0, a thread that cannot be seen from here.
+
+    Whatever the signal is, every thread of the process is given SIGKILL at once (complete_signal() of kernel/signal.c);
+    only a core dump comes first.
+    """
+    if not thread:
+        return False
+    try:
+        with open(f"/proc/{thread}/status", "rb") as status:
+            pending = [int(line.split()[1], 16) for line in status if line.startswith((b"SigPnd:", b"ShdPnd:"))]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return any(signals >> (signal.SIGKILL - 1) & 1 for signals in pending)
 
 
 def return_free_memory() -> None:

@@ -16,6 +16,7 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Callable
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Changeable, Layer, LayerFile, Path, PathIn, WritableLayer
@@ -23,7 +24,7 @@ from unionfs.overlay import hardlink
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, NUMBER, ORIGIN, SLOT, UPPER
-from unionfs.overlay.union import Union
+from unionfs.overlay.union import Union, fail
 from unionfs.vfs import DT_DIR, DT_REG, SetAttr
 
 _CHUNK = 64 << 20
@@ -102,8 +103,11 @@ class _Staged:
     """A copy being built at `path` in the work directory. Only `copy_data` may run without the lock."""
 
     def __init__(self, union: Union, inode: FileInode) -> None:
+        if inode.lost:
+            fail(errno.ESTALE)
         assert inode.lower is not None
         self._union = union
+        self._inode = inode
         self._bare = bool(inode.bare)
         self._number, self.source_path = inode.lower
         self.layer = union.stack.layer(self._number)
@@ -127,7 +131,9 @@ class _Staged:
             work.mknod(self.path, self.st.st_mode, self.st.st_rdev)
 
     def copy_data(self, size: int | None) -> int:
-        """Copy the first `size` bytes (None: all). The data is on disk before the name is (ovl_copy_up_data())."""
+        """Copy the first `size` bytes (None: all). The data is on disk before the name is (ovl_copy_up_data()).
+
+        EINTR where everybody who wants it gives up meanwhile, which is noticed between parts and after the flush."""
         if self._source is None or self._target is None:
             return 0
         end = self.st.st_size if size is None else min(size, self.st.st_size)
@@ -136,12 +142,13 @@ class _Staged:
         if end <= _SMALL and self.st.st_blocks * 512 >= self.st.st_size:
             copied = _write_all(self._target, self._source.pread(end, 0))
         else:
-            copied = copy_data(self._source, self._target, end)
+            copied = copy_data(self._source, self._target, end, lambda: self._union.check_wanted(self._inode))
             self._target.ftruncate(end)
         if not self._union.options.volatile:
             start = time.monotonic()
             self._target.fsync(False)
             self._union.flushes_slowly = time.monotonic() - start > _QUICK_FLUSH
+            self._union.check_wanted(self._inode)
         return copied
 
     @property
@@ -185,8 +192,8 @@ def change_attributes(target: Changeable, changes: SetAttr) -> None:
         target.utime(changes.atime_ns, changes.mtime_ns)
 
 
-def copy_data(source: LayerFile, target: LayerFile, end: int) -> int:
-    """Copy [0, end) keeping holes. Returns the bytes copied."""
+def copy_data(source: LayerFile, target: LayerFile, end: int, check: Callable[[], None] = lambda: None) -> int:
+    """Copy [0, end) keeping holes. Returns the bytes copied. `check` is called after each part, and may raise."""
     offset = copied = 0
     while offset < end:
         try:
@@ -202,6 +209,7 @@ def copy_data(source: LayerFile, target: LayerFile, end: int) -> int:
                 return copied  # the lower file shrank behind our back
             offset += count
             copied += count
+            check()
     return copied
 
 

@@ -85,6 +85,8 @@ def open_later(union: Union, inode: Inode) -> int | None:
     """A handle for reading whose file is opened when first read, or None where there is no file to open. Lock held."""
     if not isinstance(inode, FileInode) or inode.type != DT_REG:
         return None
+    if inode.lost:
+        fail(errno.ESTALE)
     inode.opens += 1
     return union.add_handle(Handle(inode, None, False))
 

@@ -10,16 +10,18 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.overlay import dir as directories
 from unionfs.overlay import file as files
-from unionfs.overlay import lookup, readdir, rename, xattrs
+from unionfs.overlay import lookup, readdir, refresh, rename, xattrs
 from unionfs.overlay.copy_up import copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
 from unionfs.overlay.invariants import check
+from unionfs.overlay.refresh import Refreshed
 from unionfs.overlay.stack import Stack, UnionOptions
+from unionfs.overlay.statistics import with_hits
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import (
     AttrRecord,
@@ -29,6 +31,7 @@ from unionfs.vfs import (
     Entry,
     FileHandle,
     NodeId,
+    Notifier,
     OpenResult,
     SetAttr,
     StatFs,
@@ -60,6 +63,16 @@ class UnionFilesystem:
         self._union = Union(Stack(lowers, upper, work), options or UnionOptions())
         self._lock = self._union.lock
         self._closed = False
+        self._notifier: Notifier | None = None
+        self._transport: Callable[[], dict[str, int]] = dict
+
+    def cancellation(self, asked: Callable[[], bool] | None) -> None:
+        """See vfs.Filesystem. Copy-ups of much data ask; they go on where another thread waits for the same one."""
+        self._union.callers.gone = asked
+
+    def attach(self, notifier: Notifier | None, statistics: Callable[[], dict[str, int]]) -> None:
+        """A transport introduces itself; see vfs.Filesystem."""
+        self._notifier, self._transport = notifier, statistics
 
     def _entry(self, inode: Inode) -> Entry:
         record = self._union.attributes(inode)
@@ -78,7 +91,10 @@ class UnionFilesystem:
         union = self._union
         with self._lock:
             inode = lookup.child(union, union.directory(parent), name)
-            return None if inode is None else self._entry(inode)
+            if inode is None:
+                union.counters["negative_lookups"] += 1
+                return None
+            return self._entry(inode)
 
     def forget(self, node: NodeId, count: int) -> None:
         with self._lock:
@@ -171,6 +187,8 @@ class UnionFilesystem:
                 and files.may_be_read(inode.attr)
             ):
                 inode.attr = None
+            if inode.attr is None:
+                self._union.counters["attribute_misses"] += 1
             return self._union.attributes(inode)
 
     def setattr(self, node: NodeId, changes: SetAttr, caller: Caller, fh: FileHandle | None = None) -> AttrRecord:
@@ -298,6 +316,16 @@ class UnionFilesystem:
         if self._union.workdir is not None and not self._union.options.volatile:
             self._union.stack.upper.sync()
 
+    def refresh(self) -> Refreshed:
+        """Notice what has changed in the layers behind our back, and have the kernel notice; see refresh.py.
+
+        What is open stays open. Not to be called from a thread that answers the transport's requests.
+        """
+        with self._lock:
+            found = refresh.refresh(self._union)
+        notifier = self._notifier
+        return found if notifier is None else found._replace(dropped=refresh.tell(notifier, found))
+
     def slow(self, node: NodeId) -> bool:
         """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data, or wait for a disk to flush what
         it copies? (A hint for transports.)"""
@@ -334,7 +362,8 @@ class UnionFilesystem:
     def statistics(self) -> dict[str, int]:
         union = self._union
         with self._lock:
-            return {**union.counters, "inodes": len(union.table), "handles": len(union.handles)}
+            engine = {**union.counters, "inodes": len(union.table), "handles": len(union.handles)}
+        return with_hits(self._transport(), engine)
 
     def check_invariants(self) -> None:
         """Assert every INVARIANT of the engine's tables; for tests."""

@@ -76,6 +76,16 @@ class Listing:
             self._order, self._positions = list(self.names), None
         return self._order
 
+    def follow(self, old: Listing) -> None:
+        """Be the directory's listing after `old`: names that stay keep their positions."""
+        if old._order is None:
+            return
+        names = self.names
+        order = [name if name in names else None for name in old._order]
+        known = set(order)
+        order.extend(name for name in names if name not in known)
+        self._order, self.half_read = order, old.half_read
+
     def put(self, name: bytes, listed: Listed) -> None:
         if self._order is not None and name not in self.names:
             if self._positions is not None:
@@ -188,9 +198,9 @@ class Links:
     """What only few files have. `index`: the entry of a copied-up hard-link group; then `nlink` is the group's link
     count in the union. `orphan`: the path in the work directory of a file that has no name but is still in use.
     `keys`: the stored objects it is entered under in `InodeTable.real`. `inner_whiteout`: shown as a whiteout device
-    to a mount above ours, stored as a marked empty file."""
+    to a mount above ours, stored as a marked empty file. `lost`: its layer has it no more (refresh.py)."""
 
-    __slots__ = ("index", "inner_whiteout", "keys", "nlink", "orphan")
+    __slots__ = ("index", "inner_whiteout", "keys", "lost", "nlink", "orphan")
 
     def __init__(self) -> None:
         self.index: bytes | None = None
@@ -198,6 +208,7 @@ class Links:
         self.orphan: bytes | None = None
         self.keys: tuple[tuple[int, int, int], ...] = ()
         self.inner_whiteout = False
+        self.lost = False
 
 
 class FileInode(Inode):
@@ -206,7 +217,7 @@ class FileInode(Inode):
 
     There may be millions, each with one name and unchanged. So the first name is kept as `_parent` and `_name` until
     somebody asks for the list, and where it is in the lower layers as `_base`, the (layer, path) that it shares with
-    all of its directory, and the same `_name`, which is never changed.
+    all of its directory, and the same `_name`, which is never changed as long as it is `_parent`'s.
     """
 
     __slots__ = ("_base", "_name", "_names", "_parent", "handles", "links", "type", "upper", "writers")
@@ -275,6 +286,20 @@ class FileInode(Inode):
     @property
     def orphan(self) -> bytes | None:
         return self.links.orphan if self.links is not None else None
+
+    @property
+    def lost(self) -> bool:
+        return self.links is not None and self.links.lost
+
+    def is_stored_as(self, parent: DirInode, name: bytes) -> bool:
+        """Does the upper have it under this known name?"""
+        return self.upper if self._parent is not None else (parent, name, True) in self.names
+
+    def found_at(self, base: tuple[int, bytes], name: bytes) -> None:
+        """Its object in the lower layers is known to be `name` in `base` now."""
+        self._base = base
+        if self._parent is None:
+            self._name = name  # else it is that one
 
     def stored_name(self) -> Name | None:
         if self._parent is not None:

@@ -135,6 +135,29 @@ class _Merge:
 
 
 def _directory(union: Union, parent: DirInode, name: bytes, listed: Listed) -> DirInode:
+    merge = _merged(union, parent, name, listed)
+    inode = DirInode(union.table.allocate(), 0, parent, name)
+    _set_sources(union, inode, merge, listed)
+    parent.children[name] = inode
+    union.table.add(inode)
+    return inode
+
+
+def merge_again(union: Union, inode: DirInode, listed: Listed) -> bool:
+    """Find out anew what a known directory is made of. False where the upper does not have it any more."""
+    assert inode.parent is not None
+    merge = _merged(union, inode.parent, inode.name, listed)
+    if inode.upper and not merge.upper:
+        return False
+    merge.impure = merge.impure or inode.impure  # which not every upper can hold
+    shown, had_lowers = inode.ino, bool(inode.lowers)
+    _set_sources(union, inode, merge, listed)
+    if not had_lowers or not inode.lowers:
+        inode.ino = shown  # it may come from a lower that it goes on in no more
+    return True
+
+
+def _merged(union: Union, parent: DirInode, name: bytes, listed: Listed) -> _Merge:
     merge = _Merge(union, parent, name)
     paths = dict(parent.lowers)
     for number in (listed.layer, *listed.more):
@@ -143,25 +166,21 @@ def _directory(union: Union, parent: DirInode, name: bytes, listed: Listed) -> D
         merge.add(number, join(parent.path if number == UPPER else paths[number], name))
     if merge.redirected and not merge.stop:
         _follow_redirect(union, merge, listed.layer)
-    return _new_directory(union, parent, name, merge, listed)
+    return merge
 
 
-def _new_directory(union: Union, parent: DirInode, name: bytes, merge: _Merge, listed: Listed) -> DirInode:
-    inode = DirInode(union.table.allocate(), 0, parent, name)
+def _set_sources(union: Union, inode: DirInode, merge: _Merge, listed: Listed) -> None:
     inode.upper, inode.lowers = merge.upper, tuple(merge.lowers)
     inode.lower_path = merge.lower_path if merge.lowers else b""
     inode.redirect, inode.impure = merge.redirect, merge.impure
     inode.xwhiteouts = tuple(merge.xwhiteouts)
     # The number of the topmost lower is what the directory showed before it was copied up.
     top, path = merge.lowers[0] if merge.lowers else (UPPER, inode.path)
-    if (top, path.rpartition(b"/")[2]) == (listed.layer, name) and not merge.redirected:
+    if (top, path.rpartition(b"/")[2]) == (listed.layer, inode.name) and not merge.redirected:
         inode.ino = union.stack.number(top, listed.ino)
     else:
         st = union.stack.layer(top).lstat(path)
         inode.ino = union.stack.number(top, st.st_ino, st.st_dev)
-    parent.children[name] = inode
-    union.table.add(inode)
-    return inode
 
 
 def _follow_redirect(union: Union, merge: _Merge, first: int) -> None:
@@ -255,6 +274,8 @@ def _base(parent: DirInode, number: int) -> tuple[int, Path] | None:
 
 def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Path, st: os.stat_result) -> FileInode:
     """The inode of a name that layer `number` has, in `directory` there, as anything but a directory."""
+    if stat.S_ISDIR(st.st_mode):
+        fail(errno.ESTALE)  # put in the place of a file behind our back
     linked = st.st_nlink > 1
     if linked:
         known = _known_link(union, number, join(directory, name), st)

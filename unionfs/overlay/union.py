@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -22,10 +22,13 @@ from unionfs.layers.layer import Layer, OriginHandle, Path, WritableLayer
 from unionfs.linux.process import return_free_memory
 from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, join
 from unionfs.overlay.stack import IMPURE, Stack, UnionOptions
+from unionfs.overlay.statistics import COUNTERS
 from unionfs.overlay.workdir import Workdir
-from unionfs.vfs import ATTR_RECORD, Attr, AttrRecord, NodeId, pack_stat
+from unionfs.vfs import ATTR_RECORD, Attr, AttrRecord, NodeId, d_type, pack_stat
 
 NAME_MAX = 255
+#: How often who waits for another thread's copy-up looks whether its caller is still there.
+_LOOK_SECONDS = 0.1
 
 
 def fail(number: int) -> NoReturn:
@@ -56,7 +59,7 @@ class Union:
         )
         if self.workdir is None and stack.has_upper:
             stack.use_namespace(options.xattr_prefix or _namespace_of(stack.upper))
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.handles: dict[int, object] = {}
         self.next_handle = itertools.count(1)
         #: st_ino shown for upper files that were copied up in this session: (st_dev, st_ino) there -> shown.
@@ -69,25 +72,32 @@ class Union:
         self.nlinks: dict[Path, int] = {}
         #: Does the upper's file system take long to flush a file, as a disk does?
         self.flushes_slowly = False
+        #: Of each thread: `gone`, a function that says whether its caller has given up, or None.
+        self.callers = threading.local()
         self._copying: dict[int, tuple[threading.Lock, list[None]]] = {}
         self.root = self._root()
+        self.read_root_marks()
 
     def _root(self) -> DirInode:
         root = DirInode(self.table.allocate(), 0, None, b"")
         root.upper = self.stack.has_upper
-        root.lowers = tuple((i, b"") for i in range(1, len(self.stack.lowers) + 1))
-        top = root.lowers[0][0] if root.lowers else 0
+        top = 1 if self.stack.lowers else 0
         root.ino = self.stack.number(top, self.stack.layer(top).lstat(b"").st_ino)
+        root.nlookup = 1
+        self.table.add(root)
+        return root
+
+    def read_root_marks(self) -> None:
+        """What the roots of the layers say about themselves. Lock held."""
+        root = self.root
+        root.lowers = tuple((i, b"") for i in range(1, len(self.stack.lowers) + 1))
         if root.upper:
-            root.impure = self.stack.upper.getxattr(b"", self.stack.private(IMPURE)) is not None
+            root.impure = root.impure or self.stack.upper.getxattr(b"", self.stack.private(IMPURE)) is not None
         root.xwhiteouts = tuple(
             number
             for number, path in root.lowers
             if any(name in whiteout.XWHITEOUTS_XATTRS + whiteout.OPAQUE_XATTRS for name in self._marks(number, path))
         )
-        root.nlookup = 1
-        self.table.add(root)
-        return root
 
     def _marks(self, number: int, path: Path) -> list[bytes]:
         return self.stack.layer(number).listxattr(path)
@@ -172,6 +182,8 @@ class Union:
         assert isinstance(inode, FileInode)
         if inode.upper:
             return self.upper_place(inode)
+        if inode.lost:
+            fail(errno.ESTALE)
         assert inode.lower is not None
         layer, path = inode.lower
         return self.stack.layer(layer), path
@@ -201,15 +213,19 @@ class Union:
         if isinstance(inode, DirInode):
             layer, path = self.place(inode)
             st = layer.lstat(path)
+            if not stat.S_ISDIR(st.st_mode):
+                fail(errno.ESTALE)  # a layer was changed behind our back
             record = pack_stat(st, inode.ino, 1 if inode.merged else st.st_nlink)
             inode.attr = record
             return record
         assert isinstance(inode, FileInode)
-        if inode.handles and inode.upper:
+        if inode.handles and (inode.upper or inode.lost):
             st = inode.handles[0].fstat()
         else:
             layer, path = self.place(inode)
             st = layer.lstat(path)
+            if d_type(st.st_mode) != inode.type and not (inode.links is not None and inode.links.inner_whiteout):
+                fail(errno.ESTALE)  # as above
         return self.set_attributes(inode, st)
 
     def set_attributes(self, inode: FileInode, st: os.stat_result) -> AttrRecord:
@@ -218,8 +234,8 @@ class Union:
         if links is not None and links.index is not None:
             nlink = links.nlink
         elif (links is not None and links.orphan is not None) or not (inode.names or inode.upper):
-            # One link is our own, or is the name in a lower layer that is whited out by now.
-            nlink -= 1
+            # One link is our own, or is the name in a lower layer that is whited out by now (or went there too).
+            nlink = max(0, nlink - 1)
         record = pack_stat(st, inode.ino, nlink)
         if links is not None and links.inner_whiteout:
             record = Attr.unpack(record)._replace(mode=stat.S_IFCHR, rdev=0, size=0, blocks=0).pack()
@@ -243,8 +259,11 @@ class Union:
             lock, users = self._copying.setdefault(key, (threading.Lock(), []))
             users.append(None)
         try:
-            with lock:
+            self._acquire(lock)
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             with self.lock:
                 users.pop()
@@ -254,6 +273,25 @@ class Union:
     def is_copying(self, inode: Inode) -> bool:
         """Is a thread copying up the inode, or about to? Lock held."""
         return id(inode) in self._copying
+
+    def _acquire(self, lock: threading.Lock) -> None:
+        """EINTR where the caller gives up meanwhile."""
+        while not lock.acquire(timeout=_LOOK_SECONDS):
+            if self.caller_is_gone():
+                fail(errno.EINTR)
+
+    def caller_is_gone(self) -> bool:
+        """Has the caller of what this thread does given up? Asked by what takes long, between its parts."""
+        gone: Callable[[], bool] | None = getattr(self.callers, "gone", None)
+        return gone is not None and gone()
+
+    def check_wanted(self, inode: Inode) -> None:
+        """EINTR where nobody wants the copy-up of the inode any more."""
+        if self.caller_is_gone():
+            with self.lock:
+                _, users = self._copying.get(id(inode), (None, []))
+            if len(users) < 2:
+                fail(errno.EINTR)
 
     # handles ------------------------------------------------------------------------------------------------------
     def add_handle(self, handle: object) -> int:

@@ -26,6 +26,10 @@ remembers the hidden path as an alias of the node (`_hidden`). Where the file is
 does nothing but remember, so that the replacement stays atomic. Not covered: directories, which libfuse does not
 move: fstat of a removed one that is open, or of a file whose directory has been removed too, is ENOENT.
 
+*Changed layers.* libfuse 2's path API has no call by which to tell the kernel what is not so any more, so
+`vfs.Notifier` reaches our own cache of paths only, and pages at the next open: the kernel goes on with the names that
+it knows, present or missing, and on a read-only mount with their attributes, until it drops them by itself.
+
 Readdir is by offset: libfuse asks from a cookie on, and gets what fills its buffer.
 """
 
@@ -71,9 +75,14 @@ def serve(fs: Filesystem, mountpoint: bytes, options: MountOptions, ready: Calla
     adapter = Adapter(fs)
     session = libfuse2.Session(fuse, adapter, mountpoint, mount_arguments(options, os.geteuid()))
     adapter.session = session
+    attach = getattr(fs, "attach", None)
+    if attach is not None:
+        attach(_Forgetful(adapter), adapter.statistics)
     try:
         session.run(ready, THREADS)
     finally:
+        if attach is not None:
+            attach(None, adapter.statistics)
         session.close()
         adapter.close()
 
@@ -126,9 +135,12 @@ class Adapter:
         self._hidden: dict[bytes, NodeId] = {}  # what libfuse takes to be the name of an unlinked open file
         self._misnamed: dict[bytes, NodeId] = {}  # the same of a file that kept its name: `rename` failed
         self._shared: set[int] = set()  # st_ino of files that have or had several names
+        self._trusted: set[int] | None = None  # st_ino of files whose pages are theirs; None: all
+        self._counts = {"bytes_read": 0, "bytes_written": 0, "passthrough_open": 0}
 
     def __call__(self, name: str, *args: Any) -> Any:
         """One operation. The nodes it walks to stay held until it returns."""
+        self._count(f"request_{name}", 1)
         held: list[NodeId] = []
         self._local.held = held
         try:
@@ -136,6 +148,24 @@ class Adapter:
         finally:
             for node in held:
                 self._paths.unhold(node)
+
+    def statistics(self) -> dict[str, int]:
+        """Requests by the name of libfuse's operation, and the bytes that they moved."""
+        with self._lock:
+            return dict(self._counts)
+
+    def _count(self, name: str, more: int) -> None:
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + more
+
+    def distrust_pages(self) -> None:
+        """Any file may have other data than before: its next open drops the pages that the kernel has of it."""
+        with self._lock:
+            self._trusted = set()
+
+    def forget_paths(self) -> None:
+        """The file system has other names than before."""
+        self._paths.drop(b"")  # all begin with a slash
 
     def close(self) -> None:
         """After the session: release what was still open (an aborted connection sends no RELEASE)."""
@@ -318,17 +348,26 @@ class Adapter:
         self._paths.hold(node)
         with self._lock:
             self._open[fh] = node
-            shared = int.from_bytes(record[:8], "little") in self._shared
+            ino = int.from_bytes(record[:8], "little")
+            shared = ino in self._shared
+            trusted = self._trusted is None or ino in self._trusted
+            if self._trusted is not None:
+                self._trusted.add(ino)
         fi.fh = fh
-        fi.direct_io, fi.keep_cache = shared, not shared
+        fi.direct_io, fi.keep_cache = shared, trusted and not shared
 
     def read(self, path: bytes | None, size: int, offset: int, fi: FileInfo) -> bytes:
-        return self._fs.read(fi.fh, offset, size)
+        data = self._fs.read(fi.fh, offset, size)
+        self._count("bytes_read", len(data))
+        return data
 
     def write(self, path: bytes | None, data: bytes, offset: int, fi: FileInfo) -> int:
         if fi.flags & os.O_APPEND and self._shared and not fi.writepage:
-            return self._append(data, offset, fi)
-        return self._fs.write(fi.fh, offset, data)
+            written = self._append(data, offset, fi)
+        else:
+            written = self._fs.write(fi.fh, offset, data)
+        self._count("bytes_written", written)
+        return written
 
     def _append(self, data: bytes, offset: int, fi: FileInfo) -> int:
         record = self._fs.getattr(self._open[fi.fh], fi.fh)
@@ -384,6 +423,21 @@ class Adapter:
     # the whole --------------------------------------------------------------------------------------------------
     def destroy(self, path: bytes) -> None:
         """FUSE_DESTROY: `serve` sees to everything."""
+
+
+class _Forgetful:
+    """`vfs.Notifier`, as far as it goes here. Paths and pages are not known by node, so it is all of them."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+
+    def inval_inode(self, node: NodeId, offset: int = 0, length: int = 0) -> bool:
+        self._adapter.distrust_pages()
+        return False
+
+    def inval_entry(self, parent: NodeId, name: bytes) -> bool:
+        self._adapter.forget_paths()
+        return False
 
 
 def _time(seconds: int, nanoseconds: int) -> int | Now | None:

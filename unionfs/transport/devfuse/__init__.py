@@ -5,6 +5,7 @@
     replies      values -> bytes
     negotiate    INIT as a table
     session      request bytes -> vfs.Filesystem -> reply bytes: no I/O
+    slow         which requests are for a worker
     files        open files: which data path each takes
     passthrough  which backing file the kernel reads and writes by itself
     reading      READ replies, copied or spliced
@@ -22,14 +23,16 @@ A file system may offer more than `vfs.Filesystem` asks; each is used where it i
     find(parent, name)            `lookup` that returns None where there is no such name
     xattr_refusal(node, name)     the errno of `getxattr` where that is known without looking, else 0
     stable_cookies: bool          cookies of a directory hold in all its handles as long as its node is known
-    attach(notifier, statistics)  called at the start: a `notify.Notifier`, and a function with the transport's counters
+    attach(notifier, statistics)  see vfs.Filesystem
+    cancellation(asked)           see there, too: `asked` once INTERRUPT has come and the caller is to die
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from unionfs.errors import MountError
 from unionfs.linux import fuse_dev
@@ -64,14 +67,12 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
         session = Session(fs, backings=backings, reader=reader, invalidate=notifier.inval_attributes)
         loop = Loop(fd, session, debug=options.debug)
         session.on_interrupt = loop.cancel
-        attach = getattr(fs, "attach", None)
-        if attach is not None:
-            attach(notifier, session.statistics)
-        try:
-            loop.run(ready)
-            ended = True
-        except ConnectionAbortedError:
-            _log.warning("%s: the connection was aborted", os.fsdecode(where))
+        with _attached(fs, notifier, session):
+            try:
+                loop.run(ready)
+                ended = True
+            except ConnectionAbortedError:
+                _log.warning("%s: the connection was aborted", os.fsdecode(where))
         session.close()
         reader.close()
     finally:
@@ -79,6 +80,20 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
         os.close(fd)
         if not ended:
             _remove_dead_mount(where)
+
+
+@contextmanager
+def _attached(fs: Filesystem, notifier: Notifier, session: Session) -> Iterator[None]:
+    attach = getattr(fs, "attach", None)
+    if attach is None:
+        yield
+        return
+    attach(notifier, session.statistics)
+    try:
+        yield
+    finally:
+        attach(None, session.statistics)
+        notifier.close()
 
 
 def _remove_dead_mount(mountpoint: bytes) -> None:

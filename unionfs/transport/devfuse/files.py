@@ -85,6 +85,7 @@ class OpenFiles:
         self._superseded: dict[NodeId, int] = {}  # node -> st_ino
         self.twins: set[int] = set()  # those st_ino
         self._pages: dict[NodeId, int] = {}
+        self.stored_bytes = 0
         self.fds: dict[FileHandle, int] = {}  # cached files: handle -> descriptor to read from
 
     def open_again(self, node: NodeId) -> FileHandle | None:
@@ -130,7 +131,10 @@ class OpenFiles:
         if not 0 < opened.size <= self.backings.small:
             return opened.size == 0
         assert self._reader is not None
-        return self._reader.store(node, opened.fd, opened.size)
+        stored = self._reader.store(node, opened.fd, opened.size)
+        if stored:
+            self.stored_bytes += opened.size
+        return stored
 
     def _passed_through(self, node: NodeId, writing: bool, record: AttrRecord | None) -> int:
         if not writing:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Set
 from typing import Final
 
 from unionfs.errors import ProtocolError
+from unionfs.linux.process import is_dying
 from unionfs.transport.devfuse import abi, negotiate, replies, requests
 from unionfs.transport.devfuse.placement import SAMPLE, Placement
 from unionfs.transport.devfuse.requests import Buffer, Header
@@ -103,7 +104,8 @@ class Loop:
                 self._placement.close()
 
     def cancel(self, unique: int) -> None:
-        """INTERRUPT: answer a request that still waits for a worker with EINTR."""
+        """INTERRUPT: answer a request that still waits for a worker with EINTR. What one is at may be given up, if its
+        caller is to die: a signal that it handles may come time and again (timers), and it would never get there."""
         if self._workers.cancel(unique):
             self._write(replies.error(unique, errno.EINTR), Header(abi.Opcode.INTERRUPT, unique, 0, 0, 0, 0))
 
@@ -204,7 +206,9 @@ class Loop:
     def _answer_slow(self, request: bytes) -> None:
         """In a worker."""
         try:
-            reply = self._session.handle_now(request, len(request))
+            caller = requests.header(request).pid
+            interrupted = self._workers.interrupted
+            reply = self._session.handle_now(request, len(request), lambda: interrupted() and is_dying(caller))
             if self._debug:
                 _log.debug("%s -> %s", _described(request, len(request)), _outcome(reply))
             if reply:

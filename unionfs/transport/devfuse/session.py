@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Callable
 from struct import Struct
 from typing import Final
@@ -32,6 +33,7 @@ from unionfs.transport.devfuse.negotiate import Agreed, Wishes
 from unionfs.transport.devfuse.passthrough import no_backings
 from unionfs.transport.devfuse.replies import FOREVER
 from unionfs.transport.devfuse.requests import Buffer
+from unionfs.transport.devfuse.slow import CHANGING, slow_table
 from unionfs.vfs import NOW, AttrRecord, Caller, Entry, FileHandle, Filesystem, NodeId, Now, OpenResult, SetAttr
 
 _log = logging.getLogger(__name__)
@@ -80,12 +82,14 @@ class Session:
         # Optional parts of a file system, see vfs.Filesystem's users in the README of the engine.
         self._find: Callable[[NodeId, bytes], Entry | None] = getattr(fs, "find", self._find_by_lookup)
         self._fs_xattr_refusal: Callable[[NodeId, bytes], int] | None = getattr(fs, "xattr_refusal", None)
-        self._fs_slow: Callable[[NodeId], bool] | None = getattr(fs, "slow", None)
-        self._fs_slow_name: Callable[[NodeId, bytes], bool] | None = getattr(fs, "slow_name", None)
+        self._fs_cancellation: Callable[[Callable[[], bool] | None], None] | None = getattr(fs, "cancellation", None)
         self._dirs: dict[NodeId, FileHandle] = {}  # with no_opendir: one handle for each directory
         self.counts = [0] * OPCODES
+        self._bytes_read = self._bytes_written = 0  # by the thread that calls `handle`
+        self._bytes_read_waiting = 0  # by others
+        self._counting = threading.Lock()
         self._handlers = self._table()
-        self._slow = self._slow_table()
+        self._slow = slow_table(fs)
 
     # dispatch ---------------------------------------------------------------------------------------------------
     def handle(self, buffer: Buffer, length: int) -> Reply:
@@ -102,8 +106,17 @@ class Session:
         except Exception as error:
             return self._failed(error, buffer, length, opcode, unique)
 
-    def handle_now(self, buffer: Buffer, length: int) -> Reply:
-        """As `handle`, and never LATER. `buffer` must be the request's own."""
+    def handle_now(self, buffer: Buffer, length: int, cancelled: Callable[[], bool] | None = None) -> Reply:
+        """As `handle`, and never LATER. `buffer` must be the request's own. `cancelled`: has its caller given up?"""
+        if cancelled is None or self._fs_cancellation is None:
+            return self._handle_now(buffer, length)
+        self._fs_cancellation(cancelled)
+        try:
+            return self._handle_now(buffer, length)
+        finally:
+            self._fs_cancellation(None)
+
+    def _handle_now(self, buffer: Buffer, length: int) -> Reply:
         opcode, unique, node = requests.check(buffer, length)
         try:
             if opcode == Opcode.READ:
@@ -150,8 +163,10 @@ class Session:
         self._dirs.clear()
 
     def statistics(self) -> dict[str, int]:
-        """Requests by opcode, and the passthrough files open now."""
+        """Requests by opcode, bytes that did not take passthrough, and the passthrough files open now."""
         counts = {f"request_{op.name.lower()}": self.counts[op] for op in Opcode if self.counts[op]}
+        counts["bytes_read"] = self._bytes_read + self._bytes_read_waiting + self.files.stored_bytes
+        counts["bytes_written"] = self._bytes_written
         counts["passthrough_open"] = len(self.files.backings)
         return counts
 
@@ -173,7 +188,6 @@ class Session:
         return replies.empty(unique)
 
     def _interrupted(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
-        # Only work that still waits can be called off; "the file system may ignore it" otherwise (fuse.rst).
         if self.on_interrupt is not None:
             self.on_interrupt(abi.INTERRUPT_IN.unpack_from(buffer, _BODY)[0])
         return None
@@ -336,7 +350,7 @@ class Session:
     # files ------------------------------------------------------------------------------------------------------
     def _open(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         flags, open_flags = abi.OPEN_IN.unpack_from(buffer, _BODY)
-        if not flags & _CHANGING:
+        if not flags & CHANGING:
             again = self.files.open_again(node)
             if again is not None:
                 return replies.opened(unique, again, abi.FOPEN_KEEP_CACHE, 0)
@@ -381,19 +395,29 @@ class Session:
         if fd < 0 or self._reader is None:
             return LATER  # it could be a cold read, or one that unpacks
         reply = self._reader(unique, fd, offset, size, False)
-        return LATER if reply is None else reply
+        if reply is None:
+            return LATER
+        self._bytes_read += len(reply) - abi.OUT_HEADER_SIZE if reply else size
+        return reply
 
     def _read_waiting(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
         fd = self.files.fds.get(fh, -1)
+        reply: Reply
         if fd >= 0 and self._reader is not None:
-            return self._reader(unique, fd, offset, size, True)
-        return replies.data(unique, self.fs.read(fh, offset, size))
+            reply = self._reader(unique, fd, offset, size, True)
+        else:
+            reply = replies.data(unique, self.fs.read(fh, offset, size))
+        with self._counting:
+            self._bytes_read_waiting += len(reply or b"") - abi.OUT_HEADER_SIZE
+        return reply
 
     def _write(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, flags, _ = abi.WRITE_IN.unpack_from(buffer, _BODY)
         data = requests.write_data(buffer, size, length)
-        return replies.written(unique, self.fs.write(fh, offset, data, bool(flags & abi.WRITE_KILL_SUIDGID)))
+        written = self.fs.write(fh, offset, data, bool(flags & abi.WRITE_KILL_SUIDGID))
+        self._bytes_written += written
+        return replies.written(unique, written)
 
     def _release(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         self.files.close(node, abi.RELEASE_IN.unpack_from(buffer, _BODY)[0])
@@ -523,54 +547,11 @@ class Session:
             handlers[opcode] = handler
         return handlers
 
-    def _slow_table(self) -> list[Callable[[Buffer, int], bool] | None]:
-        """By opcode: whether a request may take long. Handing one over costs some 20 µs, hence not all are."""
-        table: list[Callable[[Buffer, int], bool] | None] = [None] * OPCODES
-        always = (
-            Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE,
-            Opcode.COPY_FILE_RANGE, Opcode.COPY_FILE_RANGE_64,
-        )  # fmt: skip
-        for opcode in always:
-            table[opcode] = _always
-        table[Opcode.OPEN] = self._slow_open
-        table[Opcode.SETATTR] = self._slow_setattr
-        slow = self._fs_slow
-        if slow is not None:
-            table[Opcode.LINK] = lambda buffer, node: slow(abi.LINK_IN.unpack_from(buffer, _BODY)[0])
-            table[Opcode.SETXATTR] = table[Opcode.REMOVEXATTR] = lambda buffer, node: slow(node)
-        if self._fs_slow_name is not None:
-            table[Opcode.RENAME] = _slow_by_name(self._fs_slow_name, _BODY + 8)
-            table[Opcode.RENAME2] = _slow_by_name(self._fs_slow_name, _BODY + 16)
-        return table
 
-    def _slow_open(self, buffer: Buffer, node: int) -> bool:
-        flags = abi.OPEN_IN.unpack_from(buffer, _BODY)[0]
-        if not flags & _CHANGING:
-            return False
-        # Freeing the blocks of a large file takes long as well.
-        return bool(flags & os.O_TRUNC) or (self._fs_slow is not None and self._fs_slow(node))
-
-    def _slow_setattr(self, buffer: Buffer, node: int) -> bool:
-        valid = abi.SETATTR_IN.unpack_from(buffer, _BODY)[0]
-        return bool(valid & abi.FATTR_SIZE) or (self._fs_slow is not None and self._fs_slow(node))
-
-
-_CHANGING: Final = os.O_ACCMODE | os.O_TRUNC
 _CHANGES: Final = (
     abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID | abi.FATTR_SIZE
     | abi.FATTR_ATIME | abi.FATTR_MTIME | abi.FATTR_ATIME_NOW | abi.FATTR_MTIME_NOW | abi.FATTR_CTIME
 )  # fmt: skip
-
-
-def _always(buffer: Buffer, node: int) -> bool:
-    return True
-
-
-def _slow_by_name(slow_name: Callable[[NodeId, bytes], bool], start: int) -> Callable[[Buffer, int], bool]:
-    """Asks about the first name of a request, unchecked: the handler does that."""
-    return lambda buffer, node: slow_name(node, bytes(buffer[start : start + 256]).partition(b"\0")[0])
-
-
 _NO_REPLY: Final = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY))
 _ENTRY_REPLIES: Final = frozenset(
     (Opcode.LOOKUP, Opcode.MKNOD, Opcode.MKDIR, Opcode.SYMLINK, Opcode.LINK, Opcode.CREATE, Opcode.TMPFILE)

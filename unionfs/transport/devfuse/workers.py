@@ -1,7 +1,8 @@
 """Threads for requests that may take long: each is answered beside the others, in no particular order.
 
 A request is queued as bytes of its own, for the receive buffer goes on. One that has not begun can be called off by
-its `unique` (INTERRUPT). Threads are started when none is idle, up to a limit, and end with `stop`.
+its `unique` (INTERRUPT); of one that has, `interrupted` tells whoever runs it. Threads are started when none is idle,
+up to a limit, and end with `stop`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Workers:
         self._limit = limit
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._waiting: dict[int, bytes] = {}
+        self._interrupted: dict[int, bool] = {}  # those that run
+        self._mine = threading.local()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._idle = 0
@@ -42,9 +45,16 @@ class Workers:
         self._queue.put(unique)
 
     def cancel(self, unique: int) -> bool:
-        """Take a request back. False where it is being answered already, or is not here at all."""
+        """Take a request back. False where it is being answered already, which is told of this then, or is not here
+        at all."""
         with self._lock:
+            if unique in self._interrupted:
+                self._interrupted[unique] = True
             return self._waiting.pop(unique, None) is not None
+
+    def interrupted(self) -> bool:
+        """Within `run`: was its request to be cancelled, but too late?"""
+        return self._interrupted[self._mine.unique]
 
     def stop(self) -> None:
         """Finish what was submitted and end the threads."""
@@ -63,8 +73,11 @@ class Workers:
                 if request is None:
                     continue
                 self._idle -= 1
+                self._interrupted[unique] = False
+            self._mine.unique = unique
             try:
                 self._run(request)
             finally:
                 with self._lock:
                     self._idle += 1
+                    del self._interrupted[unique]

@@ -157,7 +157,9 @@ class WritableLayer(Layer, Protocol):
         """syncfs(2) of the file system that holds the tree."""
         ...
 
-    def fsync_dir(self, path: Path) -> None: ...
+    def fsync_dir(self, path: Path) -> Callable[[], None]:
+        """Opens the directory; the result, to be called once, flushes it, beside any other call on the layer."""
+        ...
 
 
 class PathIn(NamedTuple):

@@ -25,7 +25,7 @@ from struct import Struct
 from typing import Final
 
 from unionfs.errors import ProtocolError
-from unionfs.transport.devfuse import abi, negotiate, replies, requests
+from unionfs.transport.devfuse import abi, negotiate, replies, requests, slow
 from unionfs.transport.devfuse.abi import IN_HEADER_SIZE, OPCODES, Opcode
 from unionfs.transport.devfuse.files import BackingFiles, OpenFiles, Reader, record_mode
 from unionfs.transport.devfuse.negotiate import Agreed, Wishes
@@ -534,13 +534,15 @@ class Session:
             table[opcode] = _always
         table[Opcode.OPEN] = self._slow_open
         table[Opcode.SETATTR] = self._slow_setattr
-        slow = self._fs_slow
-        if slow is not None:
-            table[Opcode.LINK] = lambda buffer, node: slow(abi.LINK_IN.unpack_from(buffer, _BODY)[0])
-            table[Opcode.SETXATTR] = table[Opcode.REMOVEXATTR] = lambda buffer, node: slow(node)
+        fs_slow = self._fs_slow
+        if fs_slow is not None:
+            table[Opcode.LINK] = lambda buffer, node: fs_slow(abi.LINK_IN.unpack_from(buffer, _BODY)[0])
+            table[Opcode.SETXATTR] = table[Opcode.REMOVEXATTR] = lambda buffer, node: fs_slow(node)
         if self._fs_slow_name is not None:
-            table[Opcode.RENAME] = _slow_by_name(self._fs_slow_name, _BODY + 8)
-            table[Opcode.RENAME2] = _slow_by_name(self._fs_slow_name, _BODY + 16)
+            # Taking a name from a lower hard link copies it up.
+            table[Opcode.UNLINK] = slow.by_name(self._fs_slow_name)
+            table[Opcode.RENAME] = slow.by_two_names(self._fs_slow_name, abi.RENAME_IN)
+            table[Opcode.RENAME2] = slow.by_two_names(self._fs_slow_name, abi.RENAME2_IN)
         return table
 
     def _slow_open(self, buffer: Buffer, node: int) -> bool:
@@ -564,11 +566,6 @@ _CHANGES: Final = (
 
 def _always(buffer: Buffer, node: int) -> bool:
     return True
-
-
-def _slow_by_name(slow_name: Callable[[NodeId, bytes], bool], start: int) -> Callable[[Buffer, int], bool]:
-    """Asks about the first name of a request, unchecked: the handler does that."""
-    return lambda buffer, node: slow_name(node, bytes(buffer[start : start + 256]).partition(b"\0")[0])
 
 
 _NO_REPLY: Final = frozenset((Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY))

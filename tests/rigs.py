@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import select
 import shutil
@@ -89,7 +90,10 @@ _FUSE: Final = frozenset({"trusted_hidden"})
 _LIBFUSE2: Final = frozenset({"rename_flags", "rename_whiteout", "tmpfile", "seek_hole", "acl", "removed_listing"})
 
 #: Where it matters whether the kernel or the server moves the data.
-_DATA: Final = frozenset({"test_create", "test_io", "test_open", "test_open_unlinked", "test_setattr", "test_time"})
+_DATA: Final = frozenset(
+    """test_create test_data_paths test_descriptors test_full test_io test_memory test_open test_open_unlinked
+    test_setattr test_stress test_time test_waiting""".split()
+)
 _NO_PASSTHROUGH: Final = ("--passthrough", "off")
 
 RIGS: Final[Mapping[str, Rig]] = {
@@ -187,6 +191,20 @@ class Server:
             data = f.read()
         self.read += len(data)
         return data.decode(errors="replace")
+
+    def statistics(self) -> dict[str, int]:
+        """What the file system counts. AssertionError where one of its INVARIANTs does not hold."""
+        assert self.process.stdout is not None
+        self.process.send_signal(signal.SIGUSR2)
+        said = b""
+        while not said.endswith(b"\n"):
+            assert select.select([self.process.stdout], [], [], START_TIMEOUT)[0], "no report"
+            data = os.read(self.process.stdout.fileno(), 65536)
+            assert data, "the server has ended"
+            said += data
+        answer = json.loads(said)
+        assert answer["violated"] is None, answer["violated"]
+        return dict(answer["statistics"])
 
 
 @dataclass

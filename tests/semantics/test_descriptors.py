@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.posix.tools import names
-from tests.semantics.unions import Union, contents
+from tests.golden.trees import describe
+from tests.posix.tools import names, opened
+from tests.semantics.unions import Union, contents, same_text
 
 pytestmark = [pytest.mark.needs("union"), pytest.mark.needs_root]
 
@@ -89,3 +91,110 @@ def test_walk_of_many_files_leaves_no_descriptor_behind(union: Union) -> None:
     # A release is sent after the close has returned; what is asked next is answered behind it.
     names(mnt)
     assert len(os.listdir(f"/proc/{union.server}/fd")) <= held + 20
+
+
+def a_deep_tree(d: Path) -> None:
+    (d / "x" / "y" / "z" / "empty").mkdir(parents=True)
+    for place in (d, d / "x" / "y", d / "x" / "y" / "z"):
+        (place / "small").write_bytes(b"small")
+        (place / "large").write_bytes(b"large" * 60_000)
+        (place / "link").symlink_to("target")
+    os.setxattr(d / "x" / "y" / "z" / "small", "user.old", b"value")
+
+
+def read(path: Path) -> None:
+    with opened(path, os.O_RDONLY) as fd:
+        os.pread(fd, 10, 0)
+
+
+def tmpfile(d: Path) -> None:
+    os.close(os.open(d, os.O_TMPFILE | os.O_RDWR))
+
+
+DEEP = Path("x/y/z")
+#: By the request that has to open something, in a tree that nobody has looked at.
+OPENING: dict[str, Callable[[Path], object]] = {
+    "lookup": lambda d: os.stat(d / DEEP / "small"),
+    "open": lambda d: read(d / DEEP / "small"),
+    "open-large": lambda d: read(d / DEEP / "large"),
+    "open-writable": lambda d: os.close(os.open(d / DEEP / "small", os.O_RDWR)),
+    "open-truncating": lambda d: os.close(os.open(d / DEEP / "large", os.O_WRONLY | os.O_TRUNC)),
+    "create": lambda d: os.close(os.open(d / DEEP / "new", os.O_CREAT | os.O_EXCL)),
+    "tmpfile": lambda d: tmpfile(d / DEEP),
+    "readdir": lambda d: os.listdir(d / DEEP),
+    "walk": lambda d: [names(Path(path)) for path, _, _ in os.walk(d, onerror=refuse)],
+    "readlink": lambda d: os.readlink(d / DEEP / "link"),
+    "getxattr": lambda d: os.getxattr(d / DEEP / "small", "user.old"),
+    "listxattr": lambda d: os.listxattr(d / DEEP / "small"),
+    "setxattr": lambda d: os.setxattr(d / DEEP / "small", "user.new", b"value"),
+    "removexattr": lambda d: os.removexattr(d / DEEP / "small", "user.old"),
+    "chmod": lambda d: os.chmod(d / DEEP / "small", 0o600),
+    "truncate": lambda d: os.truncate(d / DEEP / "large", 10),
+    "mkdir": lambda d: os.mkdir(d / DEEP / "new"),
+    "symlink": lambda d: os.symlink("target", d / DEEP / "new"),
+    "mkfifo": lambda d: os.mkfifo(d / DEEP / "new"),
+    "link": lambda d: os.link(d / DEEP / "small", d / "x" / "new"),
+    "rename": lambda d: os.rename(d / DEEP / "small", d / "x" / "new"),
+    "rename-directory": lambda d: os.rename(d / DEEP, d / "x" / "new"),
+    "unlink": lambda d: os.unlink(d / DEEP / "small"),
+    "rmdir": lambda d: os.rmdir(d / DEEP / "empty"),
+    "fsync": lambda d: fsync(d / DEEP),
+    "statfs": lambda d: os.statvfs(d),
+}
+
+
+def refuse(error: OSError) -> None:
+    raise error
+
+
+def fsync(directory: Path) -> None:
+    with opened(directory, os.O_RDONLY) as fd:
+        os.fsync(fd)
+
+
+@contextlib.contextmanager
+def without_descriptors(pid: int) -> Iterator[None]:
+    """The process can keep what it has open, and open nothing."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.unlike("kernel", "it has no descriptors")
+@pytest.mark.unlike("union-fusepy", "libfuse 2 asks by path, and has neither tmpfile nor all flags")
+def test_any_request_that_cannot_open_anything_changes_nothing(union: Union) -> None:
+    lower = union.lower()
+    for name in OPENING:
+        (lower / name).mkdir()
+        a_deep_tree(lower / name)
+    mnt = union.mount()
+    refused = []
+    for name, act in OPENING.items():
+        os.stat(mnt / name)
+        with without_descriptors(union.server):
+            try:
+                act(mnt / name)
+            except OSError as e:
+                assert e.errno in (errno.EMFILE, errno.ENFILE), f"{name}: {e}"
+                refused.append(name)
+        # Names are known by now. Nothing was changed, or everything.
+        if name in refused:
+            same_text(describe(lower / name), describe(mnt / name), "the lower layer", f"after {name}")
+            act(mnt / name)
+    assert set(OPENING) - set(refused) == {"statfs"}
+    union.statistics()
+    live = describe(mnt)
+    union.unmount()
+    assert union.debris() == []
+    same_text(live, describe(union.mount()), "the live mount", "a fresh one")
+
+
+@pytest.mark.unlike("kernel", "it has no descriptors")
+def test_descriptor_limit_is_raised_at_the_start(union: Union) -> None:
+    many(union.lower())
+    union.mount()
+    soft, hard = resource.prlimit(union.server, resource.RLIMIT_NOFILE)
+    assert soft == hard

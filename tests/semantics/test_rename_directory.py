@@ -173,6 +173,23 @@ def test_what_is_open_below_a_renamed_directory_goes_on(mnt: Path) -> None:
     assert names(mnt / "other" / "moved") == {"a", "b", "sub2", "made"}
 
 
+def test_directory_moved_into_an_opaque_one_and_out_again_a_layer_later(union: Union) -> None:
+    """An opaque directory on the way of an absolute redirect ends it, but not where the next redirect is absolute too
+    (ovl_check_redirect() of fs/overlayfs/namei.c)."""
+    a_tree(union.lower())
+    (union.layers[0] / "file").write_bytes(b"in the way")
+    mnt = union.mount()
+    wanted = contents(mnt / "dir" / "sub")
+    (mnt / "file").unlink()
+    (mnt / "file").mkdir()  # over a whiteout: opaque
+    os.rename(mnt / "dir" / "sub", mnt / "file" / "moved")
+    union.rotate()
+    os.rename(mnt / "file" / "moved", mnt / "other" / "again")
+    assert contents(mnt / "other" / "again") == wanted
+    union.remount()
+    assert contents(mnt / "other" / "again") == wanted
+
+
 # What package managers do ------------------------------------------------------------------------------------------
 def dpkg_database(d: Path) -> None:
     for name in ("info", "updates", "triggers"):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests import rigs
 from tests.golden.trees import describe
-from tests.rigs import Mounted, Rig, Watchdog
+from tests.rigs import Mounted, Rig, Server, Watchdog
 from unionfs import api
 
 
@@ -76,8 +76,26 @@ class Union:
     @property
     def server(self) -> int:
         """The process id of the server. AssertionError where the kernel serves."""
+        return self._served().process.pid
+
+    def statistics(self) -> dict[str, int]:
+        """What the server counts. AssertionError where an INVARIANT of the engine does not hold."""
+        return self._served().statistics()
+
+    def _served(self) -> Server:
         assert self._mounted is not None and self._mounted.server is not None
-        return self._mounted.server.process.pid
+        return self._mounted.server
+
+    @contextlib.contextmanager
+    def kernel(self) -> Iterator[Path]:
+        """The kernel's overlayfs on the same layers, upper and work directory; ours is not mounted meanwhile."""
+        assert self._held is None, "still mounted"
+        with rigs._kernel(Mounted(rigs.RIGS["kernel"], self.mnt, self.private, tuple(self.layers), self.upper)):
+            yield self.mnt
+
+    def debris(self) -> list[str]:
+        """What is in the work directory's own place for temporary objects."""
+        return os.listdir(self.private / "work" / "work")
 
     def unmount(self) -> None:
         """Take it down, if it is up. AssertionError if the server did something wrong."""
@@ -160,7 +178,12 @@ def contents(root: Path) -> dict[str, str | bytes | None]:
 
 def same_tree(left: Path, right: Path) -> None:
     """AssertionError with the lines that differ, unless the two trees agree in everything (tests/golden/trees.py)."""
-    differences = difflib.unified_diff(describe(left), describe(right), str(left), str(right), "", "", 0, "")
+    same_text(describe(left), describe(right), str(left), str(right))
+
+
+def same_text(left: list[str], right: list[str], left_name: str, right_name: str) -> None:
+    """The same for descriptions made before."""
+    differences = difflib.unified_diff(left, right, left_name, right_name, "", "", 0, "")
     text = "\n".join(differences)
     if text:
         raise AssertionError(text[:10_000])

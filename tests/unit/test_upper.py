@@ -403,8 +403,8 @@ def test_sync_of_tree_and_directories(upper: WritableDirectory) -> None:
     upper.mkdir(b"d", 0o755)
     touch(upper, b"f")
     upper.sync()
-    upper.fsync_dir(b"")
-    upper.fsync_dir(b"d")
+    upper.fsync_dir(b"")()
+    upper.fsync_dir(b"d")()
     assert errno_of(upper.fsync_dir, b"f") == errno.ENOTDIR
 
 

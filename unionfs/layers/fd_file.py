@@ -67,7 +67,6 @@ class FdFile:
 
         `other` must have a descriptor of its own (EBADF where it has none)."""
         os.dup2(other.fd, self.fd, inheritable=False)
-        other.close()
 
     def chmod(self, mode: int) -> None:
         os.fchmod(self.fd, mode)

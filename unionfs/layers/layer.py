@@ -78,7 +78,7 @@ class LayerFile(Changeable, Protocol):
         ...
 
     def replace(self, other: LayerFile) -> None:
-        """From now on be the file that `other` is, in place and atomically for concurrent readers; closes `other`."""
+        """From now on be the file that `other` is, in place and atomically for concurrent readers."""
         ...
 
     def close(self) -> None: ...
@@ -157,7 +157,9 @@ class WritableLayer(Layer, Protocol):
         """syncfs(2) of the file system that holds the tree."""
         ...
 
-    def fsync_dir(self, path: Path) -> None: ...
+    def fsync_dir(self, path: Path) -> Callable[[], None]:
+        """Opens the directory; the result, to be called once, flushes it, beside any other call on the layer."""
+        ...
 
 
 class PathIn(NamedTuple):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 from unionfs.layers.directory import _DIRECTORY, DirectoryLayer
 from unionfs.layers.fd_file import FdFile, to_linux_time
@@ -144,13 +145,17 @@ class WritableDirectory(DirectoryLayer):
     def sync(self) -> None:
         linux_data.syncfs(self.root_fd)
 
-    def fsync_dir(self, path: Path) -> None:
+    def fsync_dir(self, path: Path) -> Callable[[], None]:
         dir_fd, name = self._at(path)
         fd = os.open(name, os.O_RDONLY | _DIRECTORY, dir_fd=dir_fd)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+
+        def flush() -> None:
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+        return flush
 
 
 def _same_kind(to: WritableLayer, path: Path) -> WritableDirectory:

@@ -5,6 +5,7 @@
     xattr       extended attributes relative to a directory descriptor, never following
     handle      name_to_handle_at, open_by_handle_at, the UUID of a file system
     data        FICLONE, copy_file_range, fallocate, syncfs
+    statfs      the kind of a file system
     mount       mount, umount2, /proc/self/mountinfo
     fuse_dev    the ioctls of /dev/fuse
     process     file locks, the descriptor limit, memory

@@ -37,11 +37,18 @@ _record_size = struct.Struct("<8xQ").unpack_from
 _MUST_COPY = (b"system.posix_acl_access", b"system.posix_acl_default", b"security.capability")
 
 
-def copy_up(union: Union, inode: Inode, size: int | None = None, changes: SetAttr | None = None) -> bool:
+def copy_up(
+    union: Union,
+    inode: Inode,
+    size: int | None = None,
+    changes: SetAttr | None = None,
+    kept: list[LayerFile] | None = None,
+) -> bool:
     """Make sure the inode is in the upper. Idempotent; to be called without `union.lock`.
 
     `size`: only so many bytes of data are wanted, since the caller truncates to it next. `changes` of owner, mode and
-    times are made on the copy before it is seen. Whether they were: not if there was a copy already.
+    times are made on the copy before it is seen. Whether they were: not if there was a copy already. `kept` gets the
+    copy of a regular file, open for reading and writing: who truncates could find that it cannot be opened any more.
     """
     if isinstance(inode, DirInode):
         with union.lock:
@@ -53,12 +60,12 @@ def copy_up(union: Union, inode: Inode, size: int | None = None, changes: SetAtt
         return False
     with union.lock:
         if not inode.upper and _is_quick(union, inode):
-            _copy_up_file(union, inode, size, changes)
+            _copy_up_file(union, inode, size, changes, kept)
             return True
     with union.copying(inode):
         if inode.upper:
             return False
-        _copy_up_file(union, inode, size, changes)
+        _copy_up_file(union, inode, size, changes, kept)
         return True
 
 
@@ -68,17 +75,23 @@ def _is_quick(union: Union, inode: FileInode) -> bool:
     return small and not union.flushes_slowly and not union.is_copying(inode)
 
 
-def _copy_up_file(union: Union, inode: FileInode, size: int | None, changes: SetAttr | None) -> None:
+def _copy_up_file(
+    union: Union, inode: FileInode, size: int | None, changes: SetAttr | None, kept: list[LayerFile] | None
+) -> None:
     """With `union.lock` held all the time, or else with `union.copying(inode)`."""
     with union.lock:
         staged = _Staged(union, inode)
     try:
         copied = staged.copy_data(size)
         with union.lock:
+            if inode.handles:
+                staged.open_for_readers()
             staged.finish(changes)
             _publish(union, inode, staged)
             union.counters["copy_ups"] += 1
             union.counters["copy_up_bytes"] += copied
+        if kept is not None:
+            kept.extend(staged.take_target())
     except BaseException:
         union.work.discard(staged.path)
         raise
@@ -114,6 +127,7 @@ class _Staged:
         self.path = union.work.temporary()
         self._source: LayerFile | None = None
         self._target: LayerFile | None = None
+        self.reader: LayerFile | None = None
         work = union.stack.work
         if inode.type == DT_REG:
             self._source = self.layer.open(self.source_path)
@@ -161,6 +175,15 @@ class _Staged:
             return self._target.fstat()
         return self._union.stack.work.lstat(self.path) if path is None else self._union.stack.upper.lstat(path)
 
+    def take_target(self) -> list[LayerFile]:
+        """The copy's open file, if it has one: from now on the caller's."""
+        target, self._target = self._target, None
+        return [] if target is None else [target]
+
+    def open_for_readers(self) -> None:
+        """For those who have the lower file open. Now, while it may still fail."""
+        self.reader = self._union.stack.work.open(self.path)
+
     def finish(self, changes: SetAttr | None) -> None:
         copy_metadata(self._union, self.layer, self.source_path, self.st, self.copy, bare=self._bare)
         _set_origin(self._union, self._number, self.source_path, self.st, self.copy)
@@ -168,7 +191,7 @@ class _Staged:
             change_attributes(self.copy, changes)
 
     def close(self) -> None:
-        for file in (self._source, self._target):
+        for file in (self._source, self._target, self.reader):
             if file is not None:
                 file.close()
 
@@ -274,7 +297,11 @@ def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
             if st.st_nlink > 1:
                 entry = hardlink.index_path(union, inode.lower[0], staged.source_path, st)
                 hardlink.add_to_index(union, inode, temporary, entry, st.st_nlink)
-                hardlink.store_name(union, inode, parent.path, name)
+                try:
+                    hardlink.store_name(union, inode, parent.path, name)
+                except BaseException:
+                    hardlink.take_from_index(union, inode)
+                    raise
             else:
                 union.stack.work.rename(temporary, union.stack.upper, path)
         # POINT OF NO RETURN: the upper has the file.
@@ -286,16 +313,11 @@ def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
     union.origins[stored.st_dev, stored.st_ino] = inode.ino
     inode.upper = True
     inode.attr = None
-    if inode.handles:
-        _switch_handles(union, inode)
+    if staged.reader is not None:
+        # Files open for reading go on in the copy, so that they see what is written from now on.
+        for handle in inode.handles or ():
+            handle.replace(staged.reader)
     union.set_attributes(inode, stored)
-
-
-def _switch_handles(union: Union, inode: FileInode) -> None:
-    """Files open for reading go on in the copy, so that they see what is written from now on."""
-    layer, path = union.upper_place(inode)
-    for handle in inode.handles or ():
-        handle.replace(layer.open(path))
 
 
 def _listed_in_upper(union: Union, inode: FileInode, parent: DirInode, name: bytes, ino: int | None = None) -> None:
@@ -357,9 +379,9 @@ def mark_impure(union: Union, parent: DirInode) -> None:
     """Note that the directory holds objects with an origin below (ovl_set_impure()). Lock held."""
     if parent.impure:
         return
-    parent.impure = True
     if union.work.xattrs:
         union.work.set_mark(parent.path, IMPURE, b"y")
+    parent.impure = True
 
 
 class kept_times:

@@ -230,7 +230,11 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
     if over_whiteout:
         temporary = union.work.temporary()
         tree.link(path, union.stack.work, temporary)
-        union.work.put_in(temporary, directory.path, name, is_dir=False, over_whiteout=True)
+        try:
+            union.work.put_in(temporary, directory.path, name, is_dir=False, over_whiteout=True)
+        except BaseException:
+            union.work.discard(temporary)
+            raise
     else:
         tree.link(path, union.stack.upper, join(directory.path, name))
     links = inode.linked()
@@ -263,22 +267,26 @@ def unlink(union: Union, directory: DirInode, name: bytes, inode: Inode) -> None
 
 def _unlink(union: Union, directory: DirInode, name: bytes, inode: FileInode) -> None:
     copy_up_directory(union, directory)
-    stored = _is_stored(inode, directory, name)
+    stored = is_stored(inode, directory, name)
     entries = listing(union, directory)
     positive = entries.lower_positive(name)
     record = union.attributes(inode)
-    hardlink.save_nlink(union, inode)
-    if stored:
-        _remove_stored(union, inode, directory, name, leave_whiteout=positive)
-    elif positive:
-        union.work.add_whiteout(directory.path, name)
+    try:
+        hardlink.save_nlink(union, inode, change=0 if stored else -1)
+        if stored:
+            _remove_stored(union, inode, directory, name, leave_whiteout=positive)
+        elif positive:
+            union.work.add_whiteout(directory.path, name)
+    except BaseException:
+        hardlink.restore_nlink(union, inode)
+        raise
+    # POINT OF NO RETURN.
     lost_name(union, inode, directory, name, record)
-    if not stored:
-        hardlink.save_nlink(union, inode)
     _hide(union, directory, name, positive)
 
 
-def _is_stored(inode: FileInode, directory: DirInode, name: bytes) -> bool:
+def is_stored(inode: FileInode, directory: DirInode, name: bytes) -> bool:
+    """Does the upper have the file under this very name?"""
     return (directory, name, True) in inode.names
 
 

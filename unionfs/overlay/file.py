@@ -18,7 +18,7 @@ from unionfs.layers.layer import Changeable, LayerFile, PathIn
 from unionfs.overlay.copy_up import change_attributes, copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_LNK, DT_REG, Attr, AttrRecord, OpenResult, SetAttr
+from unionfs.vfs import DT_LNK, DT_REG, NOW, Attr, AttrRecord, OpenResult, SetAttr
 
 _CAPABILITY = b"security.capability"
 _DAY = 86_400_000_000_000
@@ -66,15 +66,19 @@ def open_file(union: Union, inode: Inode, flags: int) -> OpenResult:
         fail(errno.ELOOP if inode.type == DT_LNK else errno.ENXIO)
     writable = flags & os.O_ACCMODE != os.O_RDONLY
     truncate = bool(flags & os.O_TRUNC)
+    copied: list[LayerFile] = []
     if writable or truncate:
-        copy_up(union, inode, 0 if truncate else None)
+        copy_up(union, inode, 0 if truncate else None, kept=copied)
     with union.lock:
-        layer, path = union.place(inode)
-        # Readable too: the kernel may have to read what a partial write surrounds.
-        file = layer.open(path, os.O_RDWR if writable else os.O_RDONLY)
+        if copied:
+            (file,) = copied
+        else:
+            layer, path = union.place(inode)
+            # Readable too: the kernel may have to read what a partial write surrounds.
+            file = layer.open(path, os.O_RDWR if writable else os.O_RDONLY)
         try:
             if truncate:
-                _truncate(union, inode, file if writable else None, 0)
+                _truncate(union, inode, file if writable or copied else None, 0)
             return add(union, inode, file, writable)
         except BaseException:
             file.close()
@@ -224,7 +228,13 @@ def _truncate(union: Union, inode: FileInode, file: LayerFile | None, size: int)
         file.ftruncate(size)
     else:
         tree, path = union.upper_place(inode)
-        tree.truncate(path, size)
+        try:
+            tree.truncate(path, size)
+        except OSError:
+            # A copy made for this call has the size already, unless the lower file was smaller. It must not fail now.
+            if tree.lstat(path).st_size != size:
+                raise
+            tree.utime(path, None, NOW)
     inode.attr = None
 
 

@@ -308,8 +308,10 @@ class UnionFilesystem:
         union = self._union
         with self._lock:
             directory = readdir.handle(union, fh).directory
-            if directory.upper and not directory.removed and not union.options.volatile:
-                union.stack.upper.fsync_dir(directory.path)
+            if not directory.upper or directory.removed or union.options.volatile:
+                return
+            flush = union.stack.upper.fsync_dir(directory.path)
+        flush()
 
     # the whole ----------------------------------------------------------------------------------------------------
     def syncfs(self) -> None:

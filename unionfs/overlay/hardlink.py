@@ -13,6 +13,7 @@ All functions expect `union.lock` to be held.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
@@ -196,15 +197,21 @@ def set_nlink(union: Union, links: Links, count: int) -> None:
         union.nlinks[links.index] = count
 
 
-def save_nlink(union: Union, inode: FileInode, *, stored_change: int = 0) -> None:
-    """Record the count before an operation that changes the stored link count by `stored_change` along with the
-    union's, so that the recorded difference is right before and after it (ovl_nlink_start())."""
+def save_nlink(union: Union, inode: FileInode, *, change: int = 0) -> None:
+    """Record the count before an operation, so that the recorded difference is right after it too
+    (ovl_nlink_start()). `change`: how much more the union's count will change than the stored one."""
     links = inode.links
     if links is None or links.index is None or not union.work.xattrs:
         return
     stored = union.stack.work.lstat(links.index).st_nlink
-    difference = links.nlink - stored - stored_change
+    difference = links.nlink - stored + change
     union.stack.work.setxattr(links.index, union.stack.private(NLINK), b"U%+d" % difference)
+
+
+def restore_nlink(union: Union, inode: FileInode) -> None:
+    """The operation failed. Takes no space: a value of this name and length is there."""
+    with contextlib.suppress(OSError):
+        save_nlink(union, inode)
 
 
 def add_to_index(union: Union, inode: FileInode, temporary: Path, entry: Path, nlink: int) -> None:
@@ -226,8 +233,25 @@ def store_name(union: Union, inode: FileInode, parent_path: Path, name: bytes) -
     The union's count stays (the name was there), so the recorded difference shrinks by one.
     """
     assert inode.index is not None
-    save_nlink(union, inode, stored_change=1)
-    union.stack.work.link(inode.index, union.stack.upper, join(parent_path, name))
+    try:
+        save_nlink(union, inode, change=-1)
+        union.stack.work.link(inode.index, union.stack.upper, join(parent_path, name))
+    except BaseException:
+        restore_nlink(union, inode)
+        raise
+
+
+def take_from_index(union: Union, inode: FileInode) -> None:
+    """Undo `add_to_index`: no name led to it yet."""
+    union.work.discard(_forget_entry(union, inode.linked()))
+
+
+def _forget_entry(union: Union, links: Links) -> Path:
+    entry, links.index = links.index, None
+    assert entry is not None
+    union.nlinks.pop(entry, None)
+    union.groups = {key: path for key, path in union.groups.items() if path != entry}
+    return entry
 
 
 def drop_index(union: Union, inode: FileInode) -> None:
@@ -235,11 +259,13 @@ def drop_index(union: Union, inode: FileInode) -> None:
     links = inode.links
     if links is None or links.index is None or links.nlink > 0:
         return
-    entry, links.index = links.index, None
-    union.nlinks.pop(entry, None)
-    union.groups = {key: path for key, path in union.groups.items() if path != entry}
+    entry = _forget_entry(union, links)
     if inode.opens or inode.nlookup:
-        links.orphan = union.work.temporary()
-        union.stack.work.rename(entry, union.stack.work, links.orphan)
+        orphan = union.work.temporary()
+        try:
+            union.stack.work.rename(entry, union.stack.work, orphan)
+        except OSError:
+            orphan = entry  # where no name leads any more: as good a place, but for a crash
+        links.orphan = orphan
     elif exists(union.stack.work, entry):
         union.stack.work.unlink(entry)

@@ -244,10 +244,11 @@ def find_in_layer(union: Union, number: int, path: Path) -> tuple[Path | None, P
             return None, b"/".join([*done, name, *rest]), stop
         base = found
         done.append(name)
-        if not rest:
-            break  # the last component's own marks are read by the merge
         mark = marks(union, number, found)
-        if mark.opaque:
+        if not rest:
+            # Its own marks are read by the merge, but that an absolute redirect resumes (ovl_check_redirect()).
+            stop = stop and (ended or mark.opaque or (mark.redirect or b"")[:1] != b"/")
+        elif mark.opaque:
             stop = True
         elif mark.redirect is not None and mark.redirect[:1] == b"/":
             done, stop = mark.redirect[1:].split(b"/"), False

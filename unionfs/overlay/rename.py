@@ -17,7 +17,15 @@ import stat
 from unionfs.layers.layer import PathIn
 from unionfs.overlay import hardlink, lookup
 from unionfs.overlay.copy_up import copy_metadata, copy_up, copy_up_directory, copy_up_name, kept_times, mark_impure
-from unionfs.overlay.dir import check_new_name, hides_lower_link, is_empty, lost_name, needs_orphan, removed
+from unionfs.overlay.dir import (
+    check_new_name,
+    hides_lower_link,
+    is_empty,
+    is_stored,
+    lost_name,
+    needs_orphan,
+    removed,
+)
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import REDIRECT, UPPER
@@ -41,11 +49,7 @@ class End:
         return join(self.directory.path, self.name)
 
 
-def _to_copy_up(
-    union: Union, old: DirInode, name: bytes, new: DirInode, new_name: bytes, flags: int
-) -> list[FileInode]:
-    source = lookup.existing(union, old, name)
-    target = lookup.child(union, new, new_name)
+def _to_copy_up(union: Union, source: Inode | None, target: Inode | None, flags: int) -> list[FileInode]:
     todo = [source] if isinstance(source, FileInode) and not source.upper else []
     if isinstance(target, FileInode) and not target.upper and target is not source:
         overwritten = not flags & RENAME_NOREPLACE and hides_lower_link(union, target)
@@ -57,12 +61,12 @@ def _to_copy_up(
 def prepared(union: Union, old: DirInode, name: bytes, new: DirInode, new_name: bytes, flags: int) -> bool:
     """Are the files that must be in the upper there? Lock held, as for the rename that follows. Raises what that
     would raise: a rename that is refused copies nothing."""
-    if not _to_copy_up(union, old, name, new, new_name, flags):
-        return True
     source = End(old, name, lookup.existing(union, old, name))
     target = End(new, new_name, None)
     try:
         target.inode = lookup.child(union, new, new_name)
+        if not _to_copy_up(union, source.inode, target.inode, flags):
+            return True
         _check(union, source, target, flags)
     finally:
         union.release_unused(source.inode)
@@ -72,16 +76,19 @@ def prepared(union: Union, old: DirInode, name: bytes, new: DirInode, new_name: 
 
 def prepare(union: Union, old: DirInode, name: bytes, new: DirInode, new_name: bytes, flags: int) -> None:
     """Copy up the files concerned, whose data may be large. Without the lock, so look again afterwards."""
-    with union.lock:
-        todo = _to_copy_up(union, old, name, new, new_name, flags)
-        for inode in todo:
-            inode.nlookup += 1  # keeps it while we are without the lock
+    ends: list[Inode] = []
     try:
+        with union.lock:
+            for inode in (lookup.existing(union, old, name), lookup.child(union, new, new_name)):
+                if inode is not None:
+                    inode.nlookup += 1  # keeps it while we are without the lock
+                    ends.append(inode)
+            todo = _to_copy_up(union, ends[0], ends[-1], flags)
         for inode in todo:
             copy_up(union, inode)
     finally:
         with union.lock:
-            for inode in todo:
+            for inode in ends:
                 inode.nlookup -= 1
                 union.release_unused(inode)
 
@@ -188,6 +195,26 @@ class RedirectImpossible(Exception):
 
 def copy_up_tree(union: Union, top: DirInode) -> None:
     """Copy up a directory with everything below it, so that it needs its lowers no more. Without the lock."""
+    held: list[Inode] = [top]  # parents before their children
+    try:
+        directories = _copy_up_below(union, top, held)
+        with union.lock:
+            with kept_times(union, top):
+                union.work.set_opaque(union.stack.upper, top.path)
+            # POINT OF NO RETURN: nothing below goes on in the lowers any more, marked or not.
+            for directory in directories:
+                directory.lowers, directory.listing = (), None
+                directory.changed()
+    finally:
+        with union.lock:
+            for inode in reversed(held):
+                inode.nlookup -= 1
+                union.release_unused(inode)
+
+
+def _copy_up_below(union: Union, top: DirInode, held: list[Inode]) -> list[DirInode]:
+    """All directories from `top` down, copied up with what is in them. Each inode below goes into `held`, with a
+    lookup counted."""
     todo, seen = [top], []
     while todo:
         directory = todo.pop()
@@ -198,27 +225,16 @@ def copy_up_tree(union: Union, top: DirInode) -> None:
             for name in list(listing(union, directory).names):
                 inode = lookup.existing(union, directory, name)
                 inode.nlookup += 1
+                held.append(inode)
                 children.append((name, inode))
         for name, inode in children:
             if isinstance(inode, FileInode):
                 copy_up(union, inode)
-            with union.lock:
-                if isinstance(inode, FileInode):
+                with union.lock:
                     copy_up_name(union, inode, directory, name)
-                elif isinstance(inode, DirInode):
-                    todo.append(inode)
-                    continue
-                inode.nlookup -= 1
-                union.release_unused(inode)
-    with union.lock:
-        with kept_times(union, top):
-            union.work.set_opaque(union.stack.upper, top.path)
-        # POINT OF NO RETURN: nothing below goes on in the lowers any more, marked or not.
-        for directory in reversed(seen):
-            directory.lowers, directory.listing = (), None
-            directory.changed()
-            directory.nlookup -= 1
-            union.release_unused(directory)
+            elif isinstance(inode, DirInode):
+                todo.append(inode)
+    return seen
 
 
 # moving ---------------------------------------------------------------------------------------------------------------
@@ -228,23 +244,32 @@ def _move(union: Union, source: End, target: End, *, visible_whiteout: bool) -> 
     is_dir = isinstance(source.inode, DirInode)
     positive = listing(union, source.directory).lower_positive(source.name)
     over_whiteout = target.name in listing(union, target.directory).whiteouts
+    if visible_whiteout:
+        mark_impure(union, source.directory)
     inner = work.stage_inner_whiteout() if visible_whiteout else None
     leave_whiteout = positive or (visible_whiteout and work.devices)
-    victim_record = _make_way(union, source, target)
-    if over_whiteout and is_dir and work.in_the_way(target.path):
-        # The whiteout changes places with the directory, and is what the old name needs or is removed.
-        upper.rename(source.path, upper, target.path, RENAME_EXCHANGE)
-        if not leave_whiteout:
-            upper.unlink(source.path)
-    else:
-        if leave_whiteout and not work.rename_whiteout:
-            _rename_then_whiteout(union, source, target)
+    victim = _Victim(union, target)
+    try:
+        victim.make_way(union)
+        if over_whiteout and is_dir and work.in_the_way(target.path):
+            # The whiteout changes places with the directory, and is what the old name needs or is removed.
+            upper.rename(source.path, upper, target.path, RENAME_EXCHANGE)
+            if not leave_whiteout:
+                upper.unlink(source.path)
         else:
-            upper.rename(source.path, upper, target.path, RENAME_WHITEOUT if leave_whiteout else 0)
-        if over_whiteout:
-            work.drop_whiteout(target.directory.path, target.name)
+            if leave_whiteout and not work.rename_whiteout:
+                _rename_then_whiteout(union, source, target)
+            else:
+                upper.rename(source.path, upper, target.path, RENAME_WHITEOUT if leave_whiteout else 0)
+            if over_whiteout:
+                work.drop_whiteout(target.directory.path, target.name)
+    except BaseException:
+        victim.stays(union)
+        if inner is not None:
+            work.discard(inner)
+        raise
     # POINT OF NO RETURN.
-    _displaced(union, target, victim_record)
+    victim.displaced(union)
     _moved(union, source, target)
     entries = listing(union, source.directory)
     if positive:
@@ -270,25 +295,46 @@ def _rename_then_whiteout(union: Union, source: End, target: End) -> None:
     work.discard(taken)
 
 
-def _make_way(union: Union, source: End, target: End) -> bytes | None:
-    """Prepare what is at the target to be replaced: a directory has to be empty in the upper too, an open file needs
-    a place to live on. Returns its attributes before."""
-    victim = target.inode
-    if victim is None:
-        return None
-    record = union.attributes(victim)
-    if isinstance(victim, DirInode):
-        if victim.upper and union.stack.upper.scan(victim.path):
-            _clear(union, victim)
-        elif not victim.upper and listing(union, target.directory).lower_positive(target.name):
-            pass  # only in the lowers: the moved directory carries a redirect, or is opaque
-    elif isinstance(victim, FileInode):
-        hardlink.save_nlink(union, victim)
-        if victim.upper and needs_orphan(union, victim):
-            orphan = union.work.temporary()
-            union.stack.upper.link(target.path, union.stack.work, orphan)
-            victim.linked().orphan = orphan
-    return record
+class _Victim:
+    """What is at the target of a rename and loses its name by it; or nothing."""
+
+    __slots__ = ("_end", "_orphan", "_record")
+
+    def __init__(self, union: Union, end: End) -> None:
+        self._end = end
+        self._record = union.attributes(end.inode) if end.inode is not None else b""
+        self._orphan: bytes | None = None
+
+    def make_way(self, union: Union) -> None:
+        """A directory has to be empty in the upper too, an open file needs a place to live on."""
+        inode, end = self._end.inode, self._end
+        if isinstance(inode, DirInode):
+            # One that is only in the lowers is covered: the moved directory carries a redirect, or is opaque.
+            if inode.upper and union.stack.upper.scan(inode.path):
+                _clear(union, inode)
+        elif isinstance(inode, FileInode):
+            hardlink.save_nlink(union, inode, change=0 if is_stored(inode, end.directory, end.name) else -1)
+            if inode.upper and needs_orphan(union, inode):
+                orphan = union.work.temporary()
+                union.stack.upper.link(end.path, union.stack.work, orphan)
+                self._orphan = orphan
+
+    def stays(self, union: Union) -> None:
+        """The rename was refused."""
+        if self._orphan is not None:
+            union.work.discard(self._orphan)
+        if isinstance(self._end.inode, FileInode):
+            hardlink.restore_nlink(union, self._end.inode)
+
+    def displaced(self, union: Union) -> None:
+        """Tables: it has lost its name."""
+        inode, end = self._end.inode, self._end
+        if isinstance(inode, DirInode):
+            removed(union, inode, self._record)
+        elif isinstance(inode, FileInode):
+            if self._orphan is not None:
+                inode.linked().orphan = self._orphan
+            lost_name(union, inode, end.directory, end.name, self._record)
 
 
 def _clear(union: Union, directory: DirInode) -> None:
@@ -297,23 +343,19 @@ def _clear(union: Union, directory: DirInode) -> None:
     st = upper.lstat(directory.path)
     staged = work.temporary()
     union.stack.work.mkdir(staged, stat.S_IMODE(st.st_mode))
-    copy_metadata(union, upper, directory.path, st, PathIn(union.stack.work, staged))
+    try:
+        copy_metadata(union, upper, directory.path, st, PathIn(union.stack.work, staged))
+        if work.xattrs:
+            work.set_opaque(union.stack.work, staged)
+        assert directory.parent is not None
+        with kept_times(union, directory.parent):
+            union.stack.work.rename(staged, upper, directory.path, RENAME_EXCHANGE)
+    finally:
+        work.discard(staged)
     if work.xattrs:
-        work.set_opaque(union.stack.work, staged)
-    union.stack.work.rename(staged, upper, directory.path, RENAME_EXCHANGE)
-    work.discard(staged)
-
-
-def _displaced(union: Union, target: End, record: bytes | None) -> None:
-    """Tables: what was at the target has lost its name."""
-    victim = target.inode
-    if victim is None or record is None:
-        return
-    if isinstance(victim, DirInode):
-        removed(union, victim, record)
-    elif isinstance(victim, FileInode):
-        lost_name(union, victim, target.directory, target.name, record)
-        hardlink.save_nlink(union, victim)
+        # It has no whiteouts and no lowers any more, even if the rename to come is refused.
+        directory.lowers, directory.listing = (), None
+        directory.changed()
 
 
 def _moved(union: Union, source: End, target: End) -> None:
@@ -382,7 +424,6 @@ def _place_inner_whiteout(union: Union, source: End, staged: bytes) -> None:
     name is simply gone, as after a plain rename."""
     union.work.put_in(staged, source.directory.path, source.name, is_dir=False, over_whiteout=union.work.devices)
     st = union.stack.upper.lstat(source.path)
-    mark_impure(union, source.directory)
     entries = listing(union, source.directory)
     entries.whiteouts.discard(source.name)
     entries.put(source.name, Listed(UPPER, DT_CHR, st.st_ino))

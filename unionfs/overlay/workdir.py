@@ -64,6 +64,7 @@ class Workdir:
         self.tree = stack.work
         self._upper = stack.upper
         self._temporary = itertools.count(1)
+        self._left: list[Path] = []  # what could not be discarded yet
         for name in (WORK, INDEX):
             self._make(name)
         for entry in self.tree.scan(WORK):
@@ -130,11 +131,16 @@ class Workdir:
         return b"%s/#%x" % (WORK, next(self._temporary))
 
     def discard(self, path: Path) -> None:
-        """Remove a temporary object. Never fails: what cannot be removed is swept by the next user."""
-        try:
-            remove_tree(self.tree, path)
-        except OSError:
-            pass
+        """Remove a temporary object. Never fails: what cannot be removed (to list a directory takes a descriptor) is
+        tried again with the next one, and at last swept by the next user."""
+        left, self._left = self._left, []
+        for one in (path, *left):
+            try:
+                remove_tree(self.tree, one)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                self._left.append(one)
 
     # marks ------------------------------------------------------------------------------------------------------
     def set_opaque(self, tree: WritableLayer, path: Path) -> None:
@@ -177,7 +183,11 @@ class Workdir:
         taken by our own, so it is an empty file with a mark."""
         path = self.temporary()
         self.tree.create(path, 0o600).close()
-        self.tree.setxattr(path, self._stack.private(INNER_WHITEOUT), b"y")
+        try:
+            self.tree.setxattr(path, self._stack.private(INNER_WHITEOUT), b"y")
+        except BaseException:
+            self.discard(path)
+            raise
         return path
 
     # moves between upper and work ---------------------------------------------------------------------------------

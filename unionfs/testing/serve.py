@@ -2,7 +2,9 @@
 
 Writes "ready" and a newline on stdout once the mount answers. SIGTERM or SIGINT unmounts; the exit status is 0 after
 any unmount, 1 with the error on stderr when the mount cannot be made. SIGUSR1 writes the stack of every thread on
-stderr, for a test that found the server hanging. Never a part of a user's mount: `unionfs mount` is that.
+stderr, for a test that found the server hanging. SIGUSR2 writes one line of JSON on stdout, the file system's
+statistics and what `check_invariants` says (null: all hold); they are checked after the unmount as well, and there are
+a traceback. Never a part of a user's mount: `unionfs mount` is that.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import importlib
+import json
 import logging
 import os
 import signal
@@ -24,7 +27,8 @@ from unionfs.mounts.mountpoint import detach
 from unionfs.transport import MountOptions
 from unionfs.vfs import Filesystem
 
-_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+_UNMOUNT = {signal.SIGTERM, signal.SIGINT}
+_SIGNALS = _UNMOUNT | {signal.SIGUSR2}
 
 Serve = Callable[[Filesystem, bytes, MountOptions, Callable[[], None]], None]
 
@@ -58,27 +62,47 @@ def make_filesystem(args: argparse.Namespace) -> Filesystem:
     return UnionFilesystem([DirectoryLayer(path) for path in args.lower], upper, work)
 
 
-def unmount_on_signal(mountpoint: bytes) -> None:
-    """Wait for a signal in a thread of its own, then unmount, which makes the transport return.
+def report(filesystem: Filesystem) -> str:
+    """The answer to SIGUSR2."""
+    violated = None
+    try:
+        check_invariants(filesystem)
+    except AssertionError as e:
+        violated = str(e) or "an assertion failed"
+    statistics: dict[str, int] = getattr(filesystem, "statistics", dict)()
+    return json.dumps({"statistics": statistics, "violated": violated})
+
+
+def check_invariants(filesystem: Filesystem) -> None:
+    getattr(filesystem, "check_invariants", lambda: None)()
+
+
+def act_on_signals(mountpoint: bytes, filesystem: Filesystem) -> None:
+    """Wait for signals in a thread of its own, and at last unmount, which makes the transport return.
 
     The signals stay blocked everywhere: a handler would be the interpreter's, which does not run while libfuse's loop
     has the main thread, and whose mere presence keeps libfuse from setting its own.
     """
 
     def wait() -> None:
-        signal.sigwait(_SIGNALS)
+        while signal.sigwait(_SIGNALS) not in _UNMOUNT:
+            say(report(filesystem))
         try:
             detach(mountpoint, lazy=False)
         except MountError:
             # Busy: a client has something open in it, or stands in it. It goes when that does.
             detach(mountpoint, lazy=True)
 
-    threading.Thread(target=wait, name="unmount-on-signal", daemon=True).start()
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def ready() -> None:
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    say("ready")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,8 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         serve = cast(Serve, importlib.import_module(f"unionfs.transport.{args.transport}").serve)
         filesystem = make_filesystem(args)
         try:
-            unmount_on_signal(mountpoint)
+            act_on_signals(mountpoint, filesystem)
             serve(filesystem, mountpoint, options, ready)
+            check_invariants(filesystem)
         finally:
             filesystem.close()
     except UnionFSError as e:

@@ -12,6 +12,7 @@
     notify       telling the kernel to forget
     channel      mount, unmount, abort
     workers      threads for slow requests
+    slow         which requests by name those are
     loop         taking requests, waiting, sending replies
     placement    which CPU the loop runs on
 

@@ -14,6 +14,7 @@ import threading
 from typing import Final
 
 from unionfs.linux.pipe import large_pipe
+from unionfs.linux.statfs import is_in_memory
 from unionfs.transport.devfuse import abi, negotiate, replies
 from unionfs.transport.devfuse.notify import store_header
 from unionfs.transport.devfuse.passthrough import SMALL
@@ -35,16 +36,17 @@ class FileReader:
         self._device = device
         self._message = memoryview(bytearray(_STORE + SMALL + 1))
         self._storing = threading.Lock()
-        #: st_dev of file systems that have no RWF_NOWAIT (tmpfs: it is all in memory). Their reads are done at once.
-        self._blind: set[int] = set()
+        #: Of file systems that have no RWF_NOWAIT: st_dev -> is it all in memory, as tmpfs? Else (another FUSE, NFS)
+        #: any read may wait.
+        self._blind: dict[int, bool] = {}
 
     def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
         if may_wait:
             return _read(memoryview(bytearray(_HEADER + size)), unique, fd, offset, size, 0)
         if size > negotiate.MAX_WRITE:
             return None
-        flags = 0 if self._blind and os.fstat(fd).st_dev in self._blind else os.RWF_NOWAIT
         try:
+            flags = self._flags(fd)
             if self._splicer is not None and size >= Splicer.SMALLEST:
                 # Its last byte stands for all: the kernel reads ahead without gaps. None: the file ends before.
                 there = not flags or os.preadv(fd, self._byte, offset + size - 1, flags)
@@ -54,10 +56,25 @@ class FileReader:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno != errno.EOPNOTSUPP or not flags:
+            if error.errno != errno.EOPNOTSUPP or not self._is_new(fd):
                 raise
-        self._blind.add(os.fstat(fd).st_dev)
-        return _read(self._reply, unique, fd, offset, size, 0)
+        return self(unique, fd, offset, size, may_wait)
+
+    def _flags(self, fd: int) -> int:
+        """For preadv2(2). BlockingIOError where nothing can be had without the risk to wait."""
+        in_memory = self._blind.get(os.fstat(fd).st_dev) if self._blind else None
+        if in_memory is None:
+            return os.RWF_NOWAIT
+        if in_memory:
+            return 0
+        raise BlockingIOError
+
+    def _is_new(self, fd: int) -> bool:
+        """Note that a file system has no RWF_NOWAIT, unless that is known."""
+        device = os.fstat(fd).st_dev
+        known = device in self._blind
+        self._blind[device] = is_in_memory(fd)
+        return not known
 
     def store(self, node: int, fd: int, size: int) -> bool:
         """See files.Reader. From any thread."""
@@ -74,15 +91,12 @@ class FileReader:
 
     def _read_now(self, fd: int, room: memoryview) -> int:
         """Read the start of a file without waiting for a disk: BlockingIOError."""
-        if self._blind and os.fstat(fd).st_dev in self._blind:
-            return os.preadv(fd, (room,), 0)
         try:
-            return os.preadv(fd, (room,), 0, os.RWF_NOWAIT)
+            return os.preadv(fd, (room,), 0, self._flags(fd))
         except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
+            if error.errno != errno.EOPNOTSUPP or not self._is_new(fd):
                 raise
-        self._blind.add(os.fstat(fd).st_dev)
-        return os.preadv(fd, (room,), 0)
+        return self._read_now(fd, room)
 
     def close(self) -> None:
         if self._splicer is not None:

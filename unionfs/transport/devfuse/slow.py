@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from struct import Struct
 from typing import Final
 
 from unionfs.transport.devfuse import abi
@@ -21,6 +22,7 @@ Slow = Callable[[Buffer, int], bool]
 CHANGING: Final = os.O_ACCMODE | os.O_TRUNC
 
 _BODY: Final = IN_HEADER_SIZE
+_NAME: Final = 256  # with its NUL
 _ALWAYS: Final = (
     Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE, Opcode.COPY_FILE_RANGE, Opcode.COPY_FILE_RANGE_64,
 )  # fmt: skip
@@ -39,8 +41,10 @@ def slow_table(fs: Filesystem) -> list[Slow | None]:
         table[Opcode.LINK] = lambda buffer, node: slow(abi.LINK_IN.unpack_from(buffer, _BODY)[0])
         table[Opcode.SETXATTR] = table[Opcode.REMOVEXATTR] = lambda buffer, node: slow(node)
     if slow_name is not None:
-        table[Opcode.RENAME] = _by_name(slow_name, _BODY + 8)
-        table[Opcode.RENAME2] = _by_name(slow_name, _BODY + 16)
+        # Taking a name from a lower hard link copies it up.
+        table[Opcode.UNLINK] = _by_name(slow_name)
+        table[Opcode.RENAME] = _by_two_names(slow_name, abi.RENAME_IN)
+        table[Opcode.RENAME2] = _by_two_names(slow_name, abi.RENAME2_IN)
     return table
 
 
@@ -67,6 +71,20 @@ def _setattr(slow: Callable[[NodeId], bool] | None) -> Slow:
     return is_slow
 
 
-def _by_name(slow_name: Callable[[NodeId, bytes], bool], start: int) -> Slow:
-    """Asks about the first name of a request, unchecked: the handler does that."""
-    return lambda buffer, node: slow_name(node, bytes(buffer[start : start + 256]).partition(b"\0")[0])
+# The names are taken unchecked: the handler does that.
+def _by_name(slow_name: Callable[[NodeId, bytes], bool]) -> Slow:
+    """The body is one name."""
+    end = _BODY + _NAME
+    return lambda buffer, node: slow_name(node, bytes(buffer[_BODY:end]).partition(b"\0")[0])
+
+
+def _by_two_names(slow_name: Callable[[NodeId, bytes], bool], layout: Struct) -> Slow:
+    """The body is `layout`, which begins with the new parent, the old and the new name."""
+    start = _BODY + layout.size
+
+    def is_slow(buffer: Buffer, node: int) -> bool:
+        old, _, rest = bytes(buffer[start : start + 2 * _NAME]).partition(b"\0")
+        new_parent: int = layout.unpack_from(buffer, _BODY)[0]
+        return slow_name(node, old) or slow_name(new_parent, rest.partition(b"\0")[0])
+
+    return is_slow

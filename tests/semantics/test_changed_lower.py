@@ -203,7 +203,7 @@ def changed(union: Union) -> tuple[Path, Path, Path]:
     (base / "link").unlink()
     os.symlink("file", base / "link")
     (top / "removed").mkdir()
-    mnt = union.mount()
+    mnt = union.mount("--changed-layers")
     contents(mnt)
     return mnt, top, base
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from benchmarks import processes
 from benchmarks.backing import Backing
 from benchmarks.mounting import Mount, mounted
-from benchmarks.peers import Peer, Stack
+from benchmarks.peers import Peer, Stack, command_line
 from benchmarks.processes import USER_ID, Runner, WrongResult
 from benchmarks.trees import Trees
 
@@ -130,3 +131,15 @@ def copied(output: bytes, wanted: int) -> None:
 def server_memory(mount: Mount) -> int:
     """Resident bytes of the mount's server and of what it started."""
     return processes.resident_bytes(mount.pids())
+
+
+def live_inodes(mount: Mount) -> int | None:
+    """How many inodes the mount's server knows now: the kernel may have dropped some of those looked up. None where
+    it does not tell; ours does, by `unionfs mounts --json`."""
+    command = command_line()
+    if command is None or mount.server is None:
+        return None
+    for listed in json.loads(mount.runner.run([*command, "mounts", "--json"]).stdout):
+        if listed["mountpoint"] == str(mount.path) and listed.get("statistics"):
+            return int(listed["statistics"]["inodes"])
+    return None

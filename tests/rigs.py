@@ -91,7 +91,7 @@ _LIBFUSE2: Final = frozenset({"rename_flags", "rename_whiteout", "tmpfile", "see
 
 #: Where it matters whether the kernel or the server moves the data.
 _DATA: Final = frozenset(
-    """test_create test_data_paths test_descriptors test_full test_io test_memory test_open test_open_unlinked
+    """test_create test_data_paths test_descriptors test_full test_io test_open test_open_unlinked
     test_setattr test_stress test_time test_waiting""".split()
 )
 _NO_PASSTHROUGH: Final = ("--passthrough", "off")

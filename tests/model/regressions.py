@@ -99,6 +99,10 @@ PLAIN: dict[str, tuple[Stack, list[Op]]] = {
         Stack(lowers=((Node("fifo", "b"),),)),
         [("unlink", "b"), ("remount",), ("mkfifo", "b", 0o444)],
     ),
+    "a lower directory keeps its number when it moves, cannot be redirected and is forgotten": (
+        Stack(lowers=((Node("dir", "a"), Node("dir", "c")),)),
+        [("rename", "a", "c/a"), ("drop_caches",)],
+    ),
     "a lower directory keeps its mtime when it moves and cannot be redirected": (
         Stack(lowers=((Node("dir", "c"), Node("symlink", "c/d", target="nowhere")), (Node("dir", "d"),))),
         [("rename", "c/d", "d", 2)],

@@ -177,6 +177,8 @@ def _enter(union: Union, directory: DirInode, name: bytes, st: os.stat_result) -
     entries.put(name, Listed(UPPER, type_, st.st_ino))
     entries.whiteouts.discard(name)
     ino = union.stack.number(UPPER, st.st_ino, st.st_dev)
+    # A new object may have the stored number of one that was copied up and is gone.
+    union.origins.pop((st.st_dev, st.st_ino), None)
     if type_ == DT_DIR:
         child = DirInode(union.table.allocate(), ino, directory, name)
         child.upper = True
@@ -184,8 +186,6 @@ def _enter(union: Union, directory: DirInode, name: bytes, st: os.stat_result) -
         union.table.add(child)
         return child
     file = FileInode(union.table.allocate(), ino, type_, directory, name)
-    # A new object may have the stored number of one that was copied up and is gone.
-    union.origins.pop((st.st_dev, st.st_ino), None)
     directory.children[name] = file
     union.table.add(file)
     union.set_attributes(file, st)

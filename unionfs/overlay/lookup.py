@@ -176,11 +176,13 @@ def _set_sources(union: Union, inode: DirInode, merge: _Merge, listed: Listed) -
     inode.xwhiteouts = tuple(merge.xwhiteouts)
     # The number of the topmost lower is what the directory showed before it was copied up.
     top, path = merge.lowers[0] if merge.lowers else (UPPER, inode.path)
-    if (top, path.rpartition(b"/")[2]) == (listed.layer, inode.name) and not merge.redirected:
+    listed_there = (top, path.rpartition(b"/")[2]) == (listed.layer, inode.name) and not merge.redirected
+    if listed_there and not (top == UPPER and union.origins):
         inode.ino = union.stack.number(top, listed.ino)
     else:
         st = union.stack.layer(top).lstat(path)
-        inode.ino = union.stack.number(top, st.st_ino, st.st_dev)
+        shown = union.origins.get((st.st_dev, st.st_ino)) if top == UPPER else None
+        inode.ino = union.stack.number(top, st.st_ino, st.st_dev) if shown is None else shown
 
 
 def _follow_redirect(union: Union, merge: _Merge, first: int) -> None:

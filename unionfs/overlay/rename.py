@@ -11,6 +11,7 @@ All functions expect `union.lock` to be held, and what moves to be copied up (`p
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 
@@ -203,13 +204,21 @@ def copy_up_tree(union: Union, top: DirInode) -> None:
                 union.work.set_opaque(union.stack.upper, top.path)
             # POINT OF NO RETURN: nothing below goes on in the lowers any more, marked or not.
             for directory in directories:
-                directory.lowers, directory.listing = (), None
-                directory.changed()
+                _end_in_upper(union, directory)
     finally:
         with union.lock:
             for inode in reversed(held):
                 inode.nlookup -= 1
                 union.release_unused(inode)
+
+
+def _end_in_upper(union: Union, directory: DirInode) -> None:
+    """The directory has become opaque. It goes on showing the number of its topmost lower, for this session."""
+    with contextlib.suppress(OSError):
+        st = union.stack.upper.lstat(directory.path)
+        union.origins[st.st_dev, st.st_ino] = directory.ino
+    directory.lowers, directory.listing = (), None
+    directory.changed()
 
 
 def _copy_up_below(union: Union, top: DirInode, held: list[Inode]) -> list[DirInode]:
@@ -354,8 +363,7 @@ def _clear(union: Union, directory: DirInode) -> None:
         work.discard(staged)
     if work.xattrs:
         # It has no whiteouts and no lowers any more, even if the rename to come is refused.
-        directory.lowers, directory.listing = (), None
-        directory.changed()
+        _end_in_upper(union, directory)
 
 
 def _moved(union: Union, source: End, target: End) -> None:

@@ -62,7 +62,7 @@ class Union:
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.handles: dict[int, object] = {}
         self.next_handle = itertools.count(1)
-        #: st_ino shown for upper files that were copied up in this session: (st_dev, st_ino) there -> shown.
+        #: st_ino shown for upper objects that were copied up in this session: (st_dev, st_ino) there -> shown.
         self.origins: dict[tuple[int, int], int] = {}
         #: Where origins without a way to tell their layer were found: (handle, slot mark) -> (layer, stat) or None.
         self.located: dict[tuple[OriginHandle, bytes | None], tuple[int, os.stat_result] | None] = {}

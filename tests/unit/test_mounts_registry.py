@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from tests.requirements import requires
 from tests.unit.as_user import NOBODY, run_as_nobody
 from tests.unit.mounts_rig import Place
 from unionfs.errors import MountError, ProtocolError
+from unionfs.linux.mount import MNT_DETACH, umount2
 from unionfs.mounts.registry import MountRecord, Registry, is_dead, runtime_directory, start_time
 
 needs_mount = requires("root", "fuse", "libfuse")
@@ -34,6 +38,15 @@ def own_record(place: Place, **changes: object) -> MountRecord:
     upper, work = os.fsencode(place.base / "upper"), os.fsencode(place.base / "work")
     record = MountRecord.for_this_process(os.fsencode(place.mnt), [b"/l\xff"], upper, work, "fusepy", {"ro": None})
     return record._replace(**changes)  # type: ignore[arg-type]
+
+
+def waits_for_a_process() -> bool:
+    """Whether this process has a pidfd open."""
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if "pidfd" in os.readlink(f"/proc/self/fd/{fd}"):
+                return True
+    return False
 
 
 # the runtime directory ------------------------------------------------------------------------------------------------
@@ -226,6 +239,25 @@ def test_second_mount_on_the_same_upper_is_the_commands_failure(place: Place) ->
     assert done.returncode == 1
     assert f"upper {place.base}/upper is used by another live mount: unionfs mount on {place.mnt}" in done.stderr
     assert "hint: unmount that first" in done.stderr
+
+
+@needs_mount
+def test_upper_of_a_mount_just_unmounted_is_free_when_its_daemon_has_ended(place: Place) -> None:
+    pid = place.mount(upper=place.base / "upper", work=place.base / "work")
+    os.kill(pid, signal.SIGSTOP)  # it does not hear of the unmount
+    try:
+        umount2(os.fsencode(place.mnt), MNT_DETACH)
+        answer: list[str | None] = []
+        asking = threading.Thread(
+            target=lambda: answer.append(place.registry.user_of(os.fsencode(place.base / "upper")))
+        )
+        asking.start()
+        while asking.is_alive() and not waits_for_a_process():
+            pass
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    asking.join()
+    assert answer == [None]
 
 
 @needs_mount

@@ -18,7 +18,7 @@ from typing import Final
 
 from unionfs.errors import MountError, TransportUnavailable
 from unionfs.linux.mount import MNT_DETACH, UMOUNT_NOFOLLOW, mountinfo, umount2
-from unionfs.mounts.registry import FSTYPE, MountRecord, Registry
+from unionfs.mounts.registry import FSTYPE, Registry, open_process
 
 FUSERMOUNT: Final = (b"fusermount3", b"fusermount")
 
@@ -106,7 +106,7 @@ def umount(mountpoint: bytes, lazy: bool = False, *, timeout: float = 10.0, regi
     mount = registry.find(mountpoint)
     if mount is None:
         raise MountError(f"{os.fsdecode(mountpoint)} is not a unionfs mount", hint="unionfs mounts lists them")
-    process = _open_process(mount.record) if mount.state == "live" else None
+    process = open_process(mount.record) if mount.state == "live" and mount.record is not None else None
     try:
         detach(mount.mountpoint, lazy or mount.state == "dead")
         if process is not None and not lazy:
@@ -122,20 +122,6 @@ def umount(mountpoint: bytes, lazy: bool = False, *, timeout: float = 10.0, regi
         if process is not None:
             os.close(process)
     registry.records()  # sweeps the record of a mount whose daemon died
-
-
-def _open_process(record: MountRecord | None) -> int | None:
-    """A pidfd of the daemon; None if it is this process, or gone."""
-    if record is None or record.pid == os.getpid():
-        return None
-    try:
-        fd = os.pidfd_open(record.pid)
-    except OSError:
-        return None
-    if record.alive:  # asked after the open: that process is pinned now
-        return fd
-    os.close(fd)
-    return None
 
 
 def detach(mountpoint: bytes, lazy: bool) -> None:

@@ -25,6 +25,7 @@ import errno
 import functools
 import json
 import os
+import select
 import stat
 import threading
 import time
@@ -38,6 +39,8 @@ from unionfs.linux.process import flock_exclusive
 
 FSTYPE: Final = b"fuse.unionfs"
 PROBE_SECONDS: Final = 1.0
+#: How long a new mount waits for a daemon that is unmounted and about to end.
+LEAVING_SECONDS: Final = 5.0
 
 State = Literal["live", "dead", "foreign", "detached"]
 DirectoryId = tuple[int, int]
@@ -342,7 +345,19 @@ class Registry:
 
     def user_of(self, directory: bytes) -> str | None:
         """The live mount, ours or the kernel's overlay, that has `directory` as upper or work: "unionfs mount on /m".
-        None if there is none (or none that can be seen: other users' uppers are only locked)."""
+        None if there is none (or none that can be seen: other users' uppers are only locked).
+
+        A daemon whose mount is gone is on its way out, and waited for: umount(2) returns before a FUSE server has
+        heard of it (fs/fuse: fuse_send_destroy is for fuseblk alone), and `umount M && mount … M` has to work."""
+        with self._locked():
+            if (user := self._user_of_locked(directory)) is None:
+                return None
+        wanted = directory_id(directory)
+        leaving = [record for record in self.records() if wanted in (record.upper_id, record.work_id)]
+        for record in leaving:
+            _await_leaving(record)
+        if not leaving:
+            return user
         with self._locked():
             return self._user_of_locked(directory)
 
@@ -364,6 +379,35 @@ class Registry:
                 if key in (b"upperdir", b"workdir") and directory_id(value) == wanted:
                     return f"kernel overlay on {os.fsdecode(row.mountpoint)}"
         return None
+
+
+def _await_leaving(record: MountRecord) -> None:
+    """If nothing is mounted where `record` says, wait until its process ends, for LEAVING_SECONDS at most."""
+    if record.elsewhere or any(_is_fuse(row) and row.mountpoint == record.mountpoint for row in mountinfo()):
+        return
+    process = open_process(record)
+    if process is None:
+        return
+    try:
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        poll.poll(LEAVING_SECONDS * 1000)
+    finally:
+        os.close(process)
+
+
+def open_process(record: MountRecord) -> int | None:
+    """A pidfd of the daemon, which becomes readable when it ends; None if it is this process, or gone."""
+    if record.pid == os.getpid():
+        return None
+    try:
+        fd = os.pidfd_open(record.pid)
+    except OSError:
+        return None
+    if record.alive:  # asked after the open: that process is pinned now
+        return fd
+    os.close(fd)
+    return None
 
 
 def list_mounts() -> list[Mounted]:

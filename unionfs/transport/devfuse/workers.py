@@ -38,11 +38,22 @@ class Workers:
         with self._lock:
             self._waiting[unique] = request
             if self._idle < len(self._waiting) and len(self._threads) < self._limit:
-                thread = threading.Thread(target=self._work, name="unionfs-worker", daemon=True)
-                self._threads.append(thread)
-                self._idle += 1
-                thread.start()
-        self._queue.put(unique)
+                self._start_thread_locked()
+            alone = not self._threads
+        if alone:
+            self._answer(unique)
+        else:
+            self._queue.put(unique)
+
+    def _start_thread_locked(self) -> None:
+        """Where none can be had (pids.max of a cgroup, no memory), those there are must do, or else the caller."""
+        thread = threading.Thread(target=self._work, name="unionfs-worker", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return
+        self._threads.append(thread)
+        self._idle += 1
 
     def cancel(self, unique: int) -> bool:
         """Take a request back. False where it is being answered already, which is told of this then, or is not here
@@ -68,16 +79,19 @@ class Workers:
     def _work(self) -> None:
         self._start()
         while (unique := self._queue.get()) is not None:
+            self._answer(unique)
+
+    def _answer(self, unique: int) -> None:
+        with self._lock:
+            request = self._waiting.pop(unique, None)
+            if request is None:
+                return
+            self._idle -= 1
+            self._interrupted[unique] = False
+        self._mine.unique = unique
+        try:
+            self._run(request)
+        finally:
             with self._lock:
-                request = self._waiting.pop(unique, None)
-                if request is None:
-                    continue
-                self._idle -= 1
-                self._interrupted[unique] = False
-            self._mine.unique = unique
-            try:
-                self._run(request)
-            finally:
-                with self._lock:
-                    self._idle += 1
-                    del self._interrupted[unique]
+                self._idle += 1
+                del self._interrupted[unique]

@@ -30,7 +30,7 @@ LARGE: Final = 1 << 20
 
 
 class Gated(LoopbackFilesystem):
-    """Says "waiting" on stdout for each request that has to."""
+    """Says "shut" on stdout when it is, and "waiting" for each request that has to."""
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
@@ -44,6 +44,7 @@ class Gated(LoopbackFilesystem):
             self._shut = line.strip()
             if self._shut:
                 self._through.clear()
+                say("shut")
             else:
                 self._through.set()
         self._through.set()
@@ -90,7 +91,9 @@ class Gate:
         assert set(said) == {line}, said
 
     def shut(self, kind: str) -> None:
+        """From the return on requests of this kind wait."""
         self._command(kind)
+        self._await("shut")
 
     def open(self) -> None:
         self._command("")

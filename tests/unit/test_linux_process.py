@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -56,6 +57,20 @@ def test_nofile_limit_is_raised_to_the_hard_one() -> None:
         assert process.raise_nofile_limit() == before[1]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_room_for_descriptors_is_made_in_the_kernel_and_none_stays_open() -> None:
+    script = """
+import os
+from unionfs.linux import process
+before = len(os.listdir("/proc/self/fd"))
+process.reserve_descriptors()
+assert len(os.listdir("/proc/self/fd")) == before
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("FDSize:")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert int(done.stdout) >= min(soft, process.RESERVED_DESCRIPTORS)
 
 
 def test_missing_function_is_enosys() -> None:

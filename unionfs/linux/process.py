@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import resource
 import signal
 from typing import Final
 
 from unionfs.linux import syscalls
 from unionfs.linux.syscalls import c_size_t
+
+#: More than a server of many layers usually has open: 64 KiB of pointers.
+RESERVED_DESCRIPTORS: Final = 8192
 
 _malloc_trim: Final = syscalls.declare("malloc_trim", c_size_t)
 
@@ -34,6 +38,22 @@ def raise_nofile_limit() -> int:
     except (ValueError, OSError):
         return soft
     return hard
+
+
+def reserve_descriptors() -> None:
+    """Have the kernel make room for many open files now. To be called before there is a second thread.
+
+    The table of descriptors is doubled whenever it is full, and where several threads share it the one that opens a
+    file too many waits for an RCU grace period, some 10 ms (expand_fdtable() of fs/file.c). It never shrinks.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.close(fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, min(soft, RESERVED_DESCRIPTORS) - 1))
+    except OSError:
+        pass  # no memory, or that many are open: it is for speed only
+    finally:
+        os.close(null)
 
 
 def is_dying(thread: int) -> bool:

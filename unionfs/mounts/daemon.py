@@ -36,7 +36,7 @@ from typing import Any, Final, NoReturn
 
 from unionfs.errors import MountError, UnionFSError
 from unionfs.linux.mount import mountinfo
-from unionfs.linux.process import raise_nofile_limit
+from unionfs.linux.process import raise_nofile_limit, reserve_descriptors
 from unionfs.mounts.control import error_from_json, error_to_json
 from unionfs.mounts.mountpoint import detach
 
@@ -103,8 +103,9 @@ def run_in_foreground(
     out as it is. With `log_file` the log goes there instead of to stderr; with `debug` it has every request."""
     handler = logging.StreamHandler(sys.stderr) if log_file is None else logging.StreamHandler(_LogFile(log_file))
     level = logging.DEBUG if debug else logging.NOTSET
+    raise_nofile_limit()
+    reserve_descriptors()
     with _logging_to(handler, level), _signals(mountpoint, unmount) as mounted:
-        raise_nofile_limit()
         os.umask(0)  # modes of new files are the callers' affair
         serve(mounted)
 
@@ -125,6 +126,7 @@ def _daemon(serve: Serve, mountpoint: bytes, writer: int, log_fd: int | None, un
         _cut_off({0, 1, 2, writer, log_fd})
         os.umask(0)
         raise_nofile_limit()
+        reserve_descriptors()
         with _logging_to(logging.StreamHandler(sys.stderr)), _signals(mountpoint, unmount) as mounted:
 
             def ready() -> None:

@@ -16,7 +16,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Changeable, Layer, LayerFile, Path, PathIn, WritableLayer
@@ -27,7 +27,8 @@ from unionfs.overlay.stack import IMPURE, NUMBER, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import DT_DIR, DT_REG, SetAttr
 
-_CHUNK = 64 << 20
+#: Bytes in one system call. A kernel without preemption gives the CPU to who waits for it only after one.
+_CHUNK = 2 << 20
 #: A file without holes of up to this size is copied by one read and one write.
 _SMALL = 128 << 10
 #: Seconds within which the flush of a copy keeps nobody waiting who counts.
@@ -153,10 +154,13 @@ class _Staged:
         end = self.st.st_size if size is None else min(size, self.st.st_size)
         if not end:
             return 0
-        if end <= _SMALL and self.st.st_blocks * 512 >= self.st.st_size:
+        # Looking for holes is a walk through all of the file, in one system call, that keeps a CPU from all others.
+        dense = self.st.st_blocks * 512 >= self.st.st_size
+        if end <= _SMALL and dense:
             copied = _write_all(self._target, self._source.pread(end, 0))
         else:
-            copied = copy_data(self._source, self._target, end, lambda: self._union.check_wanted(self._inode))
+            parts = iter([(0, end)]) if dense else _data(self._source, end)
+            copied = _copy_parts(self._source, self._target, parts, lambda: self._union.check_wanted(self._inode))
             self._target.ftruncate(end)
         if not self._union.options.volatile:
             start = time.monotonic()
@@ -215,17 +219,28 @@ def change_attributes(target: Changeable, changes: SetAttr) -> None:
         target.utime(changes.atime_ns, changes.mtime_ns)
 
 
-def copy_data(source: LayerFile, target: LayerFile, end: int, check: Callable[[], None] = lambda: None) -> int:
-    """Copy [0, end) keeping holes. Returns the bytes copied. `check` is called after each part, and may raise."""
-    offset = copied = 0
+def _data(source: LayerFile, end: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of what is no hole in [0, end)."""
+    offset = 0
     while offset < end:
         try:
             offset = source.seek_data(offset)
         except OSError as e:
             if e.errno == errno.ENXIO:
-                break  # a hole up to the end
+                return  # a hole up to the end
             raise
-        stop = min(source.seek_hole(offset), end)
+        if offset < end:
+            stop = min(source.seek_hole(offset), end)
+            yield offset, stop
+            offset = stop
+
+
+def _copy_parts(
+    source: LayerFile, target: LayerFile, parts: Iterator[tuple[int, int]], check: Callable[[], None]
+) -> int:
+    """Copy the ranges; the bytes copied. `check` is called after each piece of one, and may raise."""
+    copied = 0
+    for offset, stop in parts:
         while offset < stop:
             count = target.copy_range(source, offset, offset, min(stop - offset, _CHUNK))
             if count == 0:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from unionfs.errors import MountError, UnionFSError
-from unionfs.linux.process import raise_nofile_limit
+from unionfs.linux.process import raise_nofile_limit, reserve_descriptors
 from unionfs.mounts.mountpoint import detach
 from unionfs.transport import MountOptions
 from unionfs.vfs import Filesystem
@@ -113,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     os.umask(0)
     raise_nofile_limit()
+    reserve_descriptors()
     mountpoint = os.fsencode(os.path.abspath(args.mountpoint))
     options = MountOptions(read_only=args.ro, passthrough=args.passthrough == "auto")
     try:

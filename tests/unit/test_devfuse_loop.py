@@ -1,18 +1,15 @@
-"""The parts of the loop that need no mount: workers, waiting, placement, reading."""
+"""The parts of the loop that need no mount: workers, waiting, reading."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import threading
-from collections.abc import Set
 from pathlib import Path
 
 import pytest
 
-from unionfs.transport.devfuse import placement
 from unionfs.transport.devfuse.loop import _Patience
-from unionfs.transport.devfuse.placement import RUN, Placement, cpu_of
 from unionfs.transport.devfuse.reading import SENT, FileReader, Splicer
 from unionfs.transport.devfuse.workers import Workers
 
@@ -98,101 +95,6 @@ def test_looking_goes_on_where_it_pays() -> None:
 
 def test_on_one_cpu_nothing_is_looked_for() -> None:
     assert _Patience(False).pause < 0
-
-
-# placement ---------------------------------------------------------------------------------------------------------
-class Place:
-    """A Placement over CPUs 0 and 1 that notes its moves; `client` says where clients are."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(placement, "PAUSE", 60.0)  # no pause by itself
-        self.moves: list[Set[int]] = []
-        self.client = 1
-        self.placement = Placement({0, 1}, self.moves.append, lambda pid: self.client)
-        monkeypatch.setattr(self.placement, "_watch", threading.current_thread())
-        self.now = 0.0
-
-    def requests(self, pid: int, count: int, every: float = 0.001) -> None:
-        for _ in range(count):
-            self.now += every
-            self.placement.sample(pid, self.now)
-
-
-@pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Place:
-    return Place(monkeypatch)
-
-
-def test_a_client_alone_is_followed(place: Place) -> None:
-    place.requests(7, RUN)
-    assert place.moves == []
-    place.requests(7, 1)
-    assert place.moves == [{1}]
-    place.client = 0
-    place.requests(7, 1)
-    assert place.moves == [{1}, {0}]
-
-
-def test_another_client_ends_it(place: Place) -> None:
-    place.requests(7, RUN + 1)
-    place.requests(8, 1)
-    assert place.moves == [{1}, {0, 1}]
-    assert not place.placement.following
-
-
-def test_clients_in_turn_are_not_followed(place: Place) -> None:
-    for pid in (7, 8) * 20:
-        place.requests(pid, 1)
-    assert place.moves == []
-
-
-def test_requests_of_the_kernel_do_not_count(place: Place) -> None:
-    place.requests(7, RUN + 1)
-    place.requests(0, 5)
-    assert place.moves == [{1}]
-
-
-def test_a_slow_client_is_not_followed(place: Place) -> None:
-    place.requests(7, 20, every=0.01)
-    assert place.moves == []
-
-
-def test_a_client_on_a_cpu_that_is_not_ours_is_not_followed(place: Place) -> None:
-    place.client = 5
-    place.requests(7, 20)
-    assert place.moves == []
-
-
-def test_a_pause_ends_it() -> None:
-    home, at_home = os.sched_getaffinity(0), threading.Event()
-    cpu = min(home)
-
-    def move(cpus: Set[int]) -> None:
-        if cpus == home and watched.following is False:
-            at_home.set()
-
-    watched = Placement(home, move, lambda pid: cpu)
-    for i in range(RUN + 2):
-        watched.sample(7, i * 0.001)
-    assert watched.following
-    assert at_home.wait(10)
-    watched.close()
-
-
-def test_closing_ends_the_watch_whenever_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "PAUSE", 0.0001)
-    cpu = min(os.sched_getaffinity(0))
-    for round_ in range(200):
-        followed = Placement({cpu}, lambda cpus: None, lambda pid: cpu)
-        for i in range(RUN + 2 + round_ % 3):
-            followed.sample(7, i * 0.001)
-        followed.close()
-        assert followed._watch is not None and not followed._watch.is_alive()
-
-
-def test_cpu_of_this_process() -> None:
-    assert cpu_of(os.getpid()) in range(os.cpu_count() or 1)
-    assert cpu_of(0x7FFFFFFF) == -1
 
 
 # reading -----------------------------------------------------------------------------------------------------------

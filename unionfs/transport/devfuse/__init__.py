@@ -14,7 +14,6 @@
     workers      threads for slow requests
     slow         which requests by name those are
     loop         taking requests, waiting, sending replies
-    placement    which CPU the loop runs on
 
 A file system may offer more than `vfs.Filesystem` asks; each is used where it is there:
 

@@ -15,15 +15,12 @@ import io
 import logging
 import os
 import select
-import threading
-import time
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from typing import Final
 
 from unionfs.errors import ProtocolError
 from unionfs.linux.process import is_dying
 from unionfs.transport.devfuse import abi, negotiate, replies, requests
-from unionfs.transport.devfuse.placement import SAMPLE, Placement
 from unionfs.transport.devfuse.requests import Buffer, Header
 from unionfs.transport.devfuse.session import LATER, Reply, Session
 from unionfs.transport.devfuse.workers import Workers
@@ -33,8 +30,6 @@ _log = logging.getLogger(__name__)
 #: fuse_dev_do_read wants room for both headers and max_write; a page for the former leaves the data aligned.
 BUFFER_SIZE: Final = negotiate.MAX_WRITE + 4096
 _REPLY_HEADER: Final = 16
-#: Whether the loop's thread moves to the CPU of a client that is alone (placement.py).
-FOLLOW_CLIENT: Final = False
 
 
 class _Patience:
@@ -73,20 +68,12 @@ class Loop:
         self._fd = fd
         self._session = session
         self._debug = debug
-        home = os.sched_getaffinity(0)
-        self._placement = self._placed(home) if FOLLOW_CLIENT and len(home) > 1 else None
-        # A worker must not inherit the loop's place of the moment.
-        self._workers = Workers(self._answer_slow, lambda: os.sched_setaffinity(0, home))
+        self._workers = Workers(self._answer_slow)
         self._file = io.FileIO(fd, "r+", closefd=False)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         # Looking for work on the CPU that the client waits for would only keep it waiting.
-        self._patience = _Patience(len(home) > 1)
-
-    @staticmethod
-    def _placed(home: Set[int]) -> Placement:
-        thread = threading.get_native_id()
-        return Placement(home, lambda cpus: os.sched_setaffinity(thread, cpus))
+        self._patience = _Patience(len(os.sched_getaffinity(0)) > 1)
 
     def run(self, ready: Callable[[], None]) -> None:
         """Until the mount is gone. Calls `ready` when INIT has been answered.
@@ -100,8 +87,6 @@ class Loop:
                 self._serve(buffer)
         finally:
             self._workers.stop()
-            if self._placement is not None:
-                self._placement.close()
 
     def cancel(self, unique: int) -> None:
         """INTERRUPT: answer a request that still waits for a worker with EINTR. What one is at may be given up, if its
@@ -145,18 +130,12 @@ class Loop:
             self._poll.poll()
 
     def _serve(self, buffer: bytearray) -> None:
-        patience, placement = self._patience, self._placement
+        patience = self._patience
         readinto, handle = self._file.readinto, self._traced if self._debug else self._session.handle
         fd, write = self._fd, os.write
-        looking, count = None, 0
+        looking = None
         while True:
-            count += 1
-            if count == SAMPLE:
-                count = 0
-                if placement is not None:
-                    placement.sample(requests.header(buffer).pid, time.monotonic())
-            # On the client's own CPU there is nothing to find by looking: it runs when we sleep.
-            wanted = not patience.pause and (placement is None or not placement.following)
+            wanted = not patience.pause
             if wanted is not looking:
                 looking = wanted
                 os.set_blocking(fd, not looking)

@@ -17,14 +17,10 @@ LIMIT: Final = 8
 
 
 class Workers:
-    """`run(request)` is called in some thread for each submitted request; it must not raise. `start` is called first
-    in each thread."""
+    """`run(request)` is called in some thread for each submitted request; it must not raise."""
 
-    def __init__(
-        self, run: Callable[[bytes], None], start: Callable[[], None] = lambda: None, limit: int = LIMIT
-    ) -> None:
+    def __init__(self, run: Callable[[bytes], None], limit: int = LIMIT) -> None:
         self._run = run
-        self._start = start
         self._limit = limit
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._waiting: dict[int, bytes] = {}
@@ -77,7 +73,6 @@ class Workers:
             thread.join()
 
     def _work(self) -> None:
-        self._start()
         while (unique := self._queue.get()) is not None:
             self._answer(unique)
 

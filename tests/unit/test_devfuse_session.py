@@ -493,11 +493,36 @@ def test_a_file_whose_data_the_kernel_has_is_not_opened_again() -> None:
 
 def test_a_file_is_stored_anew_once_the_kernel_asks_for_data_that_it_had() -> None:
     rig, reader = _storing(open_later=lambda node: 777)
+    rig.fs.nodes[2].data = bytearray(b"x" * 200)  # of which the kernel asks for a part
     fh, _, _ = rig.open()
     rig.session.handle(_read(2, fh), len(_read(2, fh)))
     rig.release(2, fh)
     rig.open()
     assert reader.stored == [(2, 100), (2, 100)]
+
+
+def test_a_file_read_to_its_end_in_one_piece_is_not_opened_again() -> None:
+    later: list[int] = []
+
+    def open_later(node: int) -> int:
+        later.append(node)
+        return 777
+
+    rig = Rig(small=100, open_later=open_later)
+    rig.fs.nodes[2].data = bytearray(b"x" * 99)
+    fh, _, _ = rig.open()
+    assert len(rig.ok(_read(2, fh))) == 99
+    rig.release(2, fh)
+    assert rig.open()[0] == 777 and later == [2]
+
+
+def test_a_file_of_which_only_a_part_was_read_is_opened() -> None:
+    rig = Rig(small=100, open_later=lambda node: 777)
+    rig.fs.nodes[2].data = bytearray(b"x" * 101)
+    fh, _, _ = rig.open()
+    assert len(rig.ok(_read(2, fh))) == 100
+    rig.release(2, fh)
+    assert rig.open()[0] != 777
 
 
 def test_a_node_that_was_forgotten_is_stored_anew() -> None:

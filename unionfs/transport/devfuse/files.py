@@ -153,6 +153,11 @@ class OpenFiles:
         if self._pages.get(node) == _ALL:
             self._pages[node] = _SOME
 
+    def was_read(self, node: NodeId, offset: int, asked: int, got: int) -> None:
+        """The kernel has asked for `asked` bytes and gets `got`: only the end of the file makes them fewer."""
+        if offset == 0 and got < asked and self._pages.get(node) == _SOME:
+            self._pages[node] = _ALL
+
     def close(self, node: NodeId, fh: FileHandle) -> None:
         self.backings.release(node)
         self.fds.pop(fh, None)

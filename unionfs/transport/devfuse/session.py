@@ -397,7 +397,9 @@ class Session:
         reply = self._reader(unique, fd, offset, size, False)
         if reply is None:
             return LATER
-        self._bytes_read += len(reply) - abi.OUT_HEADER_SIZE if reply else size
+        got = len(reply) - abi.OUT_HEADER_SIZE if reply else size
+        self._bytes_read += got
+        self.files.was_read(node, offset, size, got)
         return reply
 
     def _read_waiting(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
@@ -408,8 +410,10 @@ class Session:
             reply = self._reader(unique, fd, offset, size, True)
         else:
             reply = replies.data(unique, self.fs.read(fh, offset, size))
+        got = len(reply or b"") - abi.OUT_HEADER_SIZE
         with self._counting:
-            self._bytes_read_waiting += len(reply or b"") - abi.OUT_HEADER_SIZE
+            self._bytes_read_waiting += got
+        self.files.was_read(node, offset, size, got)
         return reply
 
     def _write(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:

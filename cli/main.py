@@ -13,7 +13,7 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import apply, commit, demo, diff, mount, mounts, remount, umount
+from . import apply, check, commit, convert, demo, diff, mount, mounts, remount, umount
 from .output import error, flush, text
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
@@ -47,6 +47,8 @@ for name, verb in (
     ("diff", diff.diff),
     ("commit", commit.commit),
     ("apply", apply.apply),
+    ("check", check.check),
+    ("convert", convert.convert),
     ("demo", demo.demo),
 ):
     app.command(name)(verb)
@@ -105,7 +107,7 @@ def _report(e: Exception) -> int:
 
 def _usage_message(e: Exception) -> str:
     format_message = getattr(e, "format_message", None)
-    message = str(format_message() if format_message is not None else e)
+    message = " ".join(str(format_message() if format_message is not None else e).split())  # choices come one a line
     return message[:1].lower() + message[1:].rstrip(".")
 
 

@@ -142,3 +142,37 @@ class Remount(Model):
             come=result.come,
             dropped=result.dropped,
         )
+
+
+class Finding(Model):
+    """One finding of `unionfs check --json` (a list of these)."""
+
+    where: Literal["tree", "work"] = Field(description="in the directory itself, or in its work directory")
+    path: Name = Field(description="relative to that; empty for its root")
+    rule: str = Field(description="the rule's name")
+    message: Name = Field(description="what is wrong, for people")
+    repair: Name = Field(description="what --repair does, or none: and why")
+    state: Literal["found", "repaired", "left"] = Field(description="found: without --repair")
+
+    @classmethod
+    def of(cls, finding: api.Finding) -> Finding:
+        return cls(
+            where=finding.where,
+            path=os.fsdecode(finding.path),
+            rule=finding.rule,
+            message=finding.message,
+            repair=finding.repair,
+            state=finding.state,
+        )
+
+
+class Convert(Model):
+    """`unionfs convert --json`."""
+
+    encoding: Literal["kernel", "xattr", "aufs", "fuse-overlayfs"]
+    xattrs: Literal["trusted", "user"] = Field(description="namespace of the union's own attributes now")
+    steps: int = Field(description="changes made; 0: it was so already")
+
+    @classmethod
+    def of(cls, result: api.Converted) -> Convert:
+        return cls(encoding=result.encoding, xattrs=result.xattrs, steps=result.steps)

@@ -90,6 +90,8 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("apply", schemas.Apply),
         ("mounts", schemas.Mount),
         ("remount", schemas.Remount),
+        ("check", schemas.Finding),
+        ("convert", schemas.Convert),
     ],
 )
 def test_the_json_tables_name_every_field(verb: str, model: type[schemas.Model]) -> None:

@@ -31,7 +31,7 @@ _KINDS = {
 }
 _LONGEST = 80
 #: Of overlay file systems themselves, and of the machine.
-_HIDDEN = (b"trusted.overlay.", b"user.overlay.", b"security.selinux")
+_HIDDEN = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", b"security.selinux")
 
 
 def describe(root: Path | str | bytes, *, times: bool = True) -> list[str]:

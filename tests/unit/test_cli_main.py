@@ -12,7 +12,7 @@ import pytest
 from tests.unit.cli_runner import PROJECT, call, program, refused
 from unionfs import __version__
 
-VERBS = ("mount", "umount", "remount", "mounts", "diff", "commit", "apply", "demo")
+VERBS = ("mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "demo")
 
 Capture = pytest.CaptureFixture[bytes]
 

@@ -6,6 +6,7 @@
     remount          have a mount notice changed layers
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
+    check, convert   what is wrong with an upper or a layer, mended; its whiteouts in another encoding
     demo             all of it, step by step, on throw-away directories
 
 Every failure is an `OSError` (what a file system operation came to) or a `UnionFSError`, whose `hint` says what to do.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     )
     from unionfs.api.paths import Tree
     from unionfs.api.stack import Stack
+    from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
     from unionfs.changeset.change import Change
     from unionfs.errors import (
         ChangesetError,
@@ -57,14 +59,19 @@ __all__ = [
     "diff",
     "commit",
     "apply",
+    "check",
+    "convert",
     "demo",
     "open_layer",
     "choose_transport",
     "AppliedLayer",
     "Caller",
     "Change",
+    "Checked",
     "CommitResult",
+    "Converted",
     "DemoStep",
+    "Finding",
     "MountResult",
     "MountStatus",
     "RemountResult",
@@ -95,6 +102,7 @@ _HOMES = {
     ),
     "unionfs.api.paths": ("Tree",),
     "unionfs.api.stack": ("Stack",),
+    "unionfs.api.upkeep": ("Checked", "Converted", "Finding", "check", "convert"),
     "unionfs.changeset.change": ("Change",),
     "unionfs.errors": (
         "ChangesetError",

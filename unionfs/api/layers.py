@@ -91,10 +91,10 @@ def plan(
     top = _absolute(upper)
     if read_only:
         _stat_directory(top, "upper")
-        desk = _absolute(work) if work is not None else _default_work(top)
+        desk = _absolute(work) if work is not None else default_work(top)
         return StackSpec(lowers, top, desk if os.path.isdir(desk) else None, read_only=True)
     _need_layers(lowers)
-    desk = _absolute(work) if work is not None else _default_work(top)
+    desk = _absolute(work) if work is not None else default_work(top)
     _make(top, "upper")
     _check_writable(top, "upper")
     _check_overlap(lowers, top, desk)
@@ -126,7 +126,7 @@ def remove_temporary(directory: bytes) -> None:
             shutil.rmtree(directory, onerror=unlock)
 
 
-def _default_work(upper: bytes) -> bytes:
+def default_work(upper: bytes) -> bytes:
     """Beside the directory itself: "." has no name to put something behind, and a link may lead to another file
     system."""
     return os.path.realpath(upper) + b".work"

@@ -25,6 +25,7 @@ import errno
 import functools
 import json
 import os
+import re
 import select
 import stat
 import threading
@@ -264,6 +265,20 @@ class Registry:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(stem + suffix)
 
+    @contextlib.contextmanager
+    def hold(self, *directories: tuple[bytes, str]) -> Iterator[None]:
+        """Keep our mounts from writing to directories, each with its role ("upper"), for as long as the context lasts.
+
+        Raises MountError where a live mount, ours or the kernel's overlay, writes to one or has it as a layer.
+        """
+        with contextlib.ExitStack() as stack:
+            for directory, role in directories:
+                stack.enter_context(_locked_directory(directory, role, functools.partial(self.user_of, directory)))
+                user = self.user_of(directory) or self.reader_of(directory)
+                if user is not None:
+                    raise _in_use(directory, role, user)
+            yield
+
     def _write_locked(self, path: bytes, record: MountRecord) -> None:
         temporary = path + b".tmp"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -379,6 +394,26 @@ class Registry:
                 if key in (b"upperdir", b"workdir") and directory_id(value) == wanted:
                     return f"kernel overlay on {os.fsdecode(row.mountpoint)}"
         return None
+
+    def reader_of(self, directory: bytes) -> str | None:
+        """The live mount, ours or the kernel's overlay, that has `directory` as a layer; None if none can be seen."""
+        wanted = directory_id(directory)
+        for record in self.records():
+            if record.alive and wanted is not None and wanted in map(directory_id, record.layers):
+                return f"unionfs mount on {os.fsdecode(record.mountpoint)}"
+        for row in mountinfo():
+            if row.fstype == b"overlay" and wanted is not None and wanted in map(directory_id, _kernel_layers(row)):
+                return f"kernel overlay on {os.fsdecode(row.mountpoint)}"
+        return None
+
+
+def _kernel_layers(row: MountInfo) -> Iterator[bytes]:
+    """The lower directories that an overlay mount shows (ovl_show_options())."""
+    for option in row.super_options:
+        key, _, value = option.partition(b"=")
+        if key in (b"lowerdir", b"lowerdir+", b"datadir+"):
+            for path in re.split(rb"(?<!\\):+", value):
+                yield re.sub(rb"\\(.)", rb"\1", path)
 
 
 def _await_leaving(record: MountRecord) -> None:

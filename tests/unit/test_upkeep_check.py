@@ -228,6 +228,18 @@ def test_marks_of_both_namespaces_are_named_and_left(tmp_path: Path) -> None:
     assert os.getxattr(tree / "d", "user.overlay.opaque") == b"z"
 
 
+@pytest.mark.needs_root
+@requires("root")
+def test_an_overlay_inside_makes_nothing_opaque(tmp_path: Path) -> None:
+    """Whose whiteouts, in a union of the other namespace, hide what is below."""
+    base = store(tmp_path / "base", *BASE)
+    lines = ("dir . trusted.overlay.impure=y", "dir d trusted.overlay.origin= opaque=y", "dev d/x", "dev d/no")
+    tree = store(tmp_path / "tree", *lines)
+    store(tmp_path / "tree.work", "dir work")
+    found = {(f.path, f.rule, f.state) for f in check(tree, layers=[base], repair=True).findings}
+    assert found == {(b"d", "mixed-namespaces", "left"), (b"d/no", "whiteout-of-nothing", "repaired")}
+
+
 # the work directory --------------------------------------------------------------------------------------------------
 def with_work(tmp_path: Path, *lines: str) -> tuple[Path, Path]:
     upper = store(tmp_path / "u", "dir .")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.requirements import requires
+from tests.unit.as_user import run_as_nobody
 from tests.unit.overlay_rig import union
 from tests.unit.upkeep_rig import Dying, shown, shown_over, store, stored
 from unionfs.api import LayerError, MountError, check, convert
@@ -446,3 +448,26 @@ def test_a_name_that_just_fits(tmp_path: Path) -> None:
     assert sorted(os.listdir(layer)) == [".wh..wh.aufs", f".wh.{name}"]
     convert(layer, "kernel")
     assert os.listdir(layer) == [name]
+
+
+@pytest.mark.needs_root
+@requires("root")
+def test_a_user_without_privileges_converts_there_and_back() -> None:
+    with tempfile.TemporaryDirectory() as place:  # pytest's directories are root's alone
+        os.chmod(place, 0o777)
+
+        def work() -> None:
+            os.environ["XDG_RUNTIME_DIR"] = place
+            base = store(Path(place) / "base", *BASE)
+            layer = store(Path(place) / "layer", *NAMED["kernel"])
+            before, bytes_before = shown(layer, base), stored(layer)
+            for encoding in (*ENCODINGS, ENCODINGS[0]):
+                assert convert(layer, encoding).xattrs == "user"
+                assert shown(layer, base) == before
+            assert stored(layer) == bytes_before
+            with pytest.raises(LayerError, match=r"trusted\.overlay\.\* cannot be set here"):
+                convert(layer, "kernel", xattrs="trusted")
+            assert stored(layer) == bytes_before
+            assert check(layer, layers=[base]).clean
+
+        run_as_nobody(work)

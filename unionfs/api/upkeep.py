@@ -2,6 +2,7 @@
 
 A directory is taken for an upper where its work directory is given or stands beside it as UPPER.work, else for a
 layer. What changes it holds it meanwhile, so that no mount of ours begins to write to it, and refuses one in use.
+Attributes of the trusted. namespace are seen by root alone: to all others a tree that has some looks as if it had none.
 """
 
 from __future__ import annotations

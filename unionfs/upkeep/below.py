@@ -49,8 +49,8 @@ class Below:
         for name, child in sorted(folder.children.items()):
             if child.is_dir:
                 yield from self._directory(folder, name, child, view, place)
-            elif child.own(b"metacopy") is not None:
-                yield from self._metacopy(name, child, place)
+            elif child.own(b"metacopy", view.namespace) is not None:
+                yield from self._metacopy(name, child, view, place)
 
     def _whiteouts(self, folder: Folder, view: View, place: Path | None) -> Iterator[Fault]:
         for name, child in sorted(whiteouts_of(folder, view)):
@@ -81,24 +81,24 @@ class Below:
         return False
 
     def _directory(self, folder: Folder, name: bytes, child: Stored, view: View, place: Path | None) -> Iterator[Fault]:
-        found = self._place(name, child, place)
+        found = self._place(name, child, view, place)
         hidden = view.aufs and whiteout.PREFIX + name in folder.children
-        if opaque_value(child) == b"y" or hidden:
+        if opaque_value(child, view.namespace) == b"y" or hidden:
             found = None
-        redirect = child.own(b"redirect")
+        redirect = child.own(b"redirect", view.namespace)
         target = whiteout.redirect_target(redirect) if redirect is not None else None
-        if target is not None and opaque_value(child) != b"y" and found is None:
+        if target is not None and opaque_value(child, view.namespace) != b"y" and found is None:
             message = f"redirected to {os.fsdecode(target)}, where no layer below has a directory"
             yield Fault(child.path, "redirect-to-nothing", message, _OTHER_LAYERS)
         self._places[child.path] = found
 
-    def _place(self, name: bytes, child: Stored, place: Path | None) -> Path | None:
-        path = _followed(name, child, place)
+    def _place(self, name: bytes, child: Stored, view: View, place: Path | None) -> Path | None:
+        path = _followed(name, child, view, place)
         mode = self._mode(path) if path is not None else None
         return path if mode is not None and stat.S_ISDIR(mode) else None
 
-    def _metacopy(self, name: bytes, child: Stored, place: Path | None) -> Iterator[Fault]:
-        path = _followed(name, child, place)
+    def _metacopy(self, name: bytes, child: Stored, view: View, place: Path | None) -> Iterator[Fault]:
+        path = _followed(name, child, view, place)
         mode = self._mode(path) if path is not None else None
         if mode is None or not stat.S_ISREG(mode):
             message = "a metacopy, whose data no layer below has"
@@ -113,9 +113,9 @@ class Below:
         return node.attr.mode
 
 
-def _followed(name: bytes, child: Stored, place: Path | None) -> Path | None:
+def _followed(name: bytes, child: Stored, view: View, place: Path | None) -> Path | None:
     """Where the object goes on below: by its redirect, or under its own name in its directory's place."""
-    redirect = child.own(b"redirect")
+    redirect = child.own(b"redirect", view.namespace)
     target = whiteout.redirect_target(redirect) if redirect is not None else None
     if target is not None and target.startswith(b"/"):
         return target[1:]

@@ -42,7 +42,8 @@ class Fault(NamedTuple):
 
 class View(NamedTuple):
     """How a tree is to be read. `aufs`: its `.wh.` names are whiteouts. `namespace`: of the first of the union's own
-    attributes met in it; b"" before that."""
+    attributes met in it, b"" before that: those of the other may be the data of an overlay inside it. (Where that would
+    matter, the directories on the way have been copied up, and say which is ours.)"""
 
     aufs: bool
     namespace: bytes = b""
@@ -59,12 +60,12 @@ def first_namespace(folder: Folder) -> bytes:
 
 
 def is_opaque(folder: Folder, view: View) -> bool:
-    return opaque_value(folder.itself) == b"y" or (view.aufs and whiteout.OPAQUE in folder.children)
+    return opaque_value(folder.itself, view.namespace) == b"y" or (view.aufs and whiteout.OPAQUE in folder.children)
 
 
 def whiteouts_of(folder: Folder, view: View) -> Iterator[tuple[bytes, Stored]]:
     """(hidden name, the object that hides it)."""
-    announced = announces_xattr_whiteouts(folder.itself)
+    announced = announces_xattr_whiteouts(folder.itself, view.namespace)
     for name, child in folder.children.items():
         if whiteout.is_reserved(name) or is_debris(name, child):
             continue
@@ -85,7 +86,7 @@ def judge(folder: Folder, view: View) -> Iterator[Fault]:
             if _may_go(child):
                 message = f"whiteout of {_show(name)} in an opaque directory, which hides all of it anyway"
                 yield Fault(child.path, "whiteout-in-opaque", message, "remove the whiteout", (Unlink(child.path),))
-    elif not announces_xattr_whiteouts(folder.itself):
+    elif not announces_xattr_whiteouts(folder.itself, view.namespace):
         for _, child in sorted(folder.children.items()):
             if has_whiteout_mark(child):
                 message = "overlay.whiteout in a directory whose overlay.opaque is not x: an empty file, no whiteout"
@@ -174,7 +175,7 @@ def _whiteout(folder: Folder, name: bytes, child: Stored, view: View) -> Iterato
     beside = folder.children.get(hidden)
     if beside is None or is_opaque(folder, view):
         return
-    if stat.S_ISDIR(beside.st.st_mode) and opaque_value(beside) != b"y":
+    if stat.S_ISDIR(beside.st.st_mode) and opaque_value(beside, view.namespace) != b"y":
         message = f"whiteout beside the directory {_show(hidden)}, which is thereby opaque"
         steps = (MakeEmpty(join(beside.path, whiteout.OPAQUE)), Unlink(child.path))
         repair = f"mark the directory by {whiteout.OPAQUE.decode()}, then remove the whiteout"

@@ -39,11 +39,11 @@ class Stored(NamedTuple):
     def is_device_whiteout(self) -> bool:
         return whiteout.is_whiteout_device(self.st.st_mode, self.st.st_rdev)
 
-    def own(self, key: bytes) -> bytes | None:
-        """The value of the union's own attribute `key`, in whichever namespace."""
-        for namespace in NAMESPACES:
-            if namespace + key in self.marks:
-                return self.marks[namespace + key]
+    def own(self, key: bytes, namespace: bytes = b"") -> bytes | None:
+        """The value of the union's own attribute `key`, in that namespace, b"" in whichever."""
+        for one in (namespace,) if namespace else NAMESPACES:
+            if one + key in self.marks:
+                return self.marks[one + key]
         return None
 
 
@@ -71,13 +71,14 @@ def is_escaped(name: bytes) -> bool:
     return name.startswith(tuple(namespace + _ESCAPED for namespace in NAMESPACES))
 
 
-def opaque_value(itself: Stored) -> bytes:
-    """b"y", b"x" or b"", by any of the attributes that say so."""
-    return whiteout.opaque_value(itself.marks.get)
+def opaque_value(itself: Stored, namespace: bytes = b"") -> bytes:
+    """b"y", b"x" or b"", by fuse-overlayfs's attribute or the union's own in that namespace, b"" in whichever."""
+    names = (namespace + b"opaque", FUSE_OVERLAYFS + b"opaque") if namespace else whiteout.OPAQUE_XATTRS
+    return whiteout.opaque_value(itself.marks.get, names)
 
 
-def announces_xattr_whiteouts(itself: Stored) -> bool:
-    return opaque_value(itself) == b"x" or any(name in itself.marks for name in whiteout.XWHITEOUTS_XATTRS)
+def announces_xattr_whiteouts(itself: Stored, namespace: bytes = b"") -> bool:
+    return opaque_value(itself, namespace) == b"x" or itself.own(b"whiteouts", namespace) is not None
 
 
 def has_whiteout_mark(child: Stored) -> bool:

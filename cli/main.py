@@ -13,7 +13,7 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import apply, check, commit, convert, demo, diff, mount, mounts, remount, umount
+from . import apply, check, commit, convert, demo, diff, doctor, mount, mounts, remount, umount
 from .output import error, flush, text
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
@@ -49,6 +49,7 @@ for name, verb in (
     ("apply", apply.apply),
     ("check", check.check),
     ("convert", convert.convert),
+    ("doctor", doctor.doctor),
     ("demo", demo.demo),
 ):
     app.command(name)(verb)

@@ -176,3 +176,25 @@ class Convert(Model):
     @classmethod
     def of(cls, result: api.Converted) -> Convert:
         return cls(encoding=result.encoding, xattrs=result.xattrs, steps=result.steps)
+
+
+class Diagnosis(Model):
+    """One thing that `unionfs doctor --json` looked at (a list of these)."""
+
+    name: str = Field(description="what was looked at; mounts and directories left behind come once for each")
+    state: Literal["ok", "warning", "problem"] = Field(
+        description="warning: done without, or lying around; problem: unionfs does not work, or a mount is broken"
+    )
+    found: Name
+    hint: Name | None = Field(description="the command or the edit that changes it")
+    path: Name | None = Field(description="the mountpoint, directory or file it is about")
+
+    @classmethod
+    def of(cls, diagnosis: api.Diagnosis) -> Diagnosis:
+        return cls(
+            name=diagnosis.name,
+            state=diagnosis.state,
+            found=diagnosis.found,
+            hint=diagnosis.hint,
+            path=_name(diagnosis.path),
+        )

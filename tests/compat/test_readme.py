@@ -92,6 +92,7 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("remount", schemas.Remount),
         ("check", schemas.Finding),
         ("convert", schemas.Convert),
+        ("doctor", schemas.Diagnosis),
     ],
 )
 def test_the_json_tables_name_every_field(verb: str, model: type[schemas.Model]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.cli_runner import PROJECT, call, program, refused
 from unionfs import __version__
 
-VERBS = ("mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "demo")
+VERBS = ("mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "doctor", "demo")
 
 Capture = pytest.CaptureFixture[bytes]
 
@@ -55,6 +55,7 @@ def test_every_option_in_a_verbs_help_stands_in_the_readme(capsysbinary: Capture
         (("diff", "m", "-l", "a", "-u", "b"), "not both", "unionfs diff --help"),
         (("commit", "m"), "missing option '-o'", "unionfs commit --help"),
         (("commit", "m", "-o", "x.tar", "--compression", "arj"), "arj", "unionfs commit --help"),
+        (("doctor", "--bang"), "no such option: --bang", "unionfs doctor --help"),
         (("apply", "x.tar"), "missing argument 'DIRECTORY'", "unionfs apply --help"),
     ],
 )

@@ -7,6 +7,7 @@
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
     check, convert   what is wrong with an upper or a layer, mended; its whiteouts in another encoding
+    doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
 
 Every failure is an `OSError` (what a file system operation came to) or a `UnionFSError`, whose `hint` says what to do.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
     from unionfs.api.demonstration import DemoStep, demo
+    from unionfs.api.doctor import Diagnosis, doctor
     from unionfs.api.layers import StackSpec, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -62,6 +64,7 @@ __all__ = [
     "check",
     "convert",
     "demo",
+    "doctor",
     "open_layer",
     "choose_transport",
     "AppliedLayer",
@@ -71,6 +74,7 @@ __all__ = [
     "CommitResult",
     "Converted",
     "DemoStep",
+    "Diagnosis",
     "Finding",
     "MountResult",
     "MountStatus",
@@ -89,6 +93,7 @@ __all__ = [
 _HOMES = {
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
     "unionfs.api.demonstration": ("DemoStep", "demo"),
+    "unionfs.api.doctor": ("Diagnosis", "doctor"),
     "unionfs.api.layers": ("StackSpec", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",

@@ -15,7 +15,7 @@ import os
 import stat as _stat
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from unionfs.errors import LayerError
 from unionfs.layers.directory import DirectoryLayer
@@ -23,6 +23,9 @@ from unionfs.layers.layer import Layer
 from unionfs.mounts.registry import Registry
 
 LayerSpec: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+#: The directory of an ephemeral stack: this, and eight characters.
+TEMPORARY_PREFIX: Final = b"unionfs-"
 
 _Identity = tuple[int, int]  # st_dev, st_ino
 
@@ -270,20 +273,28 @@ def _check_unused(upper: bytes, work: bytes, registry: Registry) -> None:
             )
 
 
-def _ephemeral(lowers: tuple[bytes, ...]) -> StackSpec:
-    """Upper and work in a fresh temporary directory that lies in none of the layers."""
+def temporary_places() -> list[bytes]:
+    """Where the directories of ephemeral stacks may be made, in order of preference; those that can be written."""
     import tempfile  # costs a mount some milliseconds, and most never come here
 
     candidates = [os.environb.get(b"TMPDIR", b""), b"/var/tmp", os.fsencode(tempfile.gettempdir()), b"/dev/shm"]
+    places = [os.path.abspath(place) for place in candidates if place and os.access(place, os.W_OK | os.X_OK)]
+    return list(dict.fromkeys(places))
+
+
+def _ephemeral(lowers: tuple[bytes, ...]) -> StackSpec:
+    """Upper and work in a fresh temporary directory that lies in none of the layers."""
+    import tempfile  # as above
+
     layer_ids = {_identity(lower) for lower in lowers}
-    for parent in candidates:
-        if parent and os.access(parent, os.W_OK | os.X_OK) and not layer_ids.intersection(_ancestry(parent)):
+    for place in temporary_places():
+        if not layer_ids.intersection(_ancestry(place)):
             break
     else:
         raise LayerError(
             "no temporary directory lies outside of the layers", hint="set TMPDIR, or give an upper with -u"
         )
-    directory = tempfile.mkdtemp(prefix=b"unionfs-", dir=os.path.abspath(parent))
+    directory = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=place)
     spec = StackSpec(lowers, os.path.join(directory, b"upper"), os.path.join(directory, b"work"), directory)
     for path in (spec.upper, spec.work):
         assert path is not None

@@ -36,7 +36,7 @@ REMOUNT_SECONDS = 600.0
 State = Literal["live", "dead", "foreign", "detached"]
 
 #: Options of an ephemeral mount's record: where its upper and work lie, to be removed after a daemon that was killed.
-_TEMPORARY = "unionfs.temporary"
+TEMPORARY_OPTION = "unionfs.temporary"
 
 
 class Serve(Protocol):
@@ -224,7 +224,7 @@ def _serve(
     """The life of a daemon: claim the upper, only then open the layers (which sweeps the work directory), and serve."""
     shown = dict(asked.options)
     if spec.temporary is not None:
-        shown[_TEMPORARY] = os.fsdecode(spec.temporary)
+        shown[TEMPORARY_OPTION] = os.fsdecode(spec.temporary)
     record = MountRecord.for_this_process(mountpoint, spec.lowers, spec.upper, spec.work, transport, shown, time.time())
     try:
         with registry.claim(record) as entry:
@@ -323,7 +323,7 @@ def umount(mountpoint: LayerSpec, *, lazy: bool = False) -> None:
     found = registry.find(path)
     _umount(path, lazy, registry=registry)
     if found is not None and found.state == "dead" and found.record is not None:
-        temporary = found.record.options.get(_TEMPORARY)
+        temporary = found.record.options.get(TEMPORARY_OPTION)
         if temporary is not None:
             remove_temporary(os.fsencode(temporary))
 
@@ -396,7 +396,7 @@ def _status(mounted: Mounted) -> MountStatus:
         upper=record.upper,
         work=record.work,
         transport=record.transport,
-        options={name: value for name, value in record.options.items() if name != _TEMPORARY},
+        options={name: value for name, value in record.options.items() if name != TEMPORARY_OPTION},
         started=record.started,
         statistics=_statistics(mounted),
     )

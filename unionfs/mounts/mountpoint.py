@@ -1,6 +1,7 @@
 """Before a mount and after it: may one be made here, and how it is taken away.
 
     check_mountpoint    is this directory fit to be mounted on
+    check_device        may this user open /dev/fuse
     check_dev_fuse      may this user speak FUSE at all
     umount              remove a unionfs mount, live or dead, and wait for its daemon
     detach              the system call alone
@@ -65,9 +66,8 @@ def _unusable(path: bytes, error: OSError) -> MountError:
     return MountError(f"mountpoint {shown} cannot be used: {error.strerror}")
 
 
-def check_dev_fuse(device: bytes = b"/dev/fuse") -> None:
-    """Raises TransportUnavailable where `device` is missing or may not be opened, or where a user who is not root has
-    no fusermount."""
+def check_device(device: bytes = b"/dev/fuse") -> None:
+    """Raises TransportUnavailable where `device` is missing or may not be opened."""
     shown = os.fsdecode(device)
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
@@ -80,6 +80,11 @@ def check_dev_fuse(device: bytes = b"/dev/fuse") -> None:
             f"{shown} cannot be opened: {error.strerror}",
             hint="modprobe fuse; in a container: give it the device (--device /dev/fuse)",
         ) from None
+
+
+def check_dev_fuse(device: bytes = b"/dev/fuse") -> None:
+    """`check_device`, and TransportUnavailable too where a user who is not root has no fusermount."""
+    check_device(device)
     if os.geteuid() != 0 and find_fusermount() is None:
         raise TransportUnavailable("fusermount3 not found; only root mounts without it", hint="apt-get install fuse3")
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from unionfs import __version__
 from unionfs.api.mounting import MountRequest, run
-from unionfs.errors import UnionFSError
+from unionfs.errors import OptionError, UnionFSError
 from unionfs.mounts import helper
 
 PROGRAM = "unionfs-mount"
@@ -49,6 +49,11 @@ def _main(argv: Sequence[str]) -> int:
     if asked.action == "help":
         print(helper.USAGE)
         return 0
+    if "remount" in asked.unknown_options:
+        raise OptionError(
+            "only the kernel remounts",
+            hint="mount -i -o remount,OPTIONS MOUNTPOINT; for changed layers: unionfs remount MOUNTPOINT",
+        )
     options = dict(asked.options)
     if asked.source is not None:
         options.setdefault("fsname", os.fsdecode(asked.source))

@@ -81,6 +81,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "umoci": _command("umoci", "umoci"),
     "podman": _command("podman", "podman"),
     "buildah": _command("buildah", "buildah"),
+    "crun": _command("crun", "crun"),
     "systemd-analyze": _command("systemd-analyze", "systemd"),
     "busybox": _command("busybox", "busybox-static"),
     "debootstrap": _command("debootstrap", "debootstrap"),

@@ -288,6 +288,31 @@ def test_the_mount_program_as_podman_calls_it(place: Place) -> None:
     assert (place.upper / "new").exists()
 
 
+def test_the_mount_program_with_an_selinux_label(place: Place) -> None:
+    """As containers/storage writes it: in quotes, since it holds a comma."""
+    label = 'context="system_u:object_r:container_file_t:s0:c1,c2"'
+    ran = helper("-o", f"lowerdir={place.layer},nodev,{label}", place.tree)
+    assert (ran.status, (place.tree / "etc/motd").read_text()) == (0, "welcome\n"), ran
+    with open("/proc/filesystems") as file:
+        if "selinuxfs" not in file.read():
+            assert ran.errors == [f"unionfs-mount: no SELinux, so no {label.replace(chr(34), '')}"]
+
+
+def test_the_mount_program_leaves_nobody_waiting_for_its_stderr(place: Place) -> None:
+    """podman's and buildah's is a pipe, of which they read all: here communicate() does."""
+    for directory in (place.upper, place.path / "work"):
+        directory.mkdir()
+    options = f"lowerdir={place.layer},upperdir={place.upper},workdir={place.path / 'work'}"
+    start = "import sys; from unionfs.api.mount_helper import main; sys.exit(main())"
+    argv = [sys.executable, "-c", start, "-o", options, str(place.tree)]
+    process = subprocess.Popen(
+        argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, b"", b"")
+    assert place.status().state == "live"
+
+
 def test_the_mount_program_as_mount8_calls_it(place: Place) -> None:
     ran = helper("source", place.tree, "-n", "-o", f"ro,lowerdir={place.layer}")
     assert (ran.status, ran.err) == (0, b"") and (place.tree / "etc/motd").exists()

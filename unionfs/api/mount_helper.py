@@ -35,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
+def _has_selinux() -> bool:
+    with open("/proc/filesystems", "rb") as file:
+        return b"selinuxfs\n" in file.read()
+
+
 def _say(message: str) -> None:
     print(f"{PROGRAM}: {message}", file=sys.stderr)
 
@@ -57,6 +62,10 @@ def _main(argv: Sequence[str]) -> int:
     options = dict(asked.options)
     if asked.source is not None:
         options.setdefault("fsname", os.fsdecode(asked.source))
+    labels = helper.LABELS & options.keys()
+    if labels and not _has_selinux():
+        for label in sorted(labels):  # the kernel would refuse the mount (fs/fuse: "Unknown parameter")
+            _say(f"no SELinux, so no {label}={options.pop(label)}")
     run(
         MountRequest(
             mountpoint=asked.mountpoint,

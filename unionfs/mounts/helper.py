@@ -64,8 +64,8 @@ _OPTION_WORDS: Final = """
 #: mount(2) flags a FUSE mount may carry; handed on to the transport.
 MOUNT_FLAGS: Final = frozenset(_FLAG_WORDS.split())
 #: Security labels; a value may hold commas and goes to the kernel in quotes.
-_LABELS: Final = frozenset({"context", "fscontext", "defcontext", "rootcontext"})
-_RECOGNISED: Final = MOUNT_FLAGS | _LABELS | frozenset(_OPTION_WORDS.split())
+LABELS: Final = frozenset({"context", "fscontext", "defcontext", "rootcontext"})
+_RECOGNISED: Final = MOUNT_FLAGS | LABELS | frozenset(_OPTION_WORDS.split())
 
 #: The default of fields that hold options.
 NO_OPTIONS: Final[Mapping[str, str | None]] = MappingProxyType({})
@@ -281,4 +281,4 @@ def parse_id_mapping(value: str) -> tuple[tuple[int, int, int], ...]:
 def extra_mount_flags(options: Mapping[str, str | None]) -> tuple[str, ...]:
     """The words among `options` for `transport.MountOptions.extra`, in their order."""
     flags = [key for key, value in options.items() if key in MOUNT_FLAGS and value is None]
-    return (*flags, *(f'{key}="{value}"' for key, value in options.items() if key in _LABELS and value))
+    return (*flags, *(f'{key}="{value}"' for key, value in options.items() if key in LABELS and value))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,3 +233,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     in_worker = hasattr(session.config, "workerinput")  # xdist: the controller sees all reports
     if os.environ.get("CI", "").lower() in ("1", "true", "yes") and not in_worker:
         session.config.pluginmanager.register(SkipCheck(), "unionfs-skip-check")
+
+
+@pytest.fixture
+def open_tmp() -> Iterator[Path]:
+    """A directory that other users can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        yield Path(name)

@@ -11,7 +11,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -417,25 +416,6 @@ def test_allocating_a_large_file_does_not_keep_others_waiting(server: Server) ->
 
 
 # as a user ---------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def device_for_all() -> Iterator[None]:
-    """/dev/fuse as it is on ordinary distributions; restored afterwards."""
-    mode = os.stat(channel.DEVICE).st_mode & 0o7777
-    os.chmod(channel.DEVICE, 0o666)
-    try:
-        yield
-    finally:
-        os.chmod(channel.DEVICE, mode)
-
-
-@pytest.fixture
-def open_tmp() -> Iterator[Path]:
-    """A directory that other users can reach."""
-    with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o777)
-        yield Path(name)
-
-
 @contextlib.contextmanager
 def served_by_nobody(base: Path) -> Iterator[tuple[Path, Path]]:
     """(root, mountpoint) of a loopback that a fork of this process serves as an ordinary user."""

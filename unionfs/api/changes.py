@@ -184,10 +184,12 @@ def _views(spec: StackSpec) -> Iterator[tuple[Filesystem, Filesystem, Layer]]:
     if spec.upper is None:
         raise LayerError("a stack that has no upper has no changes", hint="give an upper")
     with ExitStack() as stack:
-        before = open_union(StackSpec(spec.lowers))
+        before = open_union(StackSpec(spec.lowers, owners=spec.owners))
         stack.callback(before.close)
         after = open_union(spec._replace(read_only=True))
         stack.callback(after.close)
         upper = open_layer(spec.upper)
+        if spec.owners is not None:
+            upper = spec.owners.lower(upper)
         stack.callback(upper.close)
         yield before, after, upper

@@ -15,12 +15,15 @@ import os
 import stat as _stat
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from unionfs.errors import LayerError
 from unionfs.layers.directory import DirectoryLayer
 from unionfs.layers.layer import Layer
 from unionfs.mounts.registry import Registry
+
+if TYPE_CHECKING:
+    from unionfs.api.owners import Owners
 
 LayerSpec: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -35,6 +38,7 @@ class StackSpec(NamedTuple):
 
     `read_only`: an upper is only looked at, with what its work directory, if there is one, says of hard links.
     `temporary`: the directory that holds upper and work of an ephemeral stack, to be removed after it.
+    `owners`: how they show and store owners and modes, unless it is the plain way.
     """
 
     lowers: tuple[bytes, ...]
@@ -42,6 +46,7 @@ class StackSpec(NamedTuple):
     work: bytes | None = None
     temporary: bytes | None = None
     read_only: bool = False
+    owners: Owners | None = None
 
 
 def open_layer(spec: LayerSpec) -> Layer:

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from unionfs.api.layers import LayerSpec, StackSpec, plan, remove_temporary
 from unionfs.api.union import open_union
@@ -29,6 +29,9 @@ from unionfs.mounts.registry import Mounted, MountRecord, Registry
 from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.transport import MountOptions
 from unionfs.vfs import Filesystem
+
+if TYPE_CHECKING:
+    from unionfs.api.owners import Owners
 
 TRANSPORTS = ("auto", "devfuse", "fusepy")
 #: A refresh reads every directory in use, and waits for copy-ups that hold a directory.
@@ -187,11 +190,11 @@ def run(asked: MountRequest) -> MountResult:
     options = asked.options
     mountpoint = check_mountpoint(asked.mountpoint, asked.nonempty_ok or "nonempty" in options)
     registry = Registry()
-    union_options = union_options_of(options)
+    union_options, owners = union_options_of(options), owners_of(options)
     log_file = options.get("log_file") or asked.log_file
     spec = plan(
         asked.layers, asked.upper, asked.work, read_only=asked.read_only, ephemeral=asked.ephemeral, registry=registry
-    )
+    )._replace(owners=owners)
     try:
         _check_outside_layers(mountpoint, spec)
         transport, serve = choose_transport(options.get("transport") or asked.transport)
@@ -284,6 +287,15 @@ def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
     )
 
 
+def owners_of(options: Mapping[str, str | None]) -> Owners | None:
+    """How the layers show and store owners and modes; None for the plain way. OptionError as above."""
+    if not helper.OWNER_OPTIONS & options.keys():
+        return None
+    from unionfs.api import owners  # few mounts need it
+
+    return owners.owners_of(options)
+
+
 def mount_options_of(asked: MountRequest, *, writable: bool) -> MountOptions:
     """What mount options say to the transport."""
     options = asked.options
@@ -364,7 +376,10 @@ def find_stack(mountpoint: LayerSpec) -> StackSpec:
                 f"{os.fsdecode(layer)}, of which the mount on {shown} is made, is covered by it",
                 hint="unmount it first, then name -l and -u",
             )
-    return StackSpec(record.layers, record.upper, record.work, read_only=True)
+    owners = owners_of(record.options)
+    return StackSpec(
+        record.layers, record.upper, record.work, read_only=True, owners=None if owners is None else owners.as_stored()
+    )
 
 
 def _live(path: bytes, instead: str = "") -> MountRecord:

@@ -11,6 +11,7 @@ from unionfs.overlay import UnionFilesystem, UnionOptions
 def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFilesystem:
     """Open the layers of a checked stack and merge them. What was opened is closed again if that fails."""
     options = (options or UnionOptions())._replace(read_only=spec.read_only)
+    owners = spec.owners
     lowers: list[Layer] = []
     upper: WritableLayer | None = None
     work: WritableLayer | None = None
@@ -20,6 +21,11 @@ def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFil
             upper = WritableDirectory(spec.upper)
         if spec.work is not None:
             work = WritableDirectory(spec.work)
+        if owners is not None:
+            stored = tuple(lowers)
+            lowers = [owners.lower(layer) for layer in stored]
+            if upper is not None:
+                upper, work = owners.writable(upper, work, stored, read_only=spec.read_only)
         return UnionFilesystem(lowers, upper, work, options)
     except BaseException:
         for layer in (*lowers, upper, work):

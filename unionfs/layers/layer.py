@@ -119,6 +119,11 @@ class WritableLayer(Layer, Protocol):
     No call follows a symbolic link. Owners and modes are exactly as given (the process umask is taken as 0).
     """
 
+    @property
+    def new_owner(self) -> tuple[int, int]:
+        """(uid, gid) of what is made, until it is given another; -1 for one that has to be given in any case."""
+        ...
+
     def create(self, path: Path, mode: int, flags: int = os.O_RDWR) -> LayerFile:
         """O_CREAT | O_EXCL."""
         ...

@@ -30,6 +30,10 @@ class WritableDirectory(DirectoryLayer):
     _ROOT_FLAGS = os.O_RDONLY
     _FILE_FLAGS = 0
 
+    @property
+    def new_owner(self) -> tuple[int, int]:
+        return os.geteuid(), os.getegid()
+
     # files ------------------------------------------------------------------------------------------------------
 
     def create(self, path: Path, mode: int, flags: int = os.O_RDWR) -> FdFile:

@@ -37,6 +37,9 @@ usage: unionfs-mount [-f] [-d] -o lowerdir=A[:B…][,upperdir=U,workdir=W][,OPTI
     lowerdir+=C       one more layer below the others
     upperdir=U        where changes go; without it the mount is read-only
     workdir=W         an empty directory on the file system of U
+    uidmapping=A:B:N[:…], gidmapping=…    ids from A on disk are shown as B…, N of them
+    squash_to_root, squash_to_uid=U, squash_to_gid=G    every file is shown as one owner's
+    xattr_permissions=1|2    owners, modes and devices are kept in xattrs: 1 security.*, 2 user.*
     -f, --foreground  stay in the foreground
     -d, --debug       print every request; implies -f
     -V, --version     print the version
@@ -66,6 +69,11 @@ MOUNT_FLAGS: Final = frozenset(_FLAG_WORDS.split())
 #: Security labels; a value may hold commas and goes to the kernel in quotes.
 LABELS: Final = frozenset({"context", "fscontext", "defcontext", "rootcontext"})
 _RECOGNISED: Final = MOUNT_FLAGS | LABELS | frozenset(_OPTION_WORDS.split())
+
+#: What says which owners and modes are shown and stored.
+OWNER_OPTIONS: Final = frozenset(
+    "uidmapping gidmapping squash_to_root squash_to_uid squash_to_gid xattr_permissions".split()
+)
 
 #: The default of fields that hold options.
 NO_OPTIONS: Final[Mapping[str, str | None]] = MappingProxyType({})

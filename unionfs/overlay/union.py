@@ -49,7 +49,7 @@ class Union:
         self.stack = stack
         self.options = options
         #: (uid, gid) of what this process makes.
-        self.owner = os.geteuid(), os.getegid()
+        self.owner = stack.upper.new_owner if stack.has_upper else (-1, -1)
         #: Guards names, tables and attributes. Data is read, written and copied without it.
         self.lock = threading.RLock()
         self.table = InodeTable()

@@ -56,6 +56,9 @@ def mount(
         str | None, typer.Option("--log-file", metavar="FILE", help="Where the daemon writes what goes wrong.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Log every request; implies -f.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Use an upper that a volatile mount has left: a crash may have damaged it.")
+    ] = False,
 ) -> None:
     """Mount layers as one tree.
 
@@ -75,4 +78,5 @@ def mount(
         nonempty_ok=nonempty,
         log_file=log_file,
         debug=debug,
+        force=force,
     )

@@ -267,6 +267,11 @@ def test_a_work_directory_elsewhere_is_given(tmp_path: Path) -> None:
     assert findings(upper, work=work) == ["work work/#1 work-debris found"]
 
 
+def test_a_volatile_upper_whose_mark_is_removed_is_like_any_other(tmp_path: Path) -> None:
+    upper, _ = with_work(tmp_path, "dir work/incompat")
+    assert findings(upper) == []
+
+
 def test_a_volatile_upper_is_told_and_left(tmp_path: Path) -> None:
     upper, work = with_work(tmp_path, "dir work/incompat/volatile")
     assert findings(upper, repair=True) == ["work work/incompat volatile left"]

@@ -64,6 +64,7 @@ class MountRequest(NamedTuple):
     nonempty_ok: bool = False
     log_file: bytes | str | None = None
     debug: bool = False
+    force: bool = False
 
 
 class MountResult(NamedTuple):
@@ -146,11 +147,13 @@ def mount(
     nonempty_ok: bool = False,
     log_file: bytes | str | None = None,
     debug: bool = False,
+    force: bool = False,
 ) -> MountResult:
     """Mount `layers` (topmost first) under `upper` on the directory `mountpoint`.
 
     `options` are texts as given to `-o`; they may name layers, upper and work too, if the arguments do not. Returns
-    when the mount can be used; with `foreground` when it has been unmounted.
+    when the mount can be used; with `foreground` when it has been unmounted. `force`: use an upper that a volatile
+    mount has left, which is refused otherwise.
 
     Raises LayerError, MountError (TransportUnavailable among them) or OptionError; then nothing stays mounted.
     The process forks: call this before starting threads.
@@ -181,6 +184,7 @@ def mount(
             nonempty_ok=nonempty_ok,
             log_file=log_file,
             debug=debug,
+            force=force,
         )
     )
 
@@ -190,7 +194,7 @@ def run(asked: MountRequest) -> MountResult:
     options = asked.options
     mountpoint = check_mountpoint(asked.mountpoint, asked.nonempty_ok or "nonempty" in options)
     registry = Registry()
-    union_options, owners = union_options_of(options), owners_of(options)
+    union_options, owners = union_options_of(options)._replace(force=asked.force), owners_of(options)
     log_file = options.get("log_file") or asked.log_file
     spec = plan(
         asked.layers, asked.upper, asked.work, read_only=asked.read_only, ephemeral=asked.ephemeral, registry=registry

@@ -32,14 +32,16 @@ class UnionOptions(NamedTuple):
 
     `xattr_prefix`: namespace of the union's own attributes, b"trusted." or b"user."; None takes trusted where
     permitted. `index`: keep hard-link groups across copy-up and remount (the kernel's `index=on`). `volatile`: skip
-    every fsync; a crash may lose the upper. `read_only`: change nothing, not even what a crash left behind, so that
-    an upper in use by somebody else can be looked at.
+    every fsync; a crash may lose the upper, which is marked therefore, and refused from then on; `force`: not so, and
+    the mark goes. `read_only`: change nothing, not even what a crash left behind, so that an upper in use by somebody
+    else can be looked at.
     """
 
     xattr_prefix: bytes | None = None
     index: bool = True  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     volatile: bool = False
     read_only: bool = False
+    force: bool = False
 
 
 class Stack:

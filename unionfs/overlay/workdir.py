@@ -2,7 +2,8 @@
 
 Layout, as the kernel's: `work/` holds temporary objects named `#<hex>`, `index/` one entry per copied-up hard-link
 group, named by the hex of the group's origin handle. Whatever a crash leaves in `work/` was never visible; it is
-swept when the directory is next used (ovl_workdir_cleanup() of fs/overlayfs/readdir.c).
+swept when the directory is next used (ovl_workdir_cleanup() of fs/overlayfs/readdir.c), unless `work/incompat/` forbids
+that (incompat.py).
 
 `Workdir` also knows how the upper's file system can hold marks: whiteout devices and xattrs where it has them, else
 the AUFS names (`.wh.NAME`, `.wh..wh..opq`), announced by `.wh..wh.aufs` in the upper's root.
@@ -17,6 +18,7 @@ import stat
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Path, WritableLayer
+from unionfs.overlay import incompat
 from unionfs.overlay.inode import join
 from unionfs.overlay.stack import INNER_WHITEOUT, OPAQUE, Stack, UnionOptions
 from unionfs.vfs import DT_DIR, RENAME_EXCHANGE, RENAME_WHITEOUT
@@ -59,7 +61,9 @@ def remove_tree(layer: WritableLayer, path: Path) -> None:
 
 class Workdir:
     def __init__(self, stack: Stack, options: UnionOptions) -> None:
-        """Make `work/` and `index/`, sweep what a crash left, find out what the file system can hold. Idempotent."""
+        """Make `work/` and `index/`, sweep what a crash left, find out what the file system can hold. Idempotent.
+
+        LayerError for an upper that is not to be used (incompat.py)."""
         self._stack = stack
         self.tree = stack.work
         self._upper = stack.upper
@@ -67,9 +71,12 @@ class Workdir:
         self._left: list[Path] = []  # what could not be discarded yet
         for name in (WORK, INDEX):
             self._make(name)
+        incompat.check(self._upper, self.tree, options.force)  # what it leaves may go
         for entry in self.tree.scan(WORK):
             remove_tree(self.tree, join(WORK, entry.name))
         self._probe(options)
+        if options.volatile:
+            incompat.mark_volatile(self.tree)
 
     def _make(self, name: Path) -> None:
         """A directory whose objects get exactly the owner and mode they are made with (ovl_workdir_create())."""

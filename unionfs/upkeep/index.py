@@ -24,10 +24,10 @@ def judge_work(work: Layer) -> Iterator[Fault]:
     """`work` is the directory that holds `work/` and `index/`, and that no mount uses."""
     for entry in sorted(_names(work, WORK)):
         path = join(WORK, entry)
-        if entry == _INCOMPAT:
-            message = "the upper was mounted volatile, and not unmounted: what was written last may be lost"
-            yield Fault(path, "volatile", message, "none: look at the upper, then remove this directory")
-        else:
+        if entry == _INCOMPAT and _names(work, path):
+            message = "a volatile mount has used the upper: a crash of the machine since then may have damaged it"
+            yield Fault(path, "volatile", message, "none: look at the upper, then mount it with --force")
+        elif entry != _INCOMPAT:
             yield from _staged(read_object(work, path))
     for entry in sorted(_names(work, INDEX)):
         stored = read_object(work, join(INDEX, entry))

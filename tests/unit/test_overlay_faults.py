@@ -1,4 +1,6 @@
-"""Every operation, failing at every one of the calls it makes on the upper: full disk, quota, no descriptor left.
+"""Every operation, failing at every one of the calls it makes on the upper: full disk, quota, no descriptor left, a
+broken disk, a file system that the kernel has made read-only, a call that was interrupted. (Dying there instead is
+test_overlay_kill.py.)
 
 A `Fault` counts the calls that may fail and refuses one of them. The sweep repeats an operation with the first refused,
 the second, and so on until none is. After each failure what people see is as before, in this union and in a fresh one
@@ -29,7 +31,16 @@ from unionfs.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, ROOT
 #: What takes space or an inode in the upper, and what takes a descriptor.
 SPACE = frozenset("create tmpfile mkdir mknod symlink link link_file rename setxattr pwrite copy_range".split())
 DESCRIPTORS = frozenset("create tmpfile open scan".split())
-KINDS = {"ENOSPC": (errno.ENOSPC, SPACE), "EDQUOT": (errno.EDQUOT, SPACE), "EMFILE": (errno.EMFILE, DESCRIPTORS)}
+#: What changes anything there.
+CHANGING = SPACE | frozenset("unlink rmdir chmod chown utime truncate removexattr ftruncate fsync".split())
+KINDS = {
+    "ENOSPC": (errno.ENOSPC, SPACE),
+    "EDQUOT": (errno.EDQUOT, SPACE),
+    "EMFILE": (errno.EMFILE, DESCRIPTORS),
+    "EIO": (errno.EIO, CHANGING),
+    "EROFS": (errno.EROFS, CHANGING),
+    "EINTR": (errno.EINTR, CHANGING),
+}
 
 
 class Fault:
@@ -59,29 +70,20 @@ class Fault:
 def failing(fault: Fault) -> type[WritableDirectory]:
     """An upper whose calls, and those on its files, ask `fault` first."""
 
-    class File(FdFile):
-        def pwrite(self, data: bytes | memoryview, offset: int) -> int:
-            fault.check("pwrite")
-            return super().pwrite(data, offset)
-
-        def copy_range(self, source: LayerFile, source_offset: int, offset: int, length: int) -> int:
-            fault.check("copy_range")
-            return super().copy_range(source, source_offset, offset, length)
-
-        def setxattr(self, name: bytes, value: bytes) -> None:
-            fault.check("setxattr")
-            super().setxattr(name, value)
-
-    def checked(name: str) -> Callable[..., Any]:
-        def call(self: WritableDirectory, *args: Any, **kwargs: Any) -> Any:
+    def checked(base: type, name: str) -> Callable[..., Any]:
+        def call(self: object, *args: Any, **kwargs: Any) -> Any:
             fault.check(name)
-            result = getattr(WritableDirectory, name)(self, *args, **kwargs)
-            return File(result.fd) if isinstance(result, FdFile) else result
+            result = getattr(base, name)(self, *args, **kwargs)
+            return file(result.fd) if isinstance(result, FdFile) else result
 
         return call
 
-    names = [name for name in SPACE | DESCRIPTORS if hasattr(WritableDirectory, name)]
-    return type("Failing", (WritableDirectory,), {name: checked(name) for name in names})
+    def subclass(base: type) -> Any:
+        names = [name for name in CHANGING | DESCRIPTORS if hasattr(base, name)]
+        return type("Failing", (base,), {name: checked(base, name) for name in names})
+
+    file = subclass(FdFile)
+    return subclass(WritableDirectory)  # type: ignore[no-any-return]
 
 
 # what people see --------------------------------------------------------------------------------------------------
@@ -120,6 +122,9 @@ def lowers(base: Path) -> list[Path]:
     }.items():  # fmt: skip
         (low / name).write_text(text)
     (above / "dir/above").write_text("a")
+    with open(low / "sparse", "wb") as file:
+        file.truncate(1 << 20)
+        os.pwrite(file.fileno(), b"end", (1 << 20) - 3)
     os.link(low / "one", low / "pair")
     os.symlink("file", low / "symlink")
     os.setxattr(low / "second", "user.old", b"value")
@@ -227,6 +232,18 @@ def unnamed(u: Rig) -> None:
         entry(u, made)
 
 
+def name_unnamed(u: Rig) -> None:
+    """O_TMPFILE, written, and given the name dir/inner or, where that is taken, dir/new."""
+    with u.node("dir") as node:
+        made, opened = u.fs.tmpfile(node, 0o600, os.O_RDWR, ME)
+        try:
+            u.fs.write(opened.fh, 0, b"data")
+            entry(u, u.fs.link(made.node, node, b"new" if u.exists("dir/inner") else b"inner", ME))
+        finally:
+            u.fs.release(opened.fh)
+            entry(u, made)
+
+
 EMPTIED = ("dir/sub/x", "dir/sub/deep", "dir/sub", "dir/inner", "dir/above")
 CASES: dict[str, Case] = {
     "create": Case(lambda u: create(u, "new")),
@@ -309,6 +326,9 @@ CASES: dict[str, Case] = {
     "open a hard link for writing": Case(opening("pair", os.O_RDWR)),
     "open a hard link for writing that is open": Case(opening("pair", os.O_RDWR), held="one"),
     "chmod a file that is open": Case(lambda u: u.setattr("big", mode=0o600), held="big"),
+    "open a sparse file for writing": Case(opening("sparse", os.O_RDWR)),
+    "name an unnamed file": Case(name_unnamed),
+    "name an unnamed file over a whiteout": Case(name_unnamed, without("dir/inner")),
 }  # fmt: skip
 
 
@@ -333,6 +353,11 @@ def debris(base: Path) -> list[str]:
     return [name for name in os.listdir(base / "work/work") if not name.startswith("#i")]
 
 
+def changes_nothing(case: Case) -> bool:
+    """Nothing that people see."""
+    return case.operate is unnamed or "open" in repr(case)
+
+
 def one_failure(base: Path, layers: list[Path], case: Case, fault: Fault, at: int) -> bool:
     """The operation with its call number `at` refused. False where it made fewer calls."""
     with union(base, layers, upper=failing(fault)) as u:
@@ -353,7 +378,7 @@ def one_failure(base: Path, layers: list[Path], case: Case, fault: Fault, at: in
             if case.whiteout_late and failed and fault.met == "rename":
                 return True
             after = seen(u)
-            assert (after == before) == (failed or case.operate is unnamed), f"failed: {failed} ({fault.met})"
+            assert after == before if failed else after != before or changes_nothing(case), fault.met
             u.fs._union.work.discard(b"work/#none")  # whatever is discarded next takes along what could not be
             assert case.held or debris(base) == [], fault.met
         held = [inode for inode in u.fs._union.table if inode.node != ROOT]
@@ -365,7 +390,7 @@ def one_failure(base: Path, layers: list[Path], case: Case, fault: Fault, at: in
         if not failed:
             return True
         case.operate(u)
-        assert seen(u) != again or case.operate is unnamed or "open" in repr(case)
+        assert seen(u) != again or changes_nothing(case)
         after = seen(u)
     with union(base, layers) as u:
         assert plain(seen(u)) == plain(after)
@@ -393,9 +418,22 @@ def sweep(base: Path, case: Case, kind: str) -> None:
     raise AssertionError("more than 200 calls for one operation")
 
 
-@pytest.mark.parametrize("kind", ["ENOSPC", "EMFILE"])
+@pytest.mark.parametrize("kind", ["ENOSPC", "EMFILE", "EIO"])
 @pytest.mark.parametrize("name", CASES)
 def test_failure_at_every_call_changes_nothing(tmp_path: Path, name: str, kind: str) -> None:
+    sweep(tmp_path, CASES[name], kind)
+
+
+@pytest.mark.parametrize("kind", ["EROFS", "EINTR"])
+@pytest.mark.parametrize("name", ["rename a directory elsewhere", "unlink a hard link that is open", "link", "rmdir"])
+def test_refusals_of_other_kinds_change_nothing_either(tmp_path: Path, name: str, kind: str) -> None:
+    sweep(tmp_path, CASES[name], kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["EDQUOT", "EROFS", "EINTR"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_refusal_changes_nothing(tmp_path: Path, name: str, kind: str) -> None:
     sweep(tmp_path, CASES[name], kind)
 
 

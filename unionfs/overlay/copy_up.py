@@ -25,7 +25,7 @@ from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, NUMBER, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_DIR, DT_REG, SetAttr
+from unionfs.vfs import DT_DIR, DT_REG, NOW, SetAttr
 
 #: Bytes in one system call. A kernel without preemption gives the CPU to who waits for it only after one.
 _CHUNK = 2 << 20
@@ -129,6 +129,7 @@ class _Staged:
         self._source: LayerFile | None = None
         self._target: LayerFile | None = None
         self.reader: LayerFile | None = None
+        self._cut = False
         work = union.stack.work
         if inode.type == DT_REG:
             self._source = self.layer.open(self.source_path)
@@ -152,6 +153,7 @@ class _Staged:
         if self._source is None or self._target is None:
             return 0
         end = self.st.st_size if size is None else min(size, self.st.st_size)
+        self._cut = end < self.st.st_size
         if not end:
             return 0
         # Looking for holes is a walk through all of the file, in one system call, that keeps a CPU from all others.
@@ -191,6 +193,8 @@ class _Staged:
     def finish(self, changes: SetAttr | None) -> None:
         copy_metadata(self._union, self.layer, self.source_path, self.st, self.copy, bare=self._bare)
         _set_origin(self._union, self._number, self.source_path, self.st, self.copy)
+        if self._cut:
+            self.copy.utime(None, NOW)  # it is seen truncated at once
         if changes is not None:
             change_attributes(self.copy, changes)
 
@@ -342,6 +346,7 @@ def _listed_in_upper(union: Union, inode: FileInode, parent: DirInode, name: byt
         layer, path = union.upper_place(inode)
         ino = layer.lstat(path).st_ino
     entries.put(name, Listed(UPPER, inode.type, ino))
+    union.placed(ino)
 
 
 # directories ----------------------------------------------------------------------------------------------------------
@@ -377,6 +382,7 @@ def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
         union.work.discard(temporary)
         raise
     stored = union.stack.upper.lstat(directory.path)
+    union.placed(stored.st_ino)
     directory.upper = True
     directory.changed()
     if directory.listing is not None:
@@ -401,7 +407,8 @@ def mark_impure(union: Union, parent: DirInode) -> None:
 
 class kept_times:
     """Put a directory's times back after a copy changed what is stored in it but not what people see
-    (ovl_copy_up_one(): "Restore timestamps on parent"). One copy often follows another, so they are remembered."""
+    (ovl_copy_up_one(): "Restore timestamps on parent (best effort)": there is no way back any more). One copy often
+    follows another, so they are remembered."""
 
     def __init__(self, union: Union, directory: DirInode) -> None:
         self._layer: WritableLayer = union.stack.upper
@@ -416,5 +423,9 @@ class kept_times:
     def __exit__(self, *_: object) -> None:
         times = self._directory.kept_times
         assert times is not None
-        self._layer.utime(self._directory.path, *times)
-        self._directory.changed(times)
+        try:
+            self._layer.utime(self._directory.path, *times)
+        except OSError:
+            self._directory.changed()
+        else:
+            self._directory.changed(times)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from unionfs.layers import whiteout
 from unionfs.layers.layer import LayerFile, Path, WritableLayer
 from unionfs.overlay import hardlink, lookup
-from unionfs.overlay.copy_up import copy_up_directory, mark_impure
+from unionfs.overlay.copy_up import copy_up_directory, copy_up_name, mark_impure
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
@@ -65,7 +65,8 @@ def create(
     owner = _owner(union, directory, new, caller)
     over_whiteout = name in listing(union, directory).whiteouts
     path = join(directory.path, name)
-    if owner.is_daemon and not over_whiteout:
+    in_place = owner.is_daemon and not over_whiteout
+    if in_place:
         file = make(union.stack.upper, path, new, owner.mode, flags)
     else:
         staged, folder, file = stage(union, directory, new, owner, flags)
@@ -83,6 +84,8 @@ def create(
                 union.work.discard(folder)
     directory.changed()
     st = file.fstat() if file is not None else union.stack.upper.lstat(path)
+    if not in_place:
+        union.placed(st.st_ino)
     inode = _enter(union, directory, name, st)
     inode.bare = True if union.work.makes_bare and not directory.default_acl else None
     return inode, file
@@ -227,7 +230,12 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
         st = tree.lstat(path)
         if (st.st_dev, st.st_ino) in union.origins:
             mark_impure(union, directory)
-    if over_whiteout:
+    links = inode.linked()
+    if links.orphan is not None:
+        # The only link is our own; it becomes the name.
+        union.work.put_in(links.orphan, directory.path, name, is_dir=False, over_whiteout=over_whiteout)
+        links.orphan = None
+    elif over_whiteout:
         temporary = union.work.temporary()
         tree.link(path, union.stack.work, temporary)
         try:
@@ -237,10 +245,6 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
             raise
     else:
         tree.link(path, union.stack.upper, join(directory.path, name))
-    links = inode.linked()
-    if links.orphan is not None:
-        union.work.discard(links.orphan)
-        links.orphan = None
     if links.index is not None:
         hardlink.set_nlink(union, links, links.nlink + 1)
     inode.names.append((directory, name, True))
@@ -267,12 +271,13 @@ def unlink(union: Union, directory: DirInode, name: bytes, inode: Inode) -> None
 
 def _unlink(union: Union, directory: DirInode, name: bytes, inode: FileInode) -> None:
     copy_up_directory(union, directory)
+    keep_in_group(union, inode, directory, name)
     stored = is_stored(inode, directory, name)
     entries = listing(union, directory)
     positive = entries.lower_positive(name)
     record = union.attributes(inode)
     try:
-        hardlink.save_nlink(union, inode, change=0 if stored else -1)
+        hardlink.save_nlink(union, inode)
         if stored:
             _remove_stored(union, inode, directory, name, leave_whiteout=positive)
         elif positive:
@@ -283,6 +288,13 @@ def _unlink(union: Union, directory: DirInode, name: bytes, inode: FileInode) ->
     # POINT OF NO RETURN.
     lost_name(union, inode, directory, name, record)
     _hide(union, directory, name, positive)
+
+
+def keep_in_group(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> None:
+    """Before a name of a copied-up hard-link group goes: have it stored, so that one call takes it from what people see
+    and from the stored link count, which the group's is relative to (ovl_nlink_start())."""
+    if inode.index is not None and not is_stored(inode, directory, name):
+        copy_up_name(union, inode, directory, name)
 
 
 def is_stored(inode: FileInode, directory: DirInode, name: bytes) -> bool:
@@ -300,8 +312,11 @@ def needs_orphan(union: Union, inode: FileInode) -> bool:
 
 def _remove_stored(union: Union, inode: FileInode, directory: DirInode, name: bytes, *, leave_whiteout: bool) -> None:
     keep = needs_orphan(union, inode)
-    if not (keep or leave_whiteout):
+    if not keep and not leave_whiteout:
         union.stack.upper.unlink(join(directory.path, name))
+        return
+    if not keep and union.work.devices:
+        union.work.cover(directory.path, name)
         return
     taken = union.work.take_out(directory.path, name, leave_whiteout=leave_whiteout)
     if keep:

@@ -3,7 +3,8 @@
 A handle holds one open file of a layer. One opened for reading on a lower file is switched to the copy when the file
 is copied up, in place, so that it sees what is written from then on (unlike the kernel, where it keeps the old data).
 
-Reading and writing need no lock; opening and changing attributes hold `union.lock`, after any copy-up.
+Reading, writing and waiting for a flush need no lock; opening and changing attributes hold `union.lock`, after any
+copy-up.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import struct
 import time
 
 from unionfs.layers.layer import Changeable, LayerFile, PathIn
+from unionfs.overlay import durability
 from unionfs.overlay.copy_up import change_attributes, copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode
 from unionfs.overlay.union import Union, fail
@@ -78,7 +80,7 @@ def open_file(union: Union, inode: Inode, flags: int) -> OpenResult:
             file = layer.open(path, os.O_RDWR if writable else os.O_RDONLY)
         try:
             if truncate:
-                _truncate(union, inode, file if writable or copied else None, 0)
+                _truncate(union, inode, file if writable or copied else None, 0, bool(copied))
             return add(union, inode, file, writable)
         except BaseException:
             file.close()
@@ -146,7 +148,7 @@ def _detach(union: Union, inode: FileInode, file: LayerFile) -> None:
 # attributes -----------------------------------------------------------------------------------------------------------
 def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> AttrRecord:
     """Change attributes: size first, then owner, mode and times."""
-    size = changes.size
+    size, copied = changes.size, False
     if isinstance(inode, FileInode):
         if inode.upper and inode.handles and size is None and not changes.kill_priv and union.workdir is not None:
             with union.lock:
@@ -160,7 +162,8 @@ def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> Att
         # A change of owner takes privileges away by itself.
         alone = changes.kill_priv and changes.uid is None and changes.gid is None
         with_copy = changes if size is None and not alone else None
-        if not inode.upper and copy_up(union, inode, size, with_copy) and with_copy is not None:
+        copied = not inode.upper and copy_up(union, inode, size, with_copy)
+        if copied and with_copy is not None:
             with union.lock:
                 return union.attributes(inode)
         union.check_writable()
@@ -174,7 +177,8 @@ def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> Att
         if size is not None:
             assert isinstance(inode, FileInode)
             opened = union.handles.get(fh) if fh is not None else None
-            _truncate(union, inode, opened.file if isinstance(opened, Handle) and opened.writable else None, size)
+            file = opened.file if isinstance(opened, Handle) and opened.writable else None
+            _truncate(union, inode, file, size, copied)
         if changes.kill_priv and changes.uid is None and changes.gid is None:
             kill_privileges(union, inode)
         change_attributes(_changeable(union, inode), changes)
@@ -223,17 +227,19 @@ def _set_remembered(union: Union, inode: Inode, changes: SetAttr) -> AttrRecord:
     return inode.attr
 
 
-def _truncate(union: Union, inode: FileInode, file: LayerFile | None, size: int) -> None:
-    if file is not None:
-        file.ftruncate(size)
-    else:
-        tree, path = union.upper_place(inode)
-        try:
+def _truncate(union: Union, inode: FileInode, file: LayerFile | None, size: int, copied: bool) -> None:
+    """`copied`: for this call; then the file has the size already, unless the lower one was smaller, and must not
+    fail now."""
+    tree, path = union.upper_place(inode)
+    try:
+        if file is not None:
+            file.ftruncate(size)
+        else:
             tree.truncate(path, size)
-        except OSError:
-            # A copy made for this call has the size already, unless the lower file was smaller. It must not fail now.
-            if tree.lstat(path).st_size != size:
-                raise
+    except OSError:
+        if (file is not None and not copied) or tree.lstat(path).st_size != size:
+            raise
+        if not copied:
             tree.utime(path, None, NOW)
     inode.attr = None
 
@@ -278,8 +284,9 @@ def _writable(union: Union, fh: int) -> LayerFile:
 
 
 def fsync(union: Union, fh: int, datasync: bool) -> None:
-    if handle(union, fh).inode.upper and not union.options.volatile:
-        opened_file(union, fh).fsync(datasync)
+    inode = handle(union, fh).inode
+    if inode.upper and not union.options.volatile:
+        durability.flush_file(union, inode, opened_file(union, fh), datasync)
 
 
 def fallocate(union: Union, fh: int, mode: int, offset: int, length: int) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 from unionfs.layers.layer import Layer, WritableLayer
 from unionfs.overlay import dir as directories
+from unionfs.overlay import durability, lookup, readdir, refresh, rename, xattrs
 from unionfs.overlay import file as files
-from unionfs.overlay import lookup, readdir, refresh, rename, xattrs
 from unionfs.overlay.copy_up import copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
 from unionfs.overlay.invariants import check
@@ -308,15 +308,13 @@ class UnionFilesystem:
         union = self._union
         with self._lock:
             directory = readdir.handle(union, fh).directory
-            if not directory.upper or directory.removed or union.options.volatile:
-                return
-            flush = union.stack.upper.fsync_dir(directory.path)
-        flush()
+        if not union.options.volatile:
+            durability.flush_directory(union, directory)
 
     # the whole ----------------------------------------------------------------------------------------------------
     def syncfs(self) -> None:
         if self._union.workdir is not None and not self._union.options.volatile:
-            self._union.stack.upper.sync()
+            durability.flush_all(self._union)
 
     def refresh(self) -> Refreshed:
         """Notice what has changed in the layers behind our back, and have the kernel notice; see refresh.py.

@@ -149,7 +149,8 @@ def by_index(union: Union, number: int, path: Path, st: os.stat_result) -> FileI
     if known is None:
         known = FileInode(union.table.allocate(), union.stack.number(number, st.st_ino, st.st_dev), d_type(st.st_mode))
         links = known.linked()
-        links.index, links.nlink = entry, load_nlink(union, entry, stored, st.st_nlink)
+        links.index, links.below = entry, st.st_nlink
+        links.nlink = load_nlink(union, entry, stored, st.st_nlink)
         union.table.add(known)
         union.table.remember_real(key, known)
     union.table.remember_real((number, st.st_dev, st.st_ino), known)
@@ -171,7 +172,8 @@ def attach_index(union: Union, inode: FileInode, origin: OriginHandle | None, pa
         found = find_origin(union, origin, path) if origin is not None else None
         fallback = found[1].st_nlink if found else stored.st_nlink - 1
         links = inode.linked()
-        links.index, links.nlink = entry, load_nlink(union, entry, stored, fallback)
+        links.index, links.below = entry, found[1].st_nlink if found else 0
+        links.nlink = load_nlink(union, entry, stored, fallback)
 
 
 # link counts --------------------------------------------------------------------------------------------------------
@@ -197,21 +199,31 @@ def set_nlink(union: Union, links: Links, count: int) -> None:
         union.nlinks[links.index] = count
 
 
-def save_nlink(union: Union, inode: FileInode, *, change: int = 0) -> None:
-    """Record the count before an operation, so that the recorded difference is right after it too
-    (ovl_nlink_start()). `change`: how much more the union's count will change than the stored one."""
+def save_nlink(union: Union, inode: FileInode) -> None:
+    """Record the count relative to the stored one, for an operation that changes both (ovl_nlink_start())."""
     links = inode.links
     if links is None or links.index is None or not union.work.xattrs:
         return
     stored = union.stack.work.lstat(links.index).st_nlink
-    difference = links.nlink - stored + change
-    union.stack.work.setxattr(links.index, union.stack.private(NLINK), b"U%+d" % difference)
+    union.stack.work.setxattr(links.index, union.stack.private(NLINK), b"U%+d" % (links.nlink - stored))
 
 
 def restore_nlink(union: Union, inode: FileInode) -> None:
-    """The operation failed. Takes no space: a value of this name and length is there."""
+    """The operation failed, or was one of the other kind. Takes no space: a value of this length is there."""
     with contextlib.suppress(OSError):
         save_nlink(union, inode)
+
+
+def _hold_nlink(union: Union, links: Links) -> None:
+    """Record the count relative to the lower file's, for an operation that changes only the stored one
+    (ovl_set_nlink_lower()). Where that is not known, relative to what the stored one is going to be."""
+    if links.index is None or not union.work.xattrs:
+        return
+    if links.below:
+        value = b"L%+d" % (links.nlink - links.below)
+    else:
+        value = b"U%+d" % (links.nlink - union.stack.work.lstat(links.index).st_nlink - 1)
+    union.stack.work.setxattr(links.index, union.stack.private(NLINK), value)
 
 
 def add_to_index(union: Union, inode: FileInode, temporary: Path, entry: Path, nlink: int) -> None:
@@ -220,7 +232,7 @@ def add_to_index(union: Union, inode: FileInode, temporary: Path, entry: Path, n
     if union.work.xattrs:
         union.stack.work.setxattr(temporary, union.stack.private(NLINK), b"U%+d" % (nlink - 1))
     union.stack.work.rename(temporary, union.stack.work, entry)
-    links.index = entry
+    links.index, links.below = entry, nlink
     set_nlink(union, links, nlink)
     if not entry.startswith(INDEX):
         stored = union.stack.work.lstat(entry)
@@ -230,15 +242,14 @@ def add_to_index(union: Union, inode: FileInode, temporary: Path, entry: Path, n
 def store_name(union: Union, inode: FileInode, parent_path: Path, name: bytes) -> None:
     """Give a group's copy a stored name in the upper, replacing nothing (ovl_link_up()).
 
-    The union's count stays (the name was there), so the recorded difference shrinks by one.
+    The union's count stays: the name was there.
     """
     assert inode.index is not None
     try:
-        save_nlink(union, inode, change=-1)
+        _hold_nlink(union, inode.linked())
         union.stack.work.link(inode.index, union.stack.upper, join(parent_path, name))
-    except BaseException:
+    finally:
         restore_nlink(union, inode)
-        raise
 
 
 def take_from_index(union: Union, inode: FileInode) -> None:

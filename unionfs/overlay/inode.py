@@ -196,15 +196,17 @@ Name = tuple[DirInode, bytes, bool]
 
 class Links:
     """What only few files have. `index`: the entry of a copied-up hard-link group; then `nlink` is the group's link
-    count in the union. `orphan`: the path in the work directory of a file that has no name but is still in use.
-    `keys`: the stored objects it is entered under in `InodeTable.real`. `inner_whiteout`: shown as a whiteout device
-    to a mount above ours, stored as a marked empty file. `lost`: its layer has it no more (refresh.py)."""
+    count in the union, and `below` the lower file's (0: not known). `orphan`: the path in the work directory of a file
+    that has no name but is still in use. `keys`: the stored objects it is entered under in `InodeTable.real`.
+    `inner_whiteout`: shown as a whiteout device to a mount above ours, stored as a marked empty file. `lost`: its layer
+    has it no more (refresh.py)."""
 
-    __slots__ = ("index", "inner_whiteout", "keys", "lost", "nlink", "orphan")
+    __slots__ = ("below", "index", "inner_whiteout", "keys", "lost", "nlink", "orphan")
 
     def __init__(self) -> None:
         self.index: bytes | None = None
         self.nlink = 0
+        self.below = 0
         self.orphan: bytes | None = None
         self.keys: tuple[tuple[int, int, int], ...] = ()
         self.inner_whiteout = False

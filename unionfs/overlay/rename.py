@@ -15,14 +15,14 @@ import contextlib
 import errno
 import stat
 
-from unionfs.layers.layer import PathIn
+from unionfs.layers.layer import PathIn, WritableLayer
 from unionfs.overlay import hardlink, lookup
 from unionfs.overlay.copy_up import copy_metadata, copy_up, copy_up_directory, copy_up_name, kept_times, mark_impure
 from unionfs.overlay.dir import (
     check_new_name,
     hides_lower_link,
     is_empty,
-    is_stored,
+    keep_in_group,
     lost_name,
     needs_orphan,
     removed,
@@ -264,7 +264,7 @@ def _move(union: Union, source: End, target: End, *, visible_whiteout: bool) -> 
             # The whiteout changes places with the directory, and is what the old name needs or is removed.
             upper.rename(source.path, upper, target.path, RENAME_EXCHANGE)
             if not leave_whiteout:
-                upper.unlink(source.path)
+                leave_whiteout = not _unlinked(upper, source.path)
         else:
             if leave_whiteout and not work.rename_whiteout:
                 _rename_then_whiteout(union, source, target)
@@ -287,6 +287,15 @@ def _move(union: Union, source: End, target: End, *, visible_whiteout: bool) -> 
         entries.whiteouts.add(source.name)
     if inner is not None:
         _place_inner_whiteout(union, source, inner)
+
+
+def _unlinked(upper: WritableLayer, path: bytes) -> bool:
+    """Remove a whiteout that hides nothing. If that fails it stays: the rename is made, and it does no harm."""
+    try:
+        upper.unlink(path)
+    except OSError:
+        return False
+    return True
 
 
 def _rename_then_whiteout(union: Union, source: End, target: End) -> None:
@@ -322,7 +331,8 @@ class _Victim:
             if inode.upper and union.stack.upper.scan(inode.path):
                 _clear(union, inode)
         elif isinstance(inode, FileInode):
-            hardlink.save_nlink(union, inode, change=0 if is_stored(inode, end.directory, end.name) else -1)
+            keep_in_group(union, inode, end.directory, end.name)
+            hardlink.save_nlink(union, inode)
             if inode.upper and needs_orphan(union, inode):
                 orphan = union.work.temporary()
                 union.stack.upper.link(end.path, union.stack.work, orphan)

@@ -70,6 +70,8 @@ class Union:
         self.groups: dict[tuple[int, int], Path] = {}
         #: Link counts of groups in uppers that hold no xattrs, by index entry.
         self.nlinks: dict[Path, int] = {}
+        #: Stored inode numbers of what was put in its place since its name was last flushed; see durability.py.
+        self.unflushed: set[int] = set()
         #: Does the upper's file system take long to flush a file, as a disk does?
         self.flushes_slowly = False
         #: Of each thread: `gone`, a function that says whether its caller has given up, or None.
@@ -203,6 +205,11 @@ class Union:
         if inode.index is not None:
             return self.stack.work, inode.index
         fail(errno.ESTALE)
+
+    def placed(self, stored: int) -> None:
+        """A copy-up, or a creation in the work directory, has given a stored object its name: that is not flushed."""
+        if not self.options.volatile:
+            self.unflushed.add(stored)
 
     # attributes ---------------------------------------------------------------------------------------------------
     def attributes(self, inode: Inode) -> AttrRecord:

@@ -213,6 +213,17 @@ class Workdir:
             self._upper.rename(source, self.tree, target)
         return target
 
+    def cover(self, directory: Path, name: bytes) -> None:
+        """Replace an object of the upper, no directory, by a whiteout. Atomic for readers; nothing is left to be
+        discarded, which would go on counting as a link. `devices` only."""
+        staged = self.temporary()
+        self.tree.mknod(staged, stat.S_IFCHR, 0)
+        try:
+            self.tree.rename(staged, self._upper, join(directory, name))
+        except BaseException:
+            self.discard(staged)
+            raise
+
     def put_in(self, path: Path, directory: Path, name: bytes, *, is_dir: bool, over_whiteout: bool) -> None:
         """Give a staged object its name in the upper, over a whiteout if one is there. Atomic for readers."""
         target = join(directory, name)

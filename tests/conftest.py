@@ -40,6 +40,7 @@ MARKERS = (
     "needs_fuse: needs /dev/fuse, and fusermount3 when not root",
     "slow: takes more than a few seconds",
     "peer: runs beside another program (kernel overlayfs, fuse-overlayfs, umoci …)",
+    "engine: the same over every transport; over fusepy it is slow",
     "needs(*capabilities): not generated for rigs that lack one of them (tests/rigs.py: CAPABILITIES)",
     "populate(base=None, above=None): functions of a Path that make what exists before the mount",
 )
@@ -93,11 +94,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(requirements.requires("root"))
         if item.get_closest_marker("needs_fuse") is not None:
             item.add_marker(requirements.requires("fuse"))
+        if item.get_closest_marker("engine") is not None and _rig_name(item) == "union-fusepy":
+            item.add_marker(pytest.mark.slow)
     # A test with no rig left (--rig control, and the test needs a union) is not a skip: it does not exist.
     gone = [item for item in items if _has_no_rig(item)]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
+
+
+def _rig_name(item: pytest.Item) -> str | None:
+    rig = item.callspec.params.get("rig") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    return rig.name if isinstance(rig, Rig) else None
 
 
 def _has_no_rig(item: pytest.Item) -> bool:

@@ -92,7 +92,8 @@ _LIBFUSE2: Final = frozenset({"rename_flags", "rename_whiteout", "tmpfile", "see
 #: Where it matters whether the kernel or the server moves the data.
 _DATA: Final = frozenset(
     """test_create test_data_paths test_descriptors test_full test_io test_open test_open_unlinked
-    test_setattr test_stress test_time test_waiting""".split()
+    test_setattr test_stress test_time test_waiting
+    test_real_compile test_real_git test_real_rsync""".split()
 )
 _NO_PASSTHROUGH: Final = ("--passthrough", "off")
 

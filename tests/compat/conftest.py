@@ -1,14 +1,20 @@
-"""The `stack` fixture of the tests on real input; what ordinary users need to mount and be tested."""
+"""The fixtures of the tests on real input: `stack`, a mount by the command line, and `union`, one on each rig.
+
+`device_for_all` is what ordinary users need to mount and be tested.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.compat.real_mount import RealStack
-from tests.rigs import Backing
+from tests.rigs import Backing, Rig, Watchdog
+from tests.semantics.unions import Union
 from unionfs.transport.devfuse import channel
 
 
@@ -29,3 +35,19 @@ def device_for_all() -> Iterator[None]:
         yield
     finally:
         os.chmod(channel.DEVICE, mode)
+
+
+@pytest.fixture
+def union(rig: Rig, backing: Backing, watchdog: Watchdog) -> Iterator[Union]:
+    """A `Union` to be filled and mounted, broken when a test takes more than a minute."""
+    made = Union(rig, backing.directory(f"{rig.name}-real"), watchdog, 60.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def plain(backing: Backing) -> Iterator[Path]:
+    """A directory of the file system that the layers lie on, for the same thing without a mount."""
+    made = backing.directory("plain")
+    yield made
+    shutil.rmtree(made)

@@ -18,13 +18,9 @@ from tests.semantics.unions import Union
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unlike(rig, reason): not generated for that rig")
-    config.addinivalue_line("markers", "engine: the same over every transport; over fusepy it is slow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("engine") is not None and _rig_of(item) == "union-fusepy":
-            item.add_marker(pytest.mark.slow)
     gone = [item for item in items if _rig_of(item) in {mark.args[0] for mark in item.iter_markers("unlike")}]
     if gone:
         config.hook.pytest_deselected(items=gone)

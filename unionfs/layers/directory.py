@@ -29,6 +29,7 @@ from unionfs.errors import LayerError
 from unionfs.layers.fd_file import FdFile
 from unionfs.layers.layer import OriginHandle, Path, ScanEntry
 from unionfs.linux import handle as linux_handle
+from unionfs.linux import statfs as linux_statfs
 from unionfs.linux import xattr as linux_xattr
 from unionfs.vfs import DT_DIR, DT_LNK, DT_REG, StatFs, d_type
 
@@ -62,7 +63,7 @@ class DirectoryLayer:
         self._bound = max(2, dir_fds) + 1
         self._dirs: OrderedDict[Path, int] = OrderedDict({b"": self.root_fd})
         self._evicted = False  # until then, all directories on the way to one in `_dirs` are there too
-        self._uuids: dict[int, bytes] = {}  # by mount id
+        self._uuids: dict[int, bytes | None] = {}  # by mount id; None: its handles do not last
 
     def _open_root(self) -> int:
         try:
@@ -155,13 +156,14 @@ class DirectoryLayer:
             if e.errno in _NO_HANDLES:
                 return None
             raise
-        uuid = self._uuids.get(found.mount_id)
-        if uuid is None:
-            uuid = self._uuids[found.mount_id] = self._uuid_at(fd, name)
-        return OriginHandle(found.type, found.handle, uuid)
+        if found.mount_id not in self._uuids:
+            self._uuids[found.mount_id] = self._uuid_at(fd, name)
+        uuid = self._uuids[found.mount_id]
+        return None if uuid is None else OriginHandle(found.type, found.handle, uuid)
 
-    def _uuid_at(self, dir_fd: int, name: bytes) -> bytes:
-        """The UUID of the file system that holds `name`: the parent's, unless `name` is a mount point."""
+    def _uuid_at(self, dir_fd: int, name: bytes) -> bytes | None:
+        """The UUID of the file system that holds `name`: the parent's, unless `name` is a mount point. None for FUSE:
+        its handles hold the server's number of a node, which is another file's after a remount (fuse_encode_fh())."""
         holder = b"."
         if os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_dev != os.fstat(dir_fd).st_dev:
             holder = name
@@ -170,7 +172,7 @@ class DirectoryLayer:
         except PermissionError:
             return linux_handle.NO_UUID
         try:
-            return linux_handle.fs_uuid(fd)
+            return None if linux_statfs.magic(fd) == linux_statfs.FUSE_MAGIC else linux_handle.fs_uuid(fd)
         finally:
             os.close(fd)
 

@@ -11,6 +11,7 @@ from unionfs.linux.syscalls import c_int, call
 
 #: <linux/magic.h>
 TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC = 0x01021994, 0x858458F6, 0x958458F6
+FUSE_MAGIC: Final = 0x65735546
 _IN_MEMORY: Final = frozenset((TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC))
 
 _fstatfs = syscalls.declare("fstatfs", c_int, ctypes.c_char_p)

@@ -230,7 +230,8 @@ class Filesystem(Protocol):
 
     # names ------------------------------------------------------------------------------------------------------
     def lookup(self, parent: NodeId, name: bytes) -> Entry:
-        """ENOENT where there is no such name, ENOTDIR where `parent` is no directory, ENAMETOOLONG over 255 bytes."""
+        """ENOENT where there is no such name, ENOTDIR where `parent` is no directory, ENAMETOOLONG over 255 bytes.
+        "." is the node itself, of any type, and ".." the directory above one: for file handles. ESTALE: not known."""
         ...
 
     def forget(self, node: NodeId, count: int) -> None:

@@ -31,12 +31,6 @@ def test_root_gets_passthrough_and_a_user_does_not() -> None:
 
 
 @pytest.mark.parametrize("wishes", [ROOT, USER], ids=["root", "user"])
-def test_file_handles_are_never_given(wishes: Wishes) -> None:
-    flags = agree(offer(), wishes).flags
-    assert flags & Init.NO_EXPORT_SUPPORT and not flags & Init.EXPORT_SUPPORT
-
-
-@pytest.mark.parametrize("wishes", [ROOT, USER], ids=["root", "user"])
 def test_writes_are_never_kept_back(wishes: Wishes) -> None:
     assert not agree(offer(), wishes).flags & Init.WRITEBACK_CACHE
 
@@ -144,7 +138,7 @@ def init_out(agreed: Agreed) -> dict[str, int]:
 def test_init_reply_of_root_on_a_new_kernel() -> None:
     out = init_out(agree(offer(), ROOT))
     assert (out["major"], out["minor"]) == (7, 45)
-    assert out["flags2"] == 1 << 5 | 1 << 6  # passthrough, no export support
+    assert out["flags2"] == 1 << 5  # passthrough
     assert out["max_stack_depth"] == 1
     assert (out["max_write"], out["max_pages"]) == (1 << 20, 256)
     assert out["time_gran"] == 1

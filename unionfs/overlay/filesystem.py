@@ -39,6 +39,7 @@ from unionfs.vfs import (
 
 #: More data than this makes a copy-up slow enough to leave a transport's own thread.
 SLOW_COPY_UP = 1 << 20
+_DOTS = (b".", b"..")
 _record_size = struct.Struct("<8xQ").unpack_from
 
 
@@ -90,11 +91,21 @@ class UnionFilesystem:
         """`lookup` without an exception for a name that is not there, as most names are that are to be made."""
         union = self._union
         with self._lock:
+            if name in _DOTS:
+                return self._entry(self._dot(union.inode(parent), name))
             inode = lookup.child(union, union.directory(parent), name)
             if inode is None:
                 union.counters["negative_lookups"] += 1
                 return None
             return self._entry(inode)
+
+    def _dot(self, inode: Inode, name: bytes) -> Inode:
+        """What a file handle is resolved to: the inode itself, or the directory above one (fuse_export_operations)."""
+        if name == b".":
+            return inode
+        if not isinstance(inode, DirInode) or inode.removed:
+            fail(errno.ENOENT)
+        return inode.parent or inode
 
     def forget(self, node: NodeId, count: int) -> None:
         with self._lock:

@@ -64,7 +64,13 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
             )
         notifier = Notifier.on(fd)
         reader = FileReader(fd)
-        session = Session(fs, backings=backings, reader=reader, invalidate=notifier.inval_attributes)
+        session = Session(
+            fs,
+            backings=backings,
+            reader=reader,
+            invalidate=notifier.inval_attributes,
+            generation=int.from_bytes(os.urandom(4), "little"),
+        )
         loop = Loop(fd, session, debug=options.debug)
         session.on_interrupt = loop.cancel
         with _attached(fs, notifier, session):

@@ -64,13 +64,7 @@ FEATURES: Final = (
     Feature("big_writes", Init.BIG_WRITES, "a WRITE holds one page"),
     Feature("max_pages", Init.MAX_PAGES, "a WRITE holds 128 KiB"),
     Feature("atomic_o_trunc", Init.ATOMIC_O_TRUNC, "OPEN comes without O_TRUNC, after a SETATTR of size 0"),
-    # A handle holds our node number, which is another file's after the next mount: an overlayfs on top would take that
-    # for the origin of what it has copied up. No handles then (fuse_export_fid_operations, fs/fuse/inode.c).
-    Feature(
-        "no_export",
-        Init.INIT_EXT | Init.NO_EXPORT_SUPPORT,
-        "a file handle that outlives the mount (NFS, an overlayfs with index=on) may lead to another file",
-    ),
+    Feature("export", Init.EXPORT_SUPPORT, "a file handle (NFS) resolves only while its inode is cached"),
     Feature("dont_mask", Init.DONT_MASK, "the kernel applies the umask itself, even where a default ACL stands"),
     Feature("posix_acl", Init.POSIX_ACL, "ACLs are stored and listed, but mode bits alone decide"),
     Feature("killpriv", Init.HANDLE_KILLPRIV_V2, "the kernel clears set-user-ID itself by SETATTR, and asks more"),

@@ -65,9 +65,10 @@ def data_header(unique: int, size: int) -> bytes:
     return _header(16 + size, 0, unique)
 
 
-def entry(unique: int, node: int, record: AttrRecord, attr_valid: int) -> bytes:
-    """LOOKUP, MKNOD, MKDIR, SYMLINK, LINK. A node number is never used twice, hence generation 0."""
-    return _pack_entry(144, 0, unique, node, 0, FOREVER, attr_valid, 0, 0, record)
+# `generation` tells the nodes of one mount from those of another with the same numbers, in file handles that are kept.
+def entry(unique: int, node: int, record: AttrRecord, attr_valid: int, generation: int = 0) -> bytes:
+    """LOOKUP, MKNOD, MKDIR, SYMLINK, LINK. A node number is never used twice in a mount."""
+    return _pack_entry(144, 0, unique, node, generation, FOREVER, attr_valid, 0, 0, record)
 
 
 def negative_entry(unique: int) -> bytes:
@@ -90,11 +91,18 @@ def opened(unique: int, fh: int, open_flags: int, backing_id: int) -> bytes:
 
 
 def created(
-    unique: int, node: int, record: AttrRecord, attr_valid: int, fh: int, open_flags: int, backing_id: int
+    unique: int,
+    node: int,
+    record: AttrRecord,
+    attr_valid: int,
+    fh: int,
+    open_flags: int,
+    backing_id: int,
+    generation: int = 0,
 ) -> bytes:
     """CREATE, TMPFILE: an entry and an open file."""
     return _ENTRY_OPEN.pack(
-        160, 0, unique, node, 0, FOREVER, attr_valid, 0, 0, record, fh, open_flags, backing_id
+        160, 0, unique, node, generation, FOREVER, attr_valid, 0, 0, record, fh, open_flags, backing_id
     )  # fmt: skip
 
 
@@ -142,13 +150,13 @@ def directory(unique: int, entries: Iterable[DirEntry]) -> bytes:
     return _header(16 + len(body), 0, unique) + body
 
 
-def directory_plus(unique: int, entries: Iterable[DirEntryPlus], attr_valid: int) -> bytes:
+def directory_plus(unique: int, entries: Iterable[DirEntryPlus], attr_valid: int, generation: int = 0) -> bytes:
     """READDIRPLUS. Each entry's attributes hold for `attr_valid` seconds. The type of an entry is the top four bits
     of its mode's low half, found in byte 61 of the record."""
     body = b"".join(
         [
             _direntplus[len(name)](
-                node, 0, FOREVER, attr_valid, 0, 0, record, record, cookie, len(name), record[61] >> 4, name
+                node, generation, FOREVER, attr_valid, 0, 0, record, record, cookie, len(name), record[61] >> 4, name
             )
             for name, node, record, cookie in entries
         ]

@@ -53,7 +53,8 @@ _caller = Struct("<24xIII").unpack_from
 
 class Session:
     """See the module. `backings` is None where passthrough is not wanted, `reader` None where READ goes through
-    `fs.read`. `invalidate(node)` tells the kernel that a node's attributes are stale."""
+    `fs.read`. `invalidate(node)` tells the kernel that a node's attributes are stale. `generation` (32 bits) is to be
+    another for each mount: a file handle holds it beside the node, whose numbers begin anew."""
 
     def __init__(
         self,
@@ -63,7 +64,9 @@ class Session:
         reader: Reader | None = None,
         invalidate: Callable[[int], object] | None = None,
         readdirplus: str = "auto",
+        generation: int = 0,
     ) -> None:
+        self._generation = generation
         self.fs = fs
         self.agreed: Agreed | None = None
         self.finished = False
@@ -198,7 +201,7 @@ class Session:
         if found is None:
             return replies.negative_entry(unique)
         entry_node, record = found
-        return replies.entry(unique, entry_node, record, self.files.valid(record) if self._twins else FOREVER)
+        return self._entry(unique, entry_node, record)
 
     def _find_by_lookup(self, parent: NodeId, name: bytes) -> Entry | None:
         try:
@@ -207,7 +210,8 @@ class Session:
             return None
 
     def _entry(self, unique: int, node: NodeId, record: AttrRecord) -> Reply:
-        return replies.entry(unique, node, record, self.files.valid(record) if self._twins else FOREVER)
+        valid = self.files.valid(record) if self._twins else FOREVER
+        return replies.entry(unique, node, record, valid, self._generation)
 
     def _forget(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         self.fs.forget(node, abi.FORGET_IN.unpack_from(buffer, _BODY)[0])
@@ -386,7 +390,7 @@ class Session:
             self.fs.forget(node, 1)  # an existing file that was copied up: the kernel comes back as it does for OPEN
             raise
         valid = self.files.valid(record) if self._twins else FOREVER
-        return replies.created(unique, node, record, valid, opened.fh, fopen, backing_id)
+        return replies.created(unique, node, record, valid, opened.fh, fopen, backing_id, self._generation)
 
     def _read(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
@@ -475,7 +479,7 @@ class Session:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
         entries = self.fs.readdirplus(self._dir(fh, node), offset, size, replies.DIRENTPLUS_OVERHEAD)
         # While some inode has two nodes, all attributes given here are for one use: rare, and simpler than sorting.
-        return replies.directory_plus(unique, entries, 0 if self._twins else FOREVER)
+        return replies.directory_plus(unique, entries, 0 if self._twins else FOREVER, self._generation)
 
     def _releasedir(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         self.fs.releasedir(abi.RELEASE_IN.unpack_from(buffer, _BODY)[0])

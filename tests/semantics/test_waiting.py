@@ -163,9 +163,9 @@ def fdatasync_file(d: Path) -> None:
         os.fdatasync(fd)
 
 
-def fsync_directory(d: Path) -> None:
-    (d / "made").mkdir()
-    with opened(d / "made", os.O_RDONLY) as fd:
+def fsync_directory(d: Path, name: str = "made") -> None:
+    (d / name).mkdir()
+    with opened(d / name, os.O_RDONLY) as fd:
         os.fsync(fd)
 
 
@@ -178,4 +178,7 @@ def fsync_directory(d: Path) -> None:
 )
 def test_flush_keeps_nobody_waiting(union: Union, kind: str, act: Callable[[Path], None]) -> None:
     with gated_upper(union) as gate:
+        # Copied up and flushed beforehand, so that its parent, in which the others make names, need not be flushed
+        # now: of a directory that is being flushed fs/fuse, alone of all, holds the lock (fuse_dir_fsync()).
+        fsync_directory(union.mnt / "slow", "before")
         meanwhile(gate, kind, union.mnt, lambda: act(union.mnt / "slow"))

@@ -42,6 +42,8 @@ XATTR_CREATE, XATTR_REPLACE = 1, 2
 
 
 _pack_record = ATTR_RECORD.pack
+#: (size,) of an attribute record, without building the whole.
+record_size: Final = struct.Struct("<8xQ").unpack_from
 
 
 def d_type(mode: int) -> int:

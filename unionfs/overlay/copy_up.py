@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 import time
 from collections.abc import Callable, Iterator
 
@@ -25,7 +24,7 @@ from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, NUMBER, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_DIR, DT_REG, NOW, SetAttr
+from unionfs.vfs import DT_DIR, DT_REG, NOW, SetAttr, record_size
 
 #: Bytes in one system call. A kernel without preemption gives the CPU to who waits for it only after one.
 _CHUNK = 2 << 20
@@ -33,7 +32,6 @@ _CHUNK = 2 << 20
 _SMALL = 128 << 10
 #: Seconds within which the flush of a copy keeps nobody waiting who counts.
 _QUICK_FLUSH = 0.001
-_record_size = struct.Struct("<8xQ").unpack_from
 #: Mandatory xattrs that must not be lost silently; others the upper cannot hold are left behind, as cp -a does.
 _MUST_COPY = (b"system.posix_acl_access", b"system.posix_acl_default", b"security.capability")
 
@@ -72,7 +70,7 @@ def copy_up(
 
 def _is_quick(union: Union, inode: FileInode) -> bool:
     """May it be copied up at once, under the lock? Not where another thread is at it: it is without the lock."""
-    small = inode.type != DT_REG or _record_size(union.attributes(inode))[0] <= _SMALL
+    small = inode.type != DT_REG or record_size(union.attributes(inode))[0] <= _SMALL
     return small and not union.flushes_slowly and not union.is_copying(inode)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 import time
 
 from unionfs.layers.layer import Changeable, LayerFile, PathIn
@@ -20,11 +19,10 @@ from unionfs.overlay import durability
 from unionfs.overlay.copy_up import change_attributes, copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_LNK, DT_REG, NOW, Attr, AttrRecord, OpenResult, SetAttr
+from unionfs.vfs import DT_LNK, DT_REG, NOW, Attr, AttrRecord, OpenResult, SetAttr, record_size
 
 _CAPABILITY = b"security.capability"
 _DAY = 86_400_000_000_000
-_record_size = struct.Struct("<8xQ").unpack_from
 
 
 class Handle:
@@ -108,7 +106,7 @@ def add(union: Union, inode: FileInode, file: LayerFile, writable: bool) -> Open
     if not inode.writers:
         record = union.attributes(inode)
         if not (inode.upper and may_be_read(record)):
-            size = _record_size(record)[0]
+            size = record_size(record)[0]
     return OpenResult(union.add_handle(Handle(inode, file, writable)), file.fd, size)
 
 

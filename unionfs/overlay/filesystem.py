@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 from collections.abc import Callable, Sequence
 
 from unionfs.layers.layer import Layer, WritableLayer
@@ -35,12 +34,12 @@ from unionfs.vfs import (
     OpenResult,
     SetAttr,
     StatFs,
+    record_size,
 )
 
 #: More data than this makes a copy-up slow enough to leave a transport's own thread.
 SLOW_COPY_UP = 1 << 20
 _DOTS = (b".", b"..")
-_record_size = struct.Struct("<8xQ").unpack_from
 
 
 class UnionFilesystem:
@@ -352,7 +351,7 @@ class UnionFilesystem:
 
     def _is_slow(self, inode: FileInode) -> bool:
         with self._lock:
-            size: int = _record_size(self._union.attributes(inode))[0]
+            size: int = record_size(self._union.attributes(inode))[0]
         return size > (0 if self._union.flushes_slowly else SLOW_COPY_UP)
 
     def supersede(self, node: NodeId) -> None:

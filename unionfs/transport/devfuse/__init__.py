@@ -12,7 +12,6 @@
     notify       telling the kernel to forget
     channel      mount, unmount, abort
     workers      threads for slow requests
-    slow         which requests by name those are
     loop         taking requests, waiting, sending replies
 
 A file system may offer more than `vfs.Filesystem` asks; each is used where it is there:

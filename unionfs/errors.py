@@ -8,6 +8,9 @@
     ├── OptionError               a mount option or a combination of them that has no meaning
     ├── ChangesetError            what a layer tar cannot hold, or a tar that is no layer
     │   └── TarError              malformed or hostile tar input, with the byte offset
+    ├── ImageError                an image, or a store of them, that is not there, not whole or not as asked
+    │   ├── ReferenceFormatError  a text that is no name of an image
+    │   └── ChangeError           a change of an image's configuration that has no meaning
     └── ProtocolError             bytes from a peer (kernel, control socket) that break their protocol
 
 Every `UnionFSError` carries `hint`: what the person can do about it, or None.
@@ -50,6 +53,18 @@ class TarError(ChangesetError):
     def __init__(self, message: str, *, offset: int | None = None, hint: str | None = None) -> None:
         super().__init__(message if offset is None else f"{message} (at byte {offset})", hint=hint)
         self.offset = offset
+
+
+class ImageError(UnionFSError):
+    """An image or an image store that is missing, damaged, in use, or cannot do what was asked."""
+
+
+class ReferenceFormatError(ImageError):
+    """A text that is no reference to an image (unionfs.image.reference has the grammar)."""
+
+
+class ChangeError(ImageError):
+    """An instruction that changes nothing of an image's configuration, or is malformed (unionfs.image.mutate)."""
 
 
 class ProtocolError(UnionFSError):

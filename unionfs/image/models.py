@@ -194,7 +194,7 @@ class ImageConfig(Document):
     variant: Text = ""
     os: Text = ""
     os_version: Text = Field("", alias="os.version")
-    config: Annotated[RunConfig, _none_is(dict)] = Field(default_factory=RunConfig)
+    config: Annotated[RunConfig, _none_is(dict)] = RunConfig.model_validate({})
     rootfs: RootFS
     history: Annotated[list[History], _none_is(list)] = Field(default_factory=list)
     comment: Text = ""
@@ -202,7 +202,8 @@ class ImageConfig(Document):
 
     @property
     def platform(self) -> Platform:
-        return Platform(os=self.os, architecture=self.architecture, variant=self.variant)
+        told = {"os": self.os, "architecture": self.architecture, "variant": self.variant}
+        return Platform.model_validate(told | ({"os.version": self.os_version} if self.os_version else {}))
 
 
 class ArchiveEntry(Document):

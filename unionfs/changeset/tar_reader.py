@@ -79,6 +79,8 @@ class TarReader:
     def __init__(
         self, stream: BinaryIO, progress: Callable[[int], None] | None = None, *, digests: bool = True
     ) -> None:
+        #: Gets all uncompressed bytes as they come.
+        self.tee: Callable[[bytes], object] | None = None
         self._raw = _Hashed(stream, progress, digests)
         self._source = Source(self._raw)  # type: ignore[arg-type]  # read() is all that Source uses
         self._digests = digests
@@ -106,9 +108,13 @@ class TarReader:
         return self._raw.count
 
     @property
-    def offset(self) -> int:
-        """Of the next byte, uncompressed."""
+    def plain_size(self) -> int:
+        """Bytes of the tar, uncompressed, so far."""
         return self._offset
+
+    @property
+    def compressed(self) -> bool:
+        return bool(self.compression)
 
     @property
     def compression(self) -> str:
@@ -227,6 +233,8 @@ class TarReader:
             self._buffer, self._at = self._source.read(), 0
             if self._plain:
                 self._plain.update(self._buffer)
+            if self.tee:
+                self.tee(self._buffer)
         return self._at < len(self._buffer)
 
     def _meta(self, block: bytes, at: int) -> bytes:
@@ -430,7 +438,10 @@ def _integer(pax: dict[bytes, bytes], key: bytes, at: int, default: int) -> int:
 def _mtime(pax: dict[bytes, bytes], block: bytes, at: int) -> int:
     raw = pax.get(b"mtime")
     if not raw:
-        return _number(block[136:148], "mtime", at) * _SECOND
+        stored = _number(block[136:148], "mtime", at)
+        if abs(stored) < 1 << 62:
+            return stored * _SECOND
+        raise TarError("mtime: a time that no file can have", offset=at)
     try:
         seconds = Decimal(raw.decode("ascii"))
         if seconds.is_finite() and abs(seconds) < 1 << 62:

@@ -7,6 +7,7 @@
     blobs.py           content-addressed files: verified on the way in, staged, published together
     store.py           `Store`: all operations
     image.py           `Image`: one image of one platform, as a view
+    layer_cache.py     layers unpacked once and indexed, to be read in place; stands alone, without third parties
     members.py         the one door for archives and layout directories of unknown origin
     oci_layout.py      OCI layouts, read and written
     docker_archive.py  docker's archives of all generations, read and written

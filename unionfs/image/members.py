@@ -243,7 +243,7 @@ def _kept(reader: TarReader, entry: TarEntry, space: Workspace) -> Member:
     """Its data goes to a file of the workspace, and is hashed on the way."""
     with space.writer() as writer:
         for piece in reader.data():
-            if reader.offset > RATIO_FROM and reader.offset > MAX_RATIO * reader.size:
+            if reader.plain_size > RATIO_FROM and reader.plain_size > MAX_RATIO * reader.size:
                 _bomb(reader)
             writer.write(piece)
         path, digest = writer.path, writer.finish()

@@ -52,8 +52,10 @@ def take_layer(
         tee = _Tee(stream, writer, count)
         try:
             added = cache.add_held(tee, diff_id)  # type: ignore[arg-type]  # read() is all that it uses
-        except (TarError, LayerError) as error:
+        except TarError as error:
             raise ImageFormatError(f"{what}: {error}", hint=error.hint) from error
+        except LayerError as error:  # "layer is not …"
+            raise ImageFormatError(f"{what} {str(error).removeprefix('layer ')}", hint=error.hint) from error
         found = writer.finish() or Digest(str(added.digest))
         if digest not in (None, found):
             cache.remove(added.diff_id)

@@ -54,7 +54,10 @@ class Changeable(Protocol):
 
 class LayerFile(Changeable, Protocol):
     """An open regular file of a layer. `fd` is its descriptor, or -1 where the storage has none. Attributes can be
-    changed in a writable layer, however the file was opened."""
+    changed in a writable layer, however the file was opened.
+
+    One without a descriptor of its own may have `extent(offset)`: where what is at `offset` lies now, as (a descriptor,
+    the offset there, how many bytes from there on belong to the file), or None where that is in no descriptor."""
 
     fd: int
 
@@ -85,7 +88,11 @@ class LayerFile(Changeable, Protocol):
 
 
 class Layer(Protocol):
-    """A read-only tree. `name` is what people called it (a path, an image layer)."""
+    """A read-only tree. `name` is what people called it (a path, an image layer).
+
+    One that knows attributes without asking for them may have `records(path, base)`: those of all that a directory
+    holds, as vfs.ATTR_RECORD by name, with `base` (a multiple of 2^48) added to the inode numbers; or None. One that
+    makes its own handles has `stat_handle(handle)`."""
 
     name: str
 

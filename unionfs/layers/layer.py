@@ -57,7 +57,8 @@ class LayerFile(Changeable, Protocol):
     changed in a writable layer, however the file was opened.
 
     One without a descriptor of its own may have `extent(offset)`: where what is at `offset` lies now, as (a descriptor,
-    the offset there, how many bytes from there on belong to the file), or None where that is in no descriptor."""
+    the offset there, how many bytes from there on belong to the file), or None where that is in no descriptor; and
+    `in_one_piece`: those bytes go on to the file's end."""
 
     fd: int
 

@@ -120,35 +120,35 @@ class TarLayer:
         if block is not None:
             blocks.move_to_end(path)
             return block
-        todo: list[tuple[Path, bytes]] = []
-        above = path
-        while block is None and above:
-            parent, _, name = above.rpartition(b"/")
-            todo.append((above, name))
-            above = parent
-            block = blocks.get(above)
-        if block is None:
-            block = self._keep(b"", self._child(self._top, 0))
-        for known, name in reversed(todo):
-            at = block.position(name)
+        todo = [path]
+        while path:  # up to what is at hand, which mostly is the parent
+            path = path.rpartition(b"/")[0]
+            block = blocks.get(path)
+            if block is not None:
+                break
+            todo.append(path)
+        else:
+            block = self._top
+        for known in reversed(todo):
+            at = block.position(known.rpartition(b"/")[2])
             if at < 0:
-                _fail(errno.ENOENT, path)
+                _fail(errno.ENOENT, known)
             if block.type(at) != DT_DIR:
-                _fail(errno.ENOTDIR, path)
-            block = self._keep(known, self._child(block, at))
+                _fail(errno.ENOTDIR, known)
+            block = self._child(block, at)
+            self._keep(known, block)
         return block
 
     def _child(self, block: Block, at: int) -> Block:
         ref = block.child(at)
         return self._read(lambda index: index.block(ref))
 
-    def _keep(self, path: Path, block: Block) -> Block:
+    def _keep(self, path: Path, block: Block) -> None:
         blocks = self._blocks
         blocks[path] = block
         self._names += len(block.names) + 1
         while self._names > _KEPT_NAMES and len(blocks) > 1:
             self._names -= len(blocks.popitem(last=False)[1].names) + 1
-        return block
 
     def _find(self, path: Path) -> tuple[Block, int]:
         """The block that lists an object, and its position there: ENOENT, ENOTDIR."""

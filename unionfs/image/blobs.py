@@ -5,8 +5,8 @@
     Workspace   a directory of new ones, which are published together
 
 A blob is written to a workspace, synced, and then given its name by link(2); the workspace keeps its own name for it
-until all is done. So a workspace that a crash has left tells which blobs it may have published: whoever sweeps it removes
-those that nothing refers to, and none that somebody else has put there (`Workspace.leftovers`).
+until all is done. So a workspace that a crash has left tells which blobs it may have published: whoever sweeps it
+removes those that nothing refers to, and none that somebody else has put there (`leftovers`).
 """
 
 from __future__ import annotations
@@ -122,57 +122,52 @@ class Blobs:
 class BlobWriter:
     """A new blob. `write` it, then `finish` once; a context manager that removes what was not finished.
 
-    Hashing is on a thread of its own (hashlib lets go of the interpreter lock). A chunk that was written must not be
-    changed afterwards.
+    Hashing (by `algorithm`; None: the caller does it) is on a thread of its own: hashlib lets go of the interpreter
+    lock. A chunk that was written must not be changed afterwards.
     """
 
-    def __init__(self, path: bytes, algorithm: str = "sha256") -> None:
+    def __init__(self, path: bytes, algorithm: str | None = "sha256") -> None:
         self.path = path
+        self.size = 0
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115  # closed by finish or __exit__
-        self._verifier = Verifier(algorithm)
+        self._verifier = None if algorithm is None else Verifier(algorithm)
         self._queue: queue.Queue[bytes | memoryview | None] = queue.Queue(_AHEAD)
-        self._thread = threading.Thread(target=self._hash, name="blob-hash", daemon=True)
-        self._thread.start()
-        self._finished = False
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> BlobWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if not self._finished:
+        if not self._file.closed:
             self._stop()
             os.unlink(self.path)
 
-    @property
-    def size(self) -> int:
-        """Bytes of all chunks that were hashed: of the whole, once it is finished."""
-        return self._verifier.size
-
     def write(self, data: bytes | memoryview) -> int:
-        self._queue.put(data)
+        if self._verifier is not None:
+            if self._thread is None and self.size:  # what is one chunk needs none
+                self._thread = threading.Thread(target=self._hash, name="blob-hash", daemon=True)
+                self._thread.start()
+            self._queue.put(data) if self._thread else self._verifier.feed(data)
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
+        self.size += len(data)
         return len(data)
 
-    def finish(self) -> Digest:
-        """All is written, though not synced: the digest."""
-        self._join()
-        self._file.close()
-        self._finished = True
-        return self._verifier.digest
+    def finish(self) -> Digest | None:
+        """All is written, though not synced: the digest, if it was hashed here."""
+        self._stop()
+        return None if self._verifier is None else self._verifier.digest
 
     def _hash(self) -> None:
+        assert self._verifier is not None
         while (data := self._queue.get()) is not None:
             self._verifier.feed(data)
 
-    def _join(self) -> None:
-        if self._thread.is_alive():
+    def _stop(self) -> None:
+        if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
-
-    def _stop(self) -> None:
-        self._join()
         self._file.close()
 
 
@@ -195,8 +190,15 @@ class Workspace:
         self._files += 1
         return os.path.join(self.directory, b"file-%d" % self._files)
 
-    def writer(self, algorithm: str = "sha256") -> BlobWriter:
+    def writer(self, algorithm: str | None = "sha256") -> BlobWriter:
         return BlobWriter(self.new_file(), algorithm)
+
+    def finished(self, writer: BlobWriter) -> Digest:
+        """`finish` and `adopt` what a `writer` that hashes has written."""
+        digest = writer.finish()
+        assert digest is not None
+        self.adopt(writer.path, digest)
+        return digest
 
     def adopt(self, path: bytes, digest: Digest) -> None:
         """The finished file `path` (from `new_file`) is the blob `digest`."""
@@ -210,7 +212,7 @@ class Workspace:
         if digest not in self._new:
             with self.writer() as writer:
                 writer.write(data)
-                self.adopt(writer.path, writer.finish())
+                self.finished(writer)
         return digest
 
     def find(self, digest: Digest) -> bytes | None:

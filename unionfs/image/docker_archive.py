@@ -26,7 +26,9 @@ from unionfs.image.models import MAX_CONFIG, MAX_MANIFEST, ArchiveEntry, ImageCo
 
 MANIFEST: Final = "manifest.json"
 
-_hash_name = re.compile(r"(?:blobs/(?P<algorithm>sha256|sha384|sha512)/)?(?P<hex>[0-9a-f]{64,128})(?:\.json)?").fullmatch
+_hash_name = re.compile(
+    r"(?:blobs/(?P<algorithm>sha256|sha384|sha512)/)?(?P<hex>[0-9a-f]{64,128})(?:\.json)?"
+).fullmatch
 
 
 def entries(members: Members) -> list[ArchiveEntry] | None:

@@ -1,5 +1,4 @@
-"""What index.json refers to, and how the rest goes: `sweep` after a crash, `prune` on demand, the blobs of what was
-removed.
+"""What index.json refers to, and how the rest goes: after a crash, and after something was removed.
 
 INVARIANT: a blob goes only under the exclusive lock `content`, when no document that can be read refers to it. Where a
 manifest that index.json leads to is damaged, nobody can tell what it refers to, and nothing is removed.

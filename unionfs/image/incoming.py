@@ -1,7 +1,7 @@
 """What an archive or layout holds, before any of it is believed: the common form of both formats.
 
-    Incoming         one name or image of an archive: documents, images, and where their layers' bytes are
-    IncomingLayer    a layer that is to be taken in
+Incoming         one name or image of an archive: documents, images, and where their layers' bytes are
+IncomingLayer    a layer that is to be taken in
 """
 
 from __future__ import annotations

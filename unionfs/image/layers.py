@@ -1,4 +1,4 @@
-"""A layer on its way into the store: kept as it came, hashed compressed and uncompressed in one pass.
+"""A layer on its way into the store: kept as it came, and in the same pass hashed, decompressed and indexed.
 
 The blob is the bytes that came, so that nothing is compressed or decompressed for it, and a tar that was not compressed
 can be read in place. Only what OCI has no media type for (bzip2, xz) is kept uncompressed instead, unless a manifest
@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO, Final
 
-from unionfs.changeset.compression import Source
-from unionfs.changeset.tar_reader import TarReader
-from unionfs.errors import ImageFormatError, TarError
+from unionfs.changeset.compression import HEAD, Source, recognise
+from unionfs.errors import ImageFormatError, LayerError, TarError
 from unionfs.image import mediatypes
 from unionfs.image.blobs import BlobWriter, Workspace
 from unionfs.image.digest import Digest
-from unionfs.image.members import MAX_RATIO, RATIO_FROM
+from unionfs.image.layer_cache import LayerCache
 from unionfs.image.models import Descriptor
 from unionfs.image.results import StoredLayer
 
-#: By what TarReader says of the bytes.
+#: By what `recognise` says of the first bytes.
 _KEPT: Final = {"": "none", "gzip": "gzip", "zstd": "zstd"}
 
 #: Called with the bytes of each piece that was read.
@@ -35,36 +34,37 @@ def descriptor_of(media_type: str, digest: Digest, size: int) -> Descriptor:
 def take_layer(
     stream: BinaryIO,
     space: Workspace,
+    cache: LayerCache,
     what: str,
     *,
     diff_id: Digest | None = None,
     digest: Digest | None = None,
     count: Count | None = None,
 ) -> StoredLayer:
-    """Add the layer tar in `stream` to the workspace.
+    """Add the layer tar in `stream` to the workspace, and make it ready in the cache.
 
     `diff_id`, `digest`: what its bytes must be, uncompressed and as they are. ImageFormatError, naming `what`, for what
-    is no layer, is damaged, or unpacks beyond reason.
+    is no layer, is damaged, or unpacks beyond reason. A plain tar must be `note`d to the cache where it is published.
     """
-    with space.writer(digest.algorithm if digest else "sha256") as writer:
+    # TarReader hashes what it reads by sha256.
+    writer = space.writer(digest.algorithm if digest and digest.algorithm != "sha256" else None)
+    with writer:
+        tee = _Tee(stream, writer, count)
         try:
-            reader = TarReader(_Tee(stream, writer, count))  # type: ignore[arg-type]  # read() is all that it uses
-            for _ in reader:
-                if reader.offset > RATIO_FROM and reader.offset > MAX_RATIO * reader.size:
-                    raise TarError(f"it unpacks to more than {MAX_RATIO} times its size")
-        except TarError as error:
+            added = cache.add_held(tee, diff_id)  # type: ignore[arg-type]  # read() is all that it uses
+        except (TarError, LayerError) as error:
             raise ImageFormatError(f"{what}: {error}", hint=error.hint) from error
-        found = writer.finish()
+        found = writer.finish() or Digest(str(added.digest))
         if digest not in (None, found):
+            cache.remove(added.diff_id)
             raise ImageFormatError(f"{what} is damaged: its digest is {found}, not {digest}")
-        plain = Digest(reader.diff_id)
-        if diff_id not in (None, plain):
-            raise ImageFormatError(f"{what} is damaged: its diff_id is {plain}, not {diff_id}")
-        if digest is None and reader.compression not in _KEPT:
-            return StoredLayer(_decompressed(writer.path, space), plain, reader.offset)
+        plain = Digest(added.diff_id)
+        compression = tee.compression
+        if digest is None and compression not in _KEPT:
+            return StoredLayer(_decompressed(writer.path, space), plain, added.size)
         space.adopt(writer.path, found)
-    media_type = mediatypes.oci_layer(_KEPT.get(reader.compression, "none"))
-    return StoredLayer(descriptor_of(media_type, found, reader.size), plain, reader.offset)
+    media_type = mediatypes.oci_layer(_KEPT.get(compression, "none"))
+    return StoredLayer(descriptor_of(media_type, found, added.stored_size), plain, added.size)
 
 
 def _decompressed(path: bytes, space: Workspace) -> Descriptor:
@@ -73,8 +73,7 @@ def _decompressed(path: bytes, space: Workspace) -> Descriptor:
         source = Source(file)
         while data := source.read():
             writer.write(data)
-        digest = writer.finish()
-        space.adopt(writer.path, digest)
+        digest = space.finished(writer)
         return descriptor_of(mediatypes.OCI_LAYER, digest, writer.size)
 
 
@@ -83,10 +82,17 @@ class _Tee:
 
     def __init__(self, stream: BinaryIO, writer: BlobWriter, count: Count | None) -> None:
         self._stream, self._writer, self._count = stream, writer, count
+        self._head = b""
+
+    @property
+    def compression(self) -> str:
+        return recognise(self._head)
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
         if data:
+            if len(self._head) < HEAD:
+                self._head += data[:HEAD]
             self._writer.write(data)
             if self._count:
                 self._count(len(data))

@@ -1,4 +1,4 @@
-"""A directory that is an OCI image layout (image-spec image-layout.md), with our own directory `cache` in it.
+"""A directory that is an OCI image layout (image-spec image-layout.md), with a directory of our own, `.unionfs`, in it.
 
     Layout      its index.json, blobs and locks
     Entry       one descriptor of index.json, with the name that its annotation says
@@ -7,8 +7,8 @@ index.json is read whole and replaced whole; fields, descriptors and annotations
 
 Locks (flock(2); order: first `content`, then `index`):
 
-    cache/lock    content: shared by whoever reads blobs or stages new ones; exclusive for who removes any
-    cache/index   index.json: exclusive from reading it to replacing it. Who only reads it needs none
+    .unionfs/content   : shared by whoever reads blobs or stages new ones; exclusive for who removes any
+    .unionfs/index     index.json: exclusive from reading it to replacing it. Who only reads it needs none
 
 Tools of others lock nothing. They add blobs first and change index.json last, as we do; a `prune` at that very moment
 would remove what they added.
@@ -77,8 +77,8 @@ class Layout:
     def __init__(self, directory: bytes) -> None:
         self.directory = directory
         self.blobs = Blobs(directory)
-        self.cache = os.path.join(directory, b"cache")
-        self._staging = os.path.join(self.cache, b"staging")
+        self._own = os.path.join(directory, b".unionfs")
+        self._staging = os.path.join(self._own, b"staging")
         self._index = os.path.join(directory, b"index.json")
 
     # the directory ------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class Layout:
             self._check_version()
             return True
         # What a crash leaves of `create`.
-        if all(name in (b"cache", b"blobs", b"index.json") or name.startswith(b".") for name in names):
+        if all(name in (b"blobs", b"index.json") or name.startswith(b".") for name in names):
             return False
         shown = os.fsdecode(self.directory)
         raise ImageError(f"{shown} is no image store", hint="name an empty or new directory, or an OCI image layout")
@@ -147,17 +147,17 @@ class Layout:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """While blobs are read: nobody removes any. Where the store may not be written, nothing can be locked."""
-        if not os.access(self.cache, os.W_OK):
+        if not os.access(self._own, os.W_OK):
             yield
             return
-        with self._lock(b"lock", exclusive=False):
+        with self._lock(b"content", exclusive=False):
             yield
 
     @contextmanager
     def removing(self, blocking: bool = True) -> Iterator[bool]:
         """While blobs are removed: nobody reads or adds any. False, without `blocking`, where somebody does."""
         try:
-            with self._lock(b"lock", exclusive=True, blocking=blocking):
+            with self._lock(b"content", exclusive=True, blocking=blocking):
                 yield True
         except BlockingIOError:
             if blocking:
@@ -185,8 +185,8 @@ class Layout:
 
     @contextmanager
     def _lock(self, name: bytes, *, exclusive: bool, blocking: bool = True) -> Iterator[None]:
-        os.makedirs(self.cache, mode=0o700, exist_ok=True)
-        fd = os.open(os.path.join(self.cache, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.makedirs(self._own, mode=0o700, exist_ok=True)
+        fd = os.open(os.path.join(self._own, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             (process.flock_exclusive if exclusive else process.flock_shared)(fd, blocking)
             yield

@@ -15,7 +15,6 @@ from unionfs.image.blobs import CHUNK
 from unionfs.image.catalog import Catalog
 from unionfs.image.digest import Digest
 from unionfs.image.incoming import Incoming, IncomingImage, IncomingLayer
-from unionfs.image.layers import take_layer
 from unionfs.image.members import Member, Members, open_members, shown
 from unionfs.image.models import Descriptor
 from unionfs.image.results import Loaded
@@ -105,13 +104,12 @@ class _Taker:
 
     def _take_layer(self, layer: IncomingLayer) -> Descriptor:
         with layer.member.open() as stream:
-            stored = take_layer(
+            stored = self._staging.add_layer(
                 stream,
-                self._staging.space,
-                f"the layer {shown(layer.member.name)}",
                 diff_id=layer.diff_id,
                 digest=layer.digest,
-                count=None if layer.member.path is not None else self._count,
+                what=f"the layer {shown(layer.member.name)}",
+                count=None if layer.member.kept else self._count,
             )
         self._layers.setdefault(layer.diff_id, stored.descriptor)
         self._blobs[stored.descriptor.digest] = layer.diff_id
@@ -126,18 +124,32 @@ class _Taker:
         with member.open() as stream, space.writer(descriptor.digest.algorithm) as writer:
             while data := stream.read(CHUNK):
                 writer.write(data)
-                self._count(len(data))
-            found = writer.finish()
-            if found != descriptor.digest:
-                raise ImageFormatError(f"{what} is damaged: its digest is {found}")
-            space.adopt(writer.path, found)
+                if not member.kept:
+                    self._count(len(data))
+            found = space.finished(writer)
+        if found != descriptor.digest:
+            raise ImageFormatError(f"{what} is damaged: its digest is {found}")
 
     def _other_document(self, digest: Digest, data: bytes) -> None:
         with self._staging.space.writer(digest.algorithm) as writer:
             writer.write(data)
-            self._staging.space.adopt(writer.path, writer.finish())
+            self._staging.space.finished(writer)
 
     def _count(self, size: int) -> None:
         self._done += size
         if self._progress:
             self._progress(self._done)
+
+
+class Counted:
+    """A stream, counted as it is read."""
+
+    def __init__(self, stream: BinaryIO, progress: Progress | None) -> None:
+        self._stream, self._progress, self._done = stream, progress, 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._done += len(data)
+        if self._progress:
+            self._progress(self._done)
+        return data

@@ -45,15 +45,14 @@ _MAX_LINKS: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file. `open_fd` opens what has its `size` bytes, at `offset`. `path`, `digest`: of a file in the workspace
-    that holds just them, and may be taken."""
+    """One file. `open_fd` opens what has its `size` bytes, at `offset`. `kept`: they were read from the source already,
+    and lie in the workspace."""
 
     name: str
     size: int
     open_fd: Callable[[], int]
     offset: int = 0
-    path: bytes | None = None
-    digest: Digest | None = None
+    kept: bool = False
 
     def open(self) -> BinaryIO:
         return io.BufferedReader(_Window(self.open_fd(), self.offset, self.size), 1 << 20)
@@ -161,9 +160,7 @@ def checked_name(name: str) -> str:
 
 
 @contextmanager
-def open_members(
-    source: bytes | BinaryIO, space: Workspace, progress: Progress | None = None
-) -> Iterator[Members]:
+def open_members(source: bytes | BinaryIO, space: Workspace, progress: Progress | None = None) -> Iterator[Members]:
     """The files of a directory, of an archive file, or of the archive that a stream holds. They are there until the
     block ends. `progress` gets the bytes read so far of what is not left in place. ImageError where `source` cannot be
     read, ImageFormatError for a bad archive."""
@@ -189,7 +186,9 @@ def _tar_members(stream: BinaryIO, space: Workspace, progress: Progress | None) 
         reader = TarReader(stream, None if fd is not None else progress, digests=False)
         if reader.compression:
             fd = None
-        return _scan(reader, lambda entry: _in_place(entry, fd, start) if fd is not None else _kept(reader, entry, space))
+        return _scan(
+            reader, lambda entry: _in_place(entry, fd, start) if fd is not None else _kept(reader, entry, space)
+        )
     except TarError as error:
         raise ImageFormatError(f"this is no image archive: {error}", hint=error.hint) from error
 
@@ -240,14 +239,15 @@ def _in_place(entry: TarEntry, fd: int, start: int) -> Member:
 
 
 def _kept(reader: TarReader, entry: TarEntry, space: Workspace) -> Member:
-    """Its data goes to a file of the workspace, and is hashed on the way."""
-    with space.writer() as writer:
+    """Its data goes to a file of the workspace."""
+    with space.writer(None) as writer:
         for piece in reader.data():
             if reader.plain_size > RATIO_FROM and reader.plain_size > MAX_RATIO * reader.size:
                 _bomb(reader)
             writer.write(piece)
-        path, digest = writer.path, writer.finish()
-    return Member(os.fsdecode(entry.name), entry.size, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0, path, digest)
+        writer.finish()
+        path = writer.path
+    return Member(os.fsdecode(entry.name), entry.size, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC), kept=True)
 
 
 def _bomb(reader: TarReader) -> NoReturn:

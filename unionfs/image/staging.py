@@ -17,8 +17,9 @@ from unionfs.image.blobs import Workspace
 from unionfs.image.catalog import Catalog
 from unionfs.image.digest import Digest
 from unionfs.image.image import check
-from unionfs.image.layers import descriptor_of, take_layer
-from unionfs.image.layout import Entry, Layout, REF_NAME
+from unionfs.image.layer_cache import LayerCache
+from unionfs.image.layers import Count, descriptor_of, take_layer
+from unionfs.image.layout import REF_NAME, Entry, Layout
 from unionfs.image.models import MAX_CONFIG, MAX_MANIFEST, Descriptor, ImageConfig, Manifest
 from unionfs.image.results import StoredLayer
 
@@ -26,23 +27,44 @@ from unionfs.image.results import StoredLayer
 class Staging:
     """Made by `Store.staging`; good until its block ends. Not for several threads at once."""
 
-    def __init__(self, layout: Layout, space: Workspace) -> None:
-        self.layout, self.space = layout, space
+    def __init__(self, layout: Layout, space: Workspace, cache: LayerCache) -> None:
+        self.layout, self.space, self.cache = layout, space, cache
+        self._plain: dict[Digest, Digest] = {}  # diff_ids of layers that can be read in place, by digest
+        self._unpacked: set[Digest] = set()  # diff_ids that were brought into the cache
 
     def new_file(self) -> bytes:
         """A path that does not exist yet, where a file may be written that `add_layer_file` then takes."""
         return self.space.new_file()
 
-    def add_layer(self, stream: BinaryIO) -> StoredLayer:
-        """A layer tar, compressed or not, kept as it is; read once."""
-        return take_layer(stream, self.space, "the layer")
+    def add_layer(
+        self,
+        stream: BinaryIO,
+        *,
+        diff_id: Digest | None = None,
+        digest: Digest | None = None,
+        what: str = "the layer",
+        count: Count | None = None,
+    ) -> StoredLayer:
+        """A layer tar, compressed or not, kept as it is; read once, and ready to be mounted. See `take_layer`."""
+        known = diff_id is not None and self.cache.has(diff_id)
+        layer = take_layer(stream, self.space, self.cache, what, diff_id=diff_id, digest=digest, count=count)
+        if not known:
+            self._unpacked.add(layer.diff_id)
+        self._note_later(layer)
+        return layer
 
     def add_layer_file(self, path: bytes, written: WrittenLayer) -> StoredLayer:
         """A layer that `write_layer` has just written to a `new_file`; it is not read again."""
         digest = Digest(written.digest)
         self.space.adopt(path, digest)
         descriptor = descriptor_of(written.media_type, digest, written.size)
-        return StoredLayer(descriptor, Digest(written.diff_id), written.uncompressed_size)
+        layer = StoredLayer(descriptor, Digest(written.diff_id), written.uncompressed_size)
+        self._note_later(layer)
+        return layer
+
+    def _note_later(self, layer: StoredLayer) -> None:
+        if layer.descriptor.digest == layer.diff_id:
+            self._plain[layer.descriptor.digest] = layer.diff_id
 
     def add_document(self, data: bytes, media_type: str) -> Descriptor:
         """Bytes that are a config, manifest or index already."""
@@ -81,9 +103,7 @@ class Staging:
             raise ImageFormatError(f"a manifest of {len(data)} bytes: others refuse it")
         return self.add_document(data, kind)
 
-    def publish(
-        self, names: Mapping[str, Descriptor], *, untagged: Sequence[Descriptor] = ()
-    ) -> dict[str, Digest]:
+    def publish(self, names: Mapping[str, Descriptor], *, untagged: Sequence[Descriptor] = ()) -> dict[str, Digest]:
         """Make everything that was added visible, at once. Only once.
 
         `names` (familiar) go to these images; the result tells, by name, the ID of the other image that had it. An
@@ -97,7 +117,15 @@ class Staging:
             return renamed(entries, names, untagged)
 
         self.layout.update(change)
+        self._unpacked.clear()
+        for digest, diff_id in self._plain.items():
+            self.cache.note(diff_id, self.layout.blobs.path(digest))
         return taken
+
+    def close(self) -> None:
+        """What was not published is forgotten by the cache, too."""
+        for diff_id in self._unpacked:
+            self.cache.remove(diff_id)
 
 
 def _taken(catalog: Catalog, entries: Sequence[Entry], names: Mapping[str, Descriptor]) -> dict[str, Digest]:
@@ -132,6 +160,18 @@ def renamed(
             there.add(descriptor.digest)
             result.append(_entry(descriptor, None))
     return result + [_entry(descriptor, name) for name, descriptor in names.items()]
+
+
+def without(entries: Sequence[Entry], gone: Sequence[Entry], keep: bool = False) -> list[dict[str, Any]]:
+    """The descriptors of index.json after `gone` have left it; with `keep`, what loses its last name stays without."""
+    left = [entry for entry in entries if not any(entry.raw == one.raw for one in gone)]
+    result = [dict(entry.raw) for entry in left]
+    there = {entry.descriptor.digest for entry in left}
+    for entry in gone if keep else ():
+        if entry.descriptor.digest not in there:
+            there.add(entry.descriptor.digest)
+            result.append(entry.renamed(None))
+    return result
 
 
 def _entry(descriptor: Descriptor, name: str | None) -> dict[str, Any]:

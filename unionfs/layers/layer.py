@@ -91,9 +91,14 @@ class LayerFile(Changeable, Protocol):
 class Layer(Protocol):
     """A read-only tree. `name` is what people called it (a path, an image layer).
 
-    One that knows attributes without asking for them may have `records(path, base)`: those of all that a directory
-    holds, as vfs.ATTR_RECORD by name, with `base` (a multiple of 2^48) added to the inode numbers; or None. One that
-    makes its own handles has `stat_handle(handle)`."""
+    What some have besides:
+
+        records(path, base)    the attributes of all that a directory holds, as vfs.ATTR_RECORD by name, with `base` (a
+                               multiple of 2^48) added to the inode numbers; or None
+        is_implied(path)       the layer has something in this directory, but no description of it: its attributes are
+                               those that the layers below have, if they do
+        stat_handle(handle)    what a handle says of its object, from who makes its handles itself
+    """
 
     name: str
 

@@ -240,6 +240,10 @@ class TarLayer:
             if entry.type or entry.ino in links
         ]
 
+    def is_implied(self, path: Path) -> bool:
+        """Does the tar not describe this directory, which it needs?"""
+        return self._extra(*self._find(path)).implied
+
     def readlink(self, path: Path) -> bytes:
         block, at = self._find(path)
         linked = self._linked(block, at)

@@ -171,6 +171,7 @@ def _merged(union: Union, parent: DirInode, name: bytes, listed: Listed) -> _Mer
 
 def _set_sources(union: Union, inode: DirInode, merge: _Merge, listed: Listed) -> None:
     inode.upper, inode.lowers = merge.upper, tuple(merge.lowers)
+    inode.described = union.stack.described(inode.lowers)
     inode.lower_path = merge.lower_path if merge.lowers else b""
     inode.redirect, inode.impure = merge.redirect, merge.impure
     inode.xwhiteouts = tuple(merge.xwhiteouts)

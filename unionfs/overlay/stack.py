@@ -72,6 +72,7 @@ class Stack:
         self._devices = [self._device(upper)] + [self._device(layer) for layer in self.lowers]
         self._bases = [self.slot(layer) << SLOT_BITS for layer in range(len(self.lowers) + 1)]
         self._records: list[Records | None] = [getattr(layer, "records", None) for layer in self.lowers]
+        self._implied: list[Callable[[Path], bool] | None] = [getattr(it, "is_implied", None) for it in self.lowers]
         self._foreign: dict[tuple[int, int, int], int] = {}
         self.aufs = upper is not None and whiteout.AUFS_MARKER in (entry.name for entry in upper.scan(b""))
 
@@ -137,6 +138,14 @@ class Stack:
         it has to be asked for each."""
         records = self._records[layer - 1]
         return None if records is None else records(path, self._bases[layer])
+
+    def described(self, lowers: Sequence[tuple[int, Path]]) -> tuple[int, Path] | None:
+        """Which of a directory's (layer, path there) has its attributes: the first that is not merely implied."""
+        for lower in lowers:
+            implied = self._implied[lower[0] - 1]
+            if implied is None or not implied(lower[1]):
+                return lower
+        return lowers[0] if lowers else None
 
     def slot(self, layer: int) -> int:
         """A layer's place counted from the base, which stays when layers are added on top."""

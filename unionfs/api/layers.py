@@ -1,6 +1,9 @@
 """What may be stacked: layer specifications read, the upper and the work directory checked and made.
 
-A *layer specification* is today the path of a directory; `open_layer` is the one place that gives it meaning.
+A *layer specification* is the path of a directory or of a layer tar; `check_layer` and `open_layer` give it meaning. It
+may also name an image, which stands for all of its layers (`expand`; api.image_mounts knows what such names mean). What
+exists as a path is that path; `./NAME` never is an image.
+
 `plan` does everything that can be refused before anything is mounted and answers with a `StackSpec` of absolute
 paths, or with a `LayerError` that says what to do. It makes the upper and the work directory where they are missing.
 
@@ -11,10 +14,11 @@ kernel, read-only layers may overlap each other, since neither changes.
 
 from __future__ import annotations
 
+import json
 import os
 import stat as _stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from unionfs.errors import LayerError
@@ -33,12 +37,23 @@ TEMPORARY_PREFIX: Final = b"unionfs-"
 _Identity = tuple[int, int]  # st_dev, st_ino
 
 
+class ImagePart(NamedTuple):
+    """The layers of an image in a stack: `length` of them from number `at` on, 0 the topmost. `id` is the image's, in
+    the store (any OCI image layout) `store`."""
+
+    at: int
+    length: int
+    id: str
+    store: bytes
+
+
 class StackSpec(NamedTuple):
     """A checked stack. Paths are absolute; `lowers` topmost first; `upper` None means nothing can be written.
 
     `read_only`: an upper is only looked at, with what its work directory, if there is one, says of hard links.
     `temporary`: the directory that holds upper and work of an ephemeral stack, to be removed after it.
-    `owners`: how they show and store owners and modes, unless it is the plain way.
+    `owners`: how they show and store owners and modes, unless it is the plain way. `images`: which of the lowers are
+    of images, topmost first.
     """
 
     lowers: tuple[bytes, ...]
@@ -47,19 +62,39 @@ class StackSpec(NamedTuple):
     temporary: bytes | None = None
     read_only: bool = False
     owners: Owners | None = None
+    images: tuple[ImagePart, ...] = ()
 
 
 def open_layer(spec: LayerSpec) -> Layer:
     """The layer that a specification names; LayerError where there is none."""
     path = check_layer(spec)
     try:
-        return DirectoryLayer(path)
+        if os.path.isdir(path):
+            return DirectoryLayer(path)
+        from unionfs.api.tar_layers import open_tar
+
+        return open_tar(path)
     except OSError as e:
         raise LayerError(f"layer {_show(path)} cannot be opened: {e.strerror}") from e
 
 
-def check_layer(spec: LayerSpec) -> bytes:
-    """The absolute path of a layer specification that can be opened."""
+def check_layer(spec: LayerSpec, progress: Callable[[int], None] | None = None) -> bytes:
+    """The absolute path of a layer specification that can be opened. A layer tar is made ready, which reads it once;
+    `progress` gets the bytes read so far."""
+    path = _absolute(spec)
+    if _stat.S_ISREG(_stat_layer(path).st_mode):
+        from unionfs.api.tar_layers import make_ready
+
+        try:
+            make_ready(path, progress)
+        except OSError as e:
+            raise LayerError(f"layer {_show(path)} cannot be made ready: {e.strerror}") from e
+        return path
+    return check_directory(path)
+
+
+def check_directory(spec: LayerSpec) -> bytes:
+    """The absolute path of a layer that is a directory."""
     path = _absolute(spec)
     _stat_directory(path, "layer", hint=_layer_hint(path))
     if not os.access(path, os.R_OK | os.X_OK):
@@ -67,6 +102,32 @@ def check_layer(spec: LayerSpec) -> bytes:
             f"layer {_show(path)} cannot be read by this user", hint=f"chmod u+rx {_show(path)}, or run as its owner"
         )
     return path
+
+
+def expand(
+    layers: Iterable[LayerSpec], store: LayerSpec | None = None
+) -> tuple[tuple[bytes, ...], tuple[ImagePart, ...]]:
+    """The paths of layers, checked, and which of them are of images. `store`: where images are looked for by name."""
+    lowers: list[bytes] = []
+    images: list[ImagePart] = []
+    for spec in layers:
+        if not _names_image(spec):
+            lowers.append(check_layer(spec))
+            continue
+        from unionfs.api.image_mounts import image_part
+
+        part, paths = image_part(os.fsdecode(spec), len(lowers), store)
+        lowers += [check_layer(path) for path in paths]
+        images.append(part)
+    return tuple(lowers), tuple(images)
+
+
+def _names_image(spec: LayerSpec) -> bool:
+    """Whether it is no path: it begins as one of the archive formats, or nothing is there, nor looks like a path."""
+    name = os.fsencode(spec)
+    if name.startswith((b"oci:", b"oci-archive:", b"docker-archive:")):
+        return True
+    return bool(name) and not name.startswith((b"/", b".")) and not os.path.lexists(name)
 
 
 def plan(
@@ -77,14 +138,26 @@ def plan(
     read_only: bool = False,
     ephemeral: bool = False,
     registry: Registry | None = None,
+    store: LayerSpec | None = None,
 ) -> StackSpec:
     """Check a stack and make what it lacks.
 
     `layers` topmost first. `upper` is made (mode 0755) if only its last component is missing, and so is `work`,
     which is the upper's name with ".work" behind it unless given. `ephemeral`: upper and work in a temporary
-    directory. `read_only`: an upper, if given, stays as it is, and nothing is made.
+    directory. `read_only`: an upper, if given, stays as it is, and nothing is made. `store`: as in `expand`.
     """
-    lowers = tuple(check_layer(spec) for spec in layers)
+    lowers, images = expand(layers, store)
+    return _plan(lowers, upper, work, read_only, ephemeral, registry)._replace(images=images)
+
+
+def _plan(
+    lowers: tuple[bytes, ...],
+    upper: LayerSpec | None,
+    work: LayerSpec | None,
+    read_only: bool,
+    ephemeral: bool,
+    registry: Registry | None,
+) -> StackSpec:
     if ephemeral:
         if upper is not None or work is not None or read_only:
             other = "read-only" if read_only else "an upper or work directory of its own"
@@ -154,6 +227,21 @@ def _absolute(spec: LayerSpec) -> bytes:
     return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
 
 
+#: The option of a mount's record that holds `StackSpec.images`.
+IMAGES_OPTION: Final = "unionfs.images"
+
+
+def images_option(parts: Sequence[ImagePart]) -> str:
+    """`StackSpec.images` as a text, for the record of a mount."""
+    return json.dumps([(part.at, part.length, part.id, os.fsdecode(part.store)) for part in parts])
+
+
+def parts_of(options: Mapping[str, str | None]) -> tuple[ImagePart, ...]:
+    """What `images_option` put into the record of a mount."""
+    told = json.loads(options.get(IMAGES_OPTION) or "[]")
+    return tuple(ImagePart(int(at), int(length), str(id), os.fsencode(store)) for at, length, id, store in told)
+
+
 def _show(path: bytes) -> str:
     return os.fsdecode(path)
 
@@ -161,16 +249,20 @@ def _show(path: bytes) -> str:
 def _layer_hint(path: bytes) -> str:
     if b":" in path:
         return "a colon inside a name is written \\: in lowerdir=; with -l give one layer at a time"
-    return "layers are directories, topmost first"
+    return "layers are directories or tars, topmost first"
+
+
+def _stat_layer(path: bytes, role: str = "layer", hint: str | None = None) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise LayerError(f"{role} {_show(path)} does not exist", hint=hint or _layer_hint(path)) from e
+    except OSError as e:
+        raise LayerError(f"{role} {_show(path)} cannot be looked at: {e.strerror}") from e
 
 
 def _stat_directory(path: bytes, role: str, hint: str | None = None) -> os.stat_result:
-    try:
-        st = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError) as e:
-        raise LayerError(f"{role} {_show(path)} does not exist", hint=hint) from e
-    except OSError as e:
-        raise LayerError(f"{role} {_show(path)} cannot be looked at: {e.strerror}") from e
+    st = _stat_layer(path, role, hint)
     if not _stat.S_ISDIR(st.st_mode):
         raise LayerError(f"{role} {_show(path)} is not a directory", hint=hint)
     return st

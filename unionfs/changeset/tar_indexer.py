@@ -3,7 +3,8 @@
 What apply makes of a tar on an empty directory is what the index shows, but that whiteouts and opaque marks stand in it
 by their names, for the union to judge. So: what comes last wins, a directory stays a directory and takes the last
 attributes, symbolic links in parents are followed within the tree, hard links are one object. A directory that the tar
-needs but does not mention has mode 0755, root as owner, and the time of the member that first needs it.
+needs but does not describe is marked so, and the one below it shows through; where there is none it has mode 0755, root
+as owner, and the time of the member that first needs it.
 
 The result depends on the tar alone: inode numbers count from 1, the root, level by level in the order of names.
 Memory: some 300 bytes an object, for as long as the tar is read.
@@ -53,8 +54,9 @@ class _Dir:
 
     __slots__ = ("children", "extra", "ino", "links", "record")
 
-    def __init__(self, record: AttrRecord) -> None:
-        self.record, self.extra, self.ino, self.links = record, NO_EXTRA, 0, 0
+    def __init__(self, mtime_ns: int = 0) -> None:
+        self.record = _record(_DIRECTORY_MODE, 0, 0, _BLOCK, mtime_ns)
+        self.extra, self.ino, self.links = Extra(implied=True), 0, 0
         self.children: dict[bytes, _Leaf | _Dir] = {}
 
 
@@ -62,7 +64,7 @@ class TarIndexer:
     """Give `add` each member in order, then `write` the index. TarError for what apply would refuse."""
 
     def __init__(self) -> None:
-        self._root = _Dir(_record(_DIRECTORY_MODE, 0, 0, _BLOCK, 0))
+        self._root = _Dir()
         self._known: dict[Parts, _Dir] = {}  # parents as named in the tar, resolved
 
     # building -------------------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ class TarIndexer:
         there = parent.children.get(name)
         if entry.type == tar.DIR:
             if not isinstance(there, _Dir):
-                there = _Dir(b"")
+                there = _Dir()
                 self._put(parent, name, there)
             self._describe(there, entry)
         elif entry.type == tar.LINK:
@@ -166,7 +168,7 @@ class TarIndexer:
                     return None
                 if len(name) > 255:
                     refuse(entry, "it lies behind a symbolic link that no path can follow")
-                child = chain[-1].children[name] = _Dir(_record(_DIRECTORY_MODE, 0, 0, _BLOCK, entry.mtime_ns))
+                child = chain[-1].children[name] = _Dir(entry.mtime_ns)
             if isinstance(child, _Dir):
                 chain.append(child)
                 continue

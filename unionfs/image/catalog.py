@@ -119,7 +119,7 @@ class Catalog:
             return entry, None
         found = self._by_digest(name) or self._by_beginning(name)
         if found is None:
-            raise ImageNotFound(f"No such image: {name}")
+            raise no_such(name)
         return found
 
     def named(self, name: str) -> Entry | None:
@@ -175,6 +175,15 @@ class Catalog:
             listed = ", ".join(sorted(digest.hex[: max(SHORT, len(beginning) + 4)] for digest in matches))
             raise ImageError(f"ambiguous digest string: {text}", hint=f"it begins {len(matches)} IDs: {listed}")
         return next(iter(matches.values()), None)
+
+
+def no_such(name: str) -> ImageNotFound:
+    """In docker's words, which tell the tag that was meant."""
+    try:
+        shown = reference.parse_normalized(name).with_default_tag().familiar()
+    except ReferenceFormatError:
+        shown = name
+    return ImageNotFound(f"No such image: {shown}", hint="unionfs image ls lists those there are")
 
 
 def _last(entries: Iterable[Entry]) -> Entry | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unionfs.errors import ImageNotFound, OptionError
+from unionfs.errors import OptionError
 from unionfs.image import gc, listing
-from unionfs.image.catalog import Catalog, Group
+from unionfs.image.catalog import Catalog, Group, no_such
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import LayerCache
 from unionfs.image.removal import Removal
@@ -43,4 +43,4 @@ def _all(catalog: Catalog, group: Group) -> list[Image]:
 
 def _no_image(name: str) -> ImageSummary:
     """Labels ask for none."""
-    raise ImageNotFound(f"No such image: {name}")
+    raise no_such(name)

@@ -136,6 +136,10 @@ class LayerOver:
     def handle(self, path: Path) -> OriginHandle | None:
         return self._layer.handle(path)
 
+    def is_implied(self, path: Path) -> bool:
+        implied = getattr(self._layer, "is_implied", None)
+        return implied is not None and bool(implied(path))
+
     def statfs(self) -> StatFs:
         return self._layer.statfs()
 

@@ -2,8 +2,7 @@
 
 What the tar says is shown, whoever reads: owners, modes and devices need no privilege. `.wh.` names stand there as they
 do in a directory that a tar was unpacked into, for the union to judge. A hard link to what only a layer below can have
-is a file of its own here, shown with that one's attributes and data once `bind` has said where it is, and else not
-there when asked for.
+is a file of its own here, with the attributes and data of that one, once `bind` has found it; else it is not there.
 
 The blocks of the directories looked at last are kept, up to a bound, and nothing else. A damaged index is made anew
 where `rebuild` is given, which gives the same one, since it depends on the tar alone; where that fails it is EIO.
@@ -20,27 +19,34 @@ import stat
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NamedTuple, NoReturn, TypeVar
 
 from unionfs.errors import UnionFSError
 from unionfs.layers.layer import Layer, LayerFile, OriginHandle, Path, ScanEntry
 from unionfs.layers.over import altered
 from unionfs.layers.tar_file import SparseTarFile, TarFile
-from unionfs.layers.tar_index import RECORD_SIZE, Block, BlockRef, Extra, IndexDamaged, TarIndex
-from unionfs.vfs import ATTR_RECORD, DT_DIR, DT_REG, AttrRecord, StatFs, d_type
+from unionfs.layers.tar_index import RECORD_SIZE, Block, Extra, IndexDamaged, TarIndex
+from unionfs.vfs import ATTR_RECORD, DT_DIR, AttrRecord, StatFs, d_type
 
 #: Names in the blocks that are kept.
 _KEPT_NAMES: Final = 20_000
 _OPEN_REFUSAL: Final = {stat.S_IFDIR: errno.EISDIR, stat.S_IFLNK: errno.ELOOP}
 _INOS: Final = struct.Struct("<Q80x")
 _RECORDS: Final = struct.Struct(f"{RECORD_SIZE}s")
-#: A type of handles that no file system of the kernel has, and what is in one: the block and the position in it.
+#: A type of handles that no file system of the kernel has, and what is in one: inode number, link count, mode.
 _HANDLE_TYPE: Final = 0xD7
-_HANDLE: Final = struct.Struct("<QIII")
+_HANDLE: Final = struct.Struct("<QII")
 
 _T = TypeVar("_T")
-#: Where a hard link's target is in the layers below.
-Resolve = Callable[[Path], "tuple[Layer, Path] | None"]
+
+
+class Linked(NamedTuple):
+    """An object of another layer."""
+
+    layer: Layer
+    path: Path
+    stat: os.stat_result
+
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +63,7 @@ class TarLayer:
         self._device = os.fstat(fd).st_dev
         self._blocks: OrderedDict[Path, Block] = OrderedDict()
         self._names = 0  # in all of them
-        self._resolve: Resolve | None = None
+        self._links: dict[int, Linked] = {}  # by inode number
         self._top = self._read(lambda index: index.top())
 
     @property
@@ -69,9 +75,24 @@ class TarLayer:
         """How many hard links lead to what only a layer below can have."""
         return self._index.header.lower_links
 
-    def bind(self, resolve: Resolve) -> None:
-        """From now on `resolve` says where in the layers below a path is that a hard link leads to."""
-        self._resolve = resolve
+    def bind(self, find: Callable[[Path], tuple[Layer, Path] | None]) -> None:
+        """`find` says where in the layers below a path is that a hard link leads to, or that it is nowhere. Reads the
+        whole index."""
+        self._links.clear()
+        todo = [self._top]
+        while todo:
+            block = todo.pop()
+            for at in range(len(block.names)):
+                if block.type(at) == DT_DIR:
+                    todo.append(self._child(block, at))
+                elif not block.type(at):
+                    target = self._extra(block, at).lower_link
+                    found = find(target) if target is not None else None
+                    if found is not None:
+                        own = block.ino(at), self._device, 1
+                        st = found[0].lstat(found[1])
+                        shown = altered(st, uid=st.st_uid, gid=st.st_gid, identity=own)
+                        self._links[block.ino(at)] = Linked(*found, shown)
 
     # the index ------------------------------------------------------------------------------------------------------
     def _read(self, read: Callable[[TarIndex], _T]) -> _T:
@@ -99,35 +120,35 @@ class TarLayer:
         if block is not None:
             blocks.move_to_end(path)
             return block
-        todo: list[tuple[Path, bytes]] = []
-        above = path
-        while block is None and above:
-            parent, _, name = above.rpartition(b"/")
-            todo.append((above, name))
-            above = parent
-            block = blocks.get(above)
-        if block is None:
-            block = self._keep(b"", self._child(self._top, 0))
-        for known, name in reversed(todo):
-            at = block.position(name)
+        todo = [path]
+        while path:  # up to what is at hand, which mostly is the parent
+            path = path.rpartition(b"/")[0]
+            block = blocks.get(path)
+            if block is not None:
+                break
+            todo.append(path)
+        else:
+            block = self._top
+        for known in reversed(todo):
+            at = block.position(known.rpartition(b"/")[2])
             if at < 0:
-                _fail(errno.ENOENT, path)
+                _fail(errno.ENOENT, known)
             if block.type(at) != DT_DIR:
-                _fail(errno.ENOTDIR, path)
-            block = self._keep(known, self._child(block, at))
+                _fail(errno.ENOTDIR, known)
+            block = self._child(block, at)
+            self._keep(known, block)
         return block
 
     def _child(self, block: Block, at: int) -> Block:
         ref = block.child(at)
         return self._read(lambda index: index.block(ref))
 
-    def _keep(self, path: Path, block: Block) -> Block:
+    def _keep(self, path: Path, block: Block) -> None:
         blocks = self._blocks
         blocks[path] = block
         self._names += len(block.names) + 1
         while self._names > _KEPT_NAMES and len(blocks) > 1:
             self._names -= len(blocks.popitem(last=False)[1].names) + 1
-        return block
 
     def _find(self, path: Path) -> tuple[Block, int]:
         """The block that lists an object, and its position there: ENOENT, ENOTDIR."""
@@ -143,14 +164,13 @@ class TarLayer:
     def _extra(self, block: Block, at: int) -> Extra:
         return self._read(lambda index: index.extra(block, at))
 
-    def _linked(self, block: Block, at: int) -> tuple[Layer, Path] | None:
-        """Where the object is that a hard link to a layer below leads to; None for all others. ENOENT: nowhere."""
-        target = self._extra(block, at).lower_link if self._index.header.lower_links else None
-        if target is None:
+    def _linked(self, block: Block, at: int) -> Linked | None:
+        """What a hard link to a layer below leads to; None for all others. ENOENT where it leads to nothing."""
+        if not self._index.header.lower_links or block.type(at):
             return None
-        found = self._resolve(target) if self._resolve is not None else None
+        found = self._links.get(block.ino(at))
         if found is None:
-            _fail(errno.ENOENT, target)
+            _fail(errno.ENOENT, block.names[at])
         return found
 
     # attributes -----------------------------------------------------------------------------------------------------
@@ -170,10 +190,7 @@ class TarLayer:
 
     def _stat(self, block: Block, at: int) -> os.stat_result:
         linked = self._linked(block, at)
-        if linked is None:
-            return self._stat_of(block.record(at))
-        st = linked[0].lstat(linked[1])
-        return altered(st, uid=st.st_uid, gid=st.st_gid, identity=(block.ino(at), self._device, 1))
+        return self._stat_of(block.record(at)) if linked is None else linked.stat
 
     def _stat_of(self, record: AttrRecord) -> os.stat_result:
         ino, size, blocks, at, mt, ct, atn, mtn, ctn, mode, nlink, uid, gid, rdev, blksize, _ = ATTR_RECORD.unpack(
@@ -212,22 +229,26 @@ class TarLayer:
         block = self._block(path)
         records = block.records
         types = [mode >> 4 for mode in records[61::RECORD_SIZE]]
-        if self._index.header.lower_links:
-            types = [type_ if type_ else self._type_of_link(block, at) for at, type_ in enumerate(types)]
         inos = [ino for (ino,) in _INOS.iter_unpack(records)]
-        return list(map(ScanEntry._make, zip(block.names, types, inos, strict=True)))
+        entries = list(map(ScanEntry._make, zip(block.names, types, inos, strict=True)))
+        if not self._index.header.lower_links:
+            return entries
+        links = self._links
+        return [
+            entry if entry.type else entry._replace(type=d_type(links[entry.ino].stat.st_mode))
+            for entry in entries
+            if entry.type or entry.ino in links
+        ]
 
-    def _type_of_link(self, block: Block, at: int) -> int:
-        try:
-            return d_type(self._stat(block, at).st_mode)
-        except OSError:
-            return DT_REG  # leads to nothing: it is listed, and not found
+    def is_implied(self, path: Path) -> bool:
+        """Does the tar not describe this directory, which it needs?"""
+        return self._extra(*self._find(path)).implied
 
     def readlink(self, path: Path) -> bytes:
         block, at = self._find(path)
         linked = self._linked(block, at)
         if linked is not None:
-            return linked[0].readlink(linked[1])
+            return linked.layer.readlink(linked.path)
         target = self._extra(block, at).target
         if not target:
             _fail(errno.EINVAL, path)
@@ -238,7 +259,7 @@ class TarLayer:
         linked = self._linked(block, at)
         if linked is None:
             return self._extra(block, at).xattrs
-        layer, there = linked
+        layer, there, _ = linked
         values = {name: layer.getxattr(there, name) for name in layer.listxattr(there)}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -256,7 +277,7 @@ class TarLayer:
         block, at = self._find(path)
         linked = self._linked(block, at)
         if linked is not None:
-            return linked[0].open(linked[1], flags)
+            return linked.layer.open(linked.path, flags)
         st = self._stat_of(block.record(at))
         kind = stat.S_IFMT(st.st_mode)
         if kind != stat.S_IFREG:
@@ -270,20 +291,17 @@ class TarLayer:
     def handle(self, path: Path) -> OriginHandle | None:
         """Good for every index of the same tar, wherever that lies: its UUID is the beginning of the diff_id."""
         block, at = self._find(path)
-        return OriginHandle(_HANDLE_TYPE, _HANDLE.pack(*block.ref, at), self._index.header.diff_id[:16])
+        st = self._stat(block, at)
+        return OriginHandle(
+            _HANDLE_TYPE, _HANDLE.pack(st.st_ino, st.st_nlink, st.st_mode), self._index.header.diff_id[:16]
+        )
 
     def stat_handle(self, handle: OriginHandle) -> os.stat_result:
-        """The attributes of what one of our handles is on; ESTALE where it is none."""
+        """What one of our handles says by itself of its object: number, link count and type; ESTALE for others."""
         if handle.type != _HANDLE_TYPE or len(handle.handle) != _HANDLE.size:
             _fail(errno.ESTALE)
-        *ref, at = _HANDLE.unpack(handle.handle)
-        try:
-            block = self._index.block(BlockRef(*ref))
-        except IndexDamaged:
-            _fail(errno.ESTALE)
-        if at >= len(block.names):
-            _fail(errno.ESTALE)
-        return self._stat(block, at)
+        ino, nlink, mode = _HANDLE.unpack(handle.handle)
+        return os.stat_result((mode, ino, self._device, nlink, 0, 0, 0, 0, 0, 0))
 
     # the whole ------------------------------------------------------------------------------------------------------
     def invalidate(self, path: Path = b"") -> None:

@@ -26,6 +26,8 @@ class TarFile:
 
     __slots__ = ("_copy", "_stat", "_where", "fd")
 
+    in_one_piece = True
+
     def __init__(self, fd: int, start: int, stat: os.stat_result) -> None:
         self.fd = -1
         self._where = (fd, start, stat.st_size)
@@ -118,6 +120,8 @@ class SparseTarFile(TarFile):
     """A file whose data is that of `extents` ((offset, bytes), ascending), stored from `start` on without the holes."""
 
     __slots__ = ("_offsets", "_pieces")
+
+    in_one_piece = False
 
     def __init__(self, fd: int, start: int, stat: os.stat_result, extents: tuple[tuple[int, int], ...]) -> None:
         super().__init__(fd, start, stat)

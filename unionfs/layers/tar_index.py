@@ -49,7 +49,7 @@ _EXTENT: Final = struct.Struct("<QQ")
 _MAX_WORD: Final = 0xFFFFFFFF
 
 # The parts of an extra; each has its size and its bytes.
-_TARGET, _XATTRS, _EXTENTS, _LOWER_LINK = b"T", b"X", b"E", b"L"
+_TARGET, _XATTRS, _EXTENTS, _LOWER_LINK, _IMPLIED = b"T", b"X", b"E", b"L", b"I"
 
 
 class IndexDamaged(LayerError):
@@ -59,12 +59,13 @@ class IndexDamaged(LayerError):
 class Extra(NamedTuple):
     """What few entries have. `target`: of a symbolic link. `extents`: (offset, bytes of data) of a sparse file, in
     order; its data lies in the tar without the holes. `lower_link`: the entry is a hard link to this path, which the
-    tar does not have, so a layer below must."""
+    tar does not have, so a layer below must. `implied`: a directory that the tar needs but does not describe."""
 
     target: bytes = b""
     xattrs: dict[bytes, bytes] = {}  # noqa: RUF012  # never changed
     extents: tuple[tuple[int, int], ...] | None = None
     lower_link: bytes | None = None
+    implied: bool = False
 
 
 NO_EXTRA: Final = Extra()
@@ -167,6 +168,8 @@ def _pack_extra(extra: Extra) -> bytes:
         parts += [_ITEM.pack(_EXTENTS, len(packed)), packed]
     if extra.lower_link is not None:
         parts += [_ITEM.pack(_LOWER_LINK, len(extra.lower_link)), extra.lower_link]
+    if extra.implied:
+        parts.append(_ITEM.pack(_IMPLIED, 0))
     body = b"".join(parts)
     return body + _CRC.pack(zlib.crc32(body))
 
@@ -188,6 +191,8 @@ def _unpack_extra(raw: bytes) -> Extra:
             values["extents"] = tuple(_EXTENT.iter_unpack(body))
         elif kind == _LOWER_LINK:
             values["lower_link"] = body
+        elif kind == _IMPLIED:
+            values["implied"] = True
     return Extra(**values)  # type: ignore[arg-type]
 
 

@@ -24,7 +24,7 @@ from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join, look
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, INNER_WHITEOUT, NUMBER, UPPER
 from unionfs.overlay.union import NAME_MAX, Union, fail
-from unionfs.vfs import DT_CHR, DT_DIR, d_type, pack_stat
+from unionfs.vfs import DT_CHR, DT_DIR, AttrRecord, d_type, pack_stat, record_ino
 
 
 def child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
@@ -171,6 +171,7 @@ def _merged(union: Union, parent: DirInode, name: bytes, listed: Listed) -> _Mer
 
 def _set_sources(union: Union, inode: DirInode, merge: _Merge, listed: Listed) -> None:
     inode.upper, inode.lowers = merge.upper, tuple(merge.lowers)
+    inode.described = union.stack.described(inode.lowers)
     inode.lower_path = merge.lower_path if merge.lowers else b""
     inode.redirect, inode.impure = merge.redirect, merge.impure
     inode.xwhiteouts = tuple(merge.xwhiteouts)
@@ -267,8 +268,8 @@ def stored_path(parent: DirInode, number: int) -> Path:
     return next(path for layer, path in parent.lowers if layer == number)
 
 
-def _base(parent: DirInode, number: int) -> tuple[int, Path] | None:
-    """A directory's place in one lower layer, the same object for all its files."""
+def base_of(parent: DirInode, number: int) -> tuple[int, Path] | None:
+    """A directory's place in one lower layer, the same object for all its files; None for the upper."""
     for lower in parent.lowers:
         if lower[0] == number:
             return lower
@@ -290,7 +291,7 @@ def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Pa
     table = union.table
     shown = union.stack.number(number, st.st_ino, st.st_dev)
     type_ = d_type(st.st_mode)
-    inode = FileInode(table.allocate(), shown, type_, parent, name, _base(parent, number))
+    inode = FileInode(table.allocate(), shown, type_, parent, name, base_of(parent, number))
     if number == UPPER and (parent.impure or union.origins):
         path = join(directory, name)
         _origin(union, parent, name, inode, path, st)
@@ -306,6 +307,20 @@ def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Pa
         inode.attr = pack_stat(st, inode.ino, st.st_nlink)
     else:
         union.set_attributes(inode, st)
+    return inode
+
+
+def recorded_file(
+    union: Union, parent: DirInode, name: bytes, base: tuple[int, Path], type_: int, record: AttrRecord
+) -> FileInode:
+    """`file` for what a lower layer has in its directory `base`, with one link, where the attribute record is known."""
+    table = union.table
+    inode = FileInode(table.allocate(), record_ino(record)[0], type_, parent, name, base)
+    inode.attr = record
+    parent.children[name] = inode
+    if parent.listing is not None:
+        parent.listing.names[name] = looked_up(base[0], type_)
+    table.nodes[inode.node] = inode
     return inode
 
 

@@ -11,19 +11,20 @@ All functions expect `union.lock` to be held.
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 
-from unionfs.layers.layer import Path
 from unionfs.overlay import lookup
 from unionfs.overlay.inode import DirInode, Listed
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_DIR, DirEntry, DirEntryPlus
+from unionfs.vfs import DT_DIR, AttrRecord, DirEntry, DirEntryPlus
 
 _DOTS: tuple[bytes, ...] = (b".", b"..")
+_NO_RECORDS: Mapping[bytes, AttrRecord] = {}
+#: The link count in an attribute record.
+_ONE_LINK = (1).to_bytes(4, "little")
 
 
 class DirHandle:
@@ -114,13 +115,26 @@ def _entry(union: Union, directory: DirInode, name: bytes, listed: Listed, cooki
     return entry
 
 
+class _Source:
+    """Where the files that a directory has from one layer get their attributes."""
+
+    __slots__ = ("base", "lstat", "path", "records")
+
+    def __init__(self, union: Union, directory: DirInode, number: int) -> None:
+        layer, self.path = union.stack.layer(number), lookup.stored_path(directory, number)
+        self.base = lookup.base_of(directory, number)
+        self.lstat = layer.stat_in(self.path)
+        records = union.stack.records(number, self.path) if self.base is not None else None
+        self.records: Mapping[bytes, AttrRecord] = records if records is not None else _NO_RECORDS
+
+
 def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) -> list[DirEntryPlus]:
     directory = handle(union, fh).directory
     if directory.removed:
         return []
     reading = _Reading(union, directory, offset, budget, overhead)
     names, children = reading.entries.names, directory.children
-    stats: dict[int, tuple[Path, Callable[[bytes], os.stat_result]]] = {}
+    sources: dict[int, _Source] = {}
     result: list[DirEntryPlus] = []
     append, new = result.append, tuple.__new__  # half the time of the NamedTuple's own constructor
     for cookie, name in reading:
@@ -133,15 +147,18 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
                 number, type_, _, _ = names[name]
                 if type_ == DT_DIR:
                     inode = lookup.existing(union, directory, name)
-                    stats.clear()  # other calls on the layers end what `stat_in` gave
+                    sources.clear()  # other calls on the layers end what `stat_in` gave
                 else:
-                    known = stats.get(number)
-                    if known is None:
-                        path = lookup.stored_path(directory, number)
-                        known = stats[number] = path, union.stack.layer(number).stat_in(path)
-                    inode = lookup.file(union, directory, name, number, known[0], known[1](name))
-                    if inode.links is not None:
-                        stats.clear()
+                    source = sources.get(number)
+                    if source is None:
+                        source = sources[number] = _Source(union, directory, number)
+                    known = source.records.get(name)
+                    if known is not None and source.base is not None and known[64:68] == _ONE_LINK:
+                        inode = lookup.recorded_file(union, directory, name, source.base, type_, known)
+                    else:
+                        inode = lookup.file(union, directory, name, number, source.path, source.lstat(name))
+                        if inode.links is not None:
+                            sources.clear()
             record = inode.attr or union.attributes(inode)
         except OSError:
             if inode is not None:

@@ -72,7 +72,7 @@ class Store:
         "before=IMAGE", "since=IMAGE", "reference=PATTERN". `names`: only with a tag that fits one of these, as in
         `docker image ls REPOSITORY[:TAG]`."""
         patterns = list(names)
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             fits = listing.filter_of(filters, lambda name: self._summary(catalog, name))
             return [
                 one
@@ -88,14 +88,20 @@ class Store:
         `platform` ("os/arch[/variant]") chooses from an index; None is this machine's, or the first there is.
         ImageNotFound, or ImageError where a short ID is ambiguous.
         """
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             return catalog.resolve(name, platform)
+
+    @contextmanager
+    def catalog(self) -> Iterator[Catalog]:
+        """All there is at this moment; nobody removes any of it while the block lasts."""
+        with self.layout.reading():
+            yield Catalog(self.layout, self.layout.entries())
 
     @contextmanager
     def using(self, name: str, platform: str | None = None) -> Iterator[Image]:
         """`resolve`, with all layers made ready in the cache. Nobody removes the image while the block lasts: by its
         end, whoever goes on using it must be seen by `in_use`."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             image = catalog.resolve(name, platform)
             for layer, diff_id in zip(image.layers, image.diff_ids, strict=True):
                 if not self.cache.has(diff_id):
@@ -105,13 +111,13 @@ class Store:
 
     def inspect(self, name: str, platform: str | None = None) -> dict[str, Any]:
         """As `docker image inspect` shows it."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             image = catalog.resolve(name, platform)
             return listing.inspect(image, self._group(catalog, image), self.cache)
 
     def history(self, name: str, platform: str | None = None) -> list[HistoryRow]:
         """The steps that made the image, newest first."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             return listing.history(catalog.resolve(name, platform), self.cache)
 
     # names --------------------------------------------------------------------------------------------------------
@@ -128,7 +134,7 @@ class Store:
 
     def untag(self, name: str, names: Sequence[str] = ()) -> list[Removed]:
         """Take `names` (none: all) from the image, which stays, as podman does it."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             return removal.untag(self.layout, removal.names_to_take(catalog, name, [familiar(one) for one in names]))
 
     def remove(self, name: str, *, force: bool = False) -> list[Removed]:
@@ -160,7 +166,7 @@ class Store:
         repository. The same images give the same bytes."""
         if format not in save.FORMATS:
             raise OptionError(f"unknown format {format!r}", hint=f"choose {', '.join(save.FORMATS)}")
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             files = save.contents(save.select(catalog, names, platform), format, self.layout.blobs)
             place = _source(target)
             if format == "oci-dir":
@@ -234,7 +240,7 @@ class Store:
     def verify(self, name: str | None = None) -> list[Fault]:
         """Recompute every digest, diff_id, size and count of the store, or of one image; list all that is wrong."""
         try:
-            with self._catalog() as catalog:
+            with self.catalog() as catalog:
                 if name is not None:
                     return list(validate.verify(catalog, [catalog.find(name)[0]], everything=False))
                 faults = list(validate.verify(catalog, catalog.entries, everything=True))
@@ -245,11 +251,6 @@ class Store:
             return [Fault(os.fsdecode(self.directory), str(error))]
 
     # ----------------------------------------------------------------------------------------------------------------
-    @contextmanager
-    def _catalog(self) -> Iterator[Catalog]:
-        with self.layout.reading():
-            yield Catalog(self.layout, self.layout.entries())
-
     @contextmanager
     def _removing(self) -> Iterator[removal.Removal]:
         if not self.layout.exists():

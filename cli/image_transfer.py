@@ -29,17 +29,23 @@ def pull(
     ],
     platform: PlatformOption = None,
     quiet: TransferQuiet = False,
+    unpack: Annotated[
+        bool,
+        typer.Option("--unpack/--no-unpack", help="Have it ready to be mounted, or leave that to the first mount."),
+    ] = True,
     insecure: Insecure = False,
     cert_dir: CertDir = None,
     authfile: AuthFile = None,
 ) -> None:
     """Fetch an image from a registry. Layers that are here already are not fetched.
 
-    Everything is compared with its digest, and made ready to be mounted while it comes.
+    Everything is compared with its digest, and unpacked while it comes.
     """
     options = api.RegistryOptions(insecure, cert_dir, authfile)
     with reporter(quiet) as report:
-        pulled = api.pull_image(open_store(context), name, platform=platform, options=options, report=report)
+        pulled = api.pull_image(
+            open_store(context), name, platform=platform, options=options, report=report, unpack=unpack
+        )
     if not quiet:
         text(f"Digest: {pulled.digest}")
         text(f"Status: {pulled.status} for {pulled.familiar}")

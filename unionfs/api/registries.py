@@ -28,12 +28,16 @@ def pull_image(
     platform: str | None = None,
     options: RegistryOptions | None = None,
     report: Report | None = None,
+    unpack: bool = True,
 ) -> Pulled:
-    """Bring the image that `name` means at its registry into the store. `platform` chooses from a multi-platform one;
-    None is this machine's. Idempotent; a failure leaves the store as it was."""
+    """Bring the image that `name` means at its registry into the store. Idempotent; a failure changes nothing there.
+
+    `platform` chooses from a multi-platform one; None is this machine's. `unpack`: make its layers ready to be mounted
+    while they come; else the first mount does it.
+    """
     reference = references.parse_normalized(name)
     with Client(reference.domain, options or RegistryOptions(), reference.path) as client:
-        return pull(store, client, reference, platform, report)
+        return pull(store, client, reference, platform, report, unpack=unpack)
 
 
 def push_image(

@@ -69,24 +69,23 @@ class Authorizer:
                 token = self._tokens[wanted] = self._new_token(self._challenge, wanted)
             return f"Bearer {token.value}"
 
+    def note(self, challenges: Iterable[Challenge]) -> bool:
+        """The registry asks for one of these. False: for nothing that is known here."""
+        chosen = _choose(list(challenges))
+        with self._lock:
+            self._challenge = chosen or self._challenge
+        return chosen is not None
+
     def challenged(self, challenges: Iterable[Challenge], sent: str | None, scopes: Iterable[str]) -> bool:
         """A request with the header `sent` was answered 401: is there something better to send now?"""
         with self._lock:
-            chosen = self._choose(list(challenges))
-            if chosen is None:
+            if not self.note(challenges):
                 return False
             wanted = frozenset(scopes)
             token = self._tokens.get(wanted)
             if token is not None and sent == f"Bearer {token.value}":
                 del self._tokens[wanted]
-            self._challenge = chosen
             return self.header(wanted) not in (None, sent)
-
-    def _choose(self, challenges: list[Challenge]) -> Challenge | None:
-        for challenge in challenges:
-            if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
-                return challenge
-        return next((challenge for challenge in challenges if challenge.scheme == "basic"), None)
 
     def _who(self) -> Credentials | None:
         if not self._looked:
@@ -128,3 +127,11 @@ class Authorizer:
         life = answer.get("expires_in")
         life = life if isinstance(life, int) and 0 < life < 10**9 else _LIFE
         return _Token(token, self._clock() + max(life, _LIFE) - _RESERVE)
+
+
+def _choose(challenges: list[Challenge]) -> Challenge | None:
+    """A token, where one may be had."""
+    for challenge in challenges:
+        if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
+            return challenge
+    return next((challenge for challenge in challenges if challenge.scheme == "basic"), None)

@@ -151,7 +151,7 @@ class Client:
                     raise
         with closing(response):
             if response.status_code == 401:
-                self.authorizer.challenged(_challenges(response), None, ())
+                self.authorizer.note(_challenges(response))
 
     def _again(self, failed: int, response: httpx2.Response | None = None) -> bool:
         """Wait after a failure; whether to try again."""

@@ -88,7 +88,7 @@ def refused(
         hint += "" if known else f", or {login}"
         return RegistryError(f"{what.thing}: {said or 'toomanyrequests: too many requests'}", hint=hint)
     answer = f"{status} {plain(reason)}".strip()
-    later = "try again later" if status >= 500 else None
+    later = "try again later" if status >= 500 else "it may be one that only reads" if status == 405 else None
     return RegistryError(f"{what.thing}: {host} answered {answer}" + (f": {said}" if said else ""), hint=later)
 
 

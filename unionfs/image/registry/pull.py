@@ -18,6 +18,7 @@ from unionfs.image import platforms
 from unionfs.image.blobs import CHUNK
 from unionfs.image.digest import Digest
 from unionfs.image.image import MAX_NESTING, Image, walk
+from unionfs.image.layers import Count
 from unionfs.image.models import Descriptor, Index, Platform, parse_manifest
 from unionfs.image.reference import DEFAULT_TAG, Reference
 from unionfs.image.registry.client import Client
@@ -39,22 +40,33 @@ class Pulled:
 
 
 def pull(
-    store: Store, client: Client, reference: Reference, platform: str | None = None, report: Report | None = None
+    store: Store,
+    client: Client,
+    reference: Reference,
+    platform: str | None = None,
+    report: Report | None = None,
+    *,
+    unpack: bool = True,
 ) -> Pulled:
-    """Bring `reference` (canonical) into the store. RegistryError, ImageFormatError, ImageNotFound for a platform that
-    is not there; the store is then as it was. Idempotent."""
+    """Bring `reference` (canonical) into the store. `unpack` False leaves it to the first mount to unpack its layers.
+
+    RegistryError, ImageFormatError, ImageNotFound for a platform that is not there; the store is then as it was.
+    Idempotent."""
     tell = one_at_a_time(report)
     if reference.name_only:
         tell(Transfer("", f"Using default tag: {DEFAULT_TAG}"))
     reference = reference.with_default_tag()
     wanted = None if platform is None else platforms.parse(platform)
-    puller = _Puller(store, Repository(client, reference, "pull"), wanted, tell)
+    puller = _Puller(store, Repository(client, reference, "pull"), wanted, tell, unpack)
     return puller.run()
 
 
 class _Puller:
-    def __init__(self, store: Store, repository: Repository, wanted: platforms.Wanted | None, report: Report) -> None:
-        self._store, self._repository, self._wanted, self._report = store, repository, wanted, report
+    def __init__(
+        self, store: Store, repository: Repository, wanted: platforms.Wanted | None, report: Report, unpack: bool
+    ) -> None:
+        self._store, self._repository, self._wanted = store, repository, wanted
+        self._report, self._unpack = report, unpack
         self._reference = repository.reference
         self._documents: dict[Digest, bytes] = {}
 
@@ -172,24 +184,31 @@ class _Puller:
             done += size
             self._report(Transfer(id, "Downloading", done, layer.size))
 
-        try:
-            with self._repository.download(layer) as stream:
-                staging.add_layer(cast(BinaryIO, stream), diff_id=diff_id, digest=layer.digest, what=what, count=count)
-        except ImageFormatError:
-            # Damaged on its way, or at the registry, or no layer: now its bytes are compared before they are looked at.
-            done = 0
-            path = self._compared(staging, layer, what)
-            with open(path, "rb", buffering=0) as file:
-                staging.add_layer(file, diff_id=diff_id, digest=layer.digest, what=what, count=count)
+        if not self._unpack:
+            staging.space.adopt(self._compared(staging, layer, what, count), layer.digest)
+        else:
+            try:
+                with self._repository.download(layer) as stream:
+                    self._add(staging, cast(BinaryIO, stream), layer, diff_id, count)
+            except ImageFormatError:
+                # Damaged on its way, or there, or no layer: now its bytes are compared before they are looked at.
+                done = 0
+                with open(self._compared(staging, layer, what, count), "rb", buffering=0) as file:
+                    self._add(staging, file, layer, diff_id, None)
         self._report(Transfer(id, "Pull complete", layer.size, layer.size))
 
-    def _compared(self, staging: Staging, layer: Descriptor, what: str) -> bytes:
+    def _add(self, staging: Staging, stream: BinaryIO, layer: Descriptor, diff_id: Digest, count: Count | None) -> None:
+        what = f"the layer {layer.digest}"
+        staging.add_layer(stream, diff_id=diff_id, digest=layer.digest, what=what, count=count)
+
+    def _compared(self, staging: Staging, layer: Descriptor, what: str, count: Count) -> bytes:
         """The path of a layer's bytes. Asked for as often as a request."""
         retry, failed = self._repository.client.options.retry, 0
         while True:
             with self._repository.download(layer) as stream, staging.space.writer(layer.digest.algorithm) as writer:
                 while data := stream.read(CHUNK):
                     writer.write(data)
+                    count(len(data))
                 size, found = writer.size, writer.finish()
             if found == layer.digest and size == layer.size:
                 return writer.path

@@ -54,11 +54,9 @@ class Upload:
 
     `others`: repositories of the registry that are said to have it."""
 
-    def __init__(
-        self, repository: Repository, digest: Digest, size: int, *, others: tuple[str, ...] = (), piece: int = PIECE
-    ) -> None:
+    def __init__(self, repository: Repository, digest: Digest, size: int, *, others: tuple[str, ...] = ()) -> None:
         self._repository, self._client = repository, repository.client
-        self._digest, self._size, self._others, self._piece = digest, size, others, piece
+        self._digest, self._size, self._others, self._piece = digest, size, others, PIECE
         self._what: Doing = repository.doing(f"blob {digest}")
         self._scopes: tuple[str, ...] = (repository.scope,)
 

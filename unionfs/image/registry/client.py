@@ -3,7 +3,7 @@
     registry          requests go to                             certificates
     docker.io         https://registry-1.docker.io               of the system
     HOST[:PORT]       https://HOST[:PORT]                        of the system and of certs.d
-    localhost         the same, or HTTP where nothing speaks TLS
+    localhost         http://, or https:// where that is spoken
     with --insecure   the same, or HTTP where nothing speaks TLS, and any certificate
 
 Redirects are followed here, not by httpx2: the Authorization stays behind where the origin changes, and nothing leads
@@ -117,41 +117,45 @@ class Client:
 
     # meeting --------------------------------------------------------------------------------------------------------
     def meet(self) -> None:
-        """Find out how the registry is spoken to, and what it asks for. Once; the first request does it.
-
-        Two requests of distribution-spec's end-1 at most: the first that is answered counts, whatever the answer."""
+        """Find out how the registry is spoken to, and what it asks for (distribution-spec, end-1). The first request
+        does it; whatever the answer, it is one."""
         with self._meeting:
-            if not self._met:
-                try:
-                    self._greet()
-                except httpx2.TransportError as error:
-                    # Something answers that is no TLS: HTTP, where that is allowed.
-                    fault = failures.tls_error(error)
-                    plain = fault is not None and not isinstance(fault, ssl.SSLCertVerificationError)
-                    if not plain or not (self._local or self.options.insecure):
-                        raise failures.unreachable(_MEETING, self.registry, error) from error
-                    self._base = self._base.copy_with(scheme="http")
-                    try:
-                        self._greet()
-                    except httpx2.TransportError as other:
-                        raise failures.unreachable(_MEETING, self.registry, other) from other
-                self._met = True
-
-    def _greet(self) -> None:
-        failed = 0
-        while True:
-            try:
-                response = self._once("GET", self.url("/v2/"), {}, None, None)
-                break
-            except httpx2.ConnectError:
-                raise  # nobody is there; later, whoever was there is looked for again
-            except httpx2.TransportError:
+            if self._met:
+                return
+            failed = 0
+            while True:
+                errors = []
+                for scheme in self._schemes():
+                    error = self._greet(scheme)
+                    if error is None:
+                        self._met = True
+                        return
+                    errors.append(error)
+                # Of two, the one that says more: that TLS makes no sense of HTTP is known.
+                error = next((one for one in reversed(errors) if not _is_no_tls(one)), errors[0])
                 failed += 1
-                if not self._again(failed):
-                    raise
+                # Nobody is there; later, whoever was there is looked for again.
+                if isinstance(error, httpx2.ConnectError) or not self._again(failed):
+                    raise failures.unreachable(_MEETING, self.registry, error) from error
+
+    def _schemes(self) -> tuple[str, ...]:
+        if self._local and self.options.cert_dir is None:
+            return "http", "https"  # certificates take longer to read than a local registry to answer
+        return ("https", "http") if self.options.insecure else ("https",)
+
+    def _greet(self, scheme: str) -> httpx2.TransportError | None:
+        """What stands against speaking so; None: it is what is spoken from now on."""
+        self._base = self._base.copy_with(scheme=scheme)
+        try:
+            response = self._once("GET", self.url("/v2/"), {}, None, None)
+        except httpx2.TransportError as error:
+            return error
         with closing(response):
+            if scheme == "http" and response.status_code == 400:
+                return httpx2.RemoteProtocolError("it does not speak HTTP")  # but TLS, as Go's servers say so
             if response.status_code == 401:
                 self.authorizer.note(_challenges(response))
+        return None
 
     def _again(self, failed: int, response: httpx2.Response | None = None) -> bool:
         """Wait after a failure; whether to try again."""
@@ -269,22 +273,22 @@ class Client:
 
     def _client(self, url: httpx2.URL) -> httpx2.Client:
         """One for each host: certificates are for one host alone."""
-        host = url.netloc.decode("ascii")
+        key = f"{url.scheme}://{url.netloc.decode('ascii')}"
         with self._lock:
-            if host not in self._clients:
-                self._clients[host] = self._new_client(host, url.host)
-            return self._clients[host]
+            if key not in self._clients:
+                self._clients[key] = self._new_client(url)
+            return self._clients[key]
 
-    def _new_client(self, host: str, name: str) -> httpx2.Client:
-        options = self.options
-        own = host == self._base.netloc.decode("ascii")
-        if own and options.insecure:
+    def _new_client(self, url: httpx2.URL) -> httpx2.Client:
+        options, host = self.options, url.netloc.decode("ascii")
+        own = url.netloc == self._base.netloc
+        if url.scheme == "http" or (own and options.insecure):
             verify = tls.unverified()
         elif own and options.cert_dir is not None:
             verify = tls.context([options.cert_dir], required=True)
         else:
             verify = tls.context(tls.directories(host, options.environ))
-        direct = {f"all://{self._shown(name)}": None} if is_local(name) else {}
+        direct = {f"all://{url.netloc.decode('ascii')}": None} if is_local(url.host) else {}
         return httpx2.Client(
             verify=verify,
             headers=_HEADERS,
@@ -294,10 +298,6 @@ class Client:
             transport=options.transport,
             follow_redirects=False,
         )
-
-    @staticmethod
-    def _shown(name: str) -> str:
-        return f"[{name}]" if ":" in name else name
 
     # answers --------------------------------------------------------------------------------------------------------
     def read(self, what: Doing, response: httpx2.Response, limit: int) -> bytes:
@@ -334,7 +334,8 @@ class Client:
             target = httpx2.URL("")
         allowed = ("https",) if self._base.scheme == "https" else ("https", "http")
         if target.scheme not in allowed or not target.host:
-            raise RegistryError(f"{self.registry} wants tokens from {failures.plain(url)}, which is not safe")
+            shown = failures.plain(str(target.copy_with(query=None)))
+            raise RegistryError(f"{self.registry} wants tokens from {shown}, which is not safe")
         what = Doing(f"a token for {self.registry}")
         failed = 0
         while True:
@@ -355,6 +356,12 @@ class Client:
                 if response.status_code in STATUSES and self._again(failed, response):
                     continue
                 raise self._refused(what, response)
+
+
+def _is_no_tls(error: httpx2.TransportError) -> bool:
+    """Does the other side not even speak TLS? A certificate that nobody trusts is another matter."""
+    fault = failures.tls_error(error)
+    return fault is not None and not isinstance(fault, ssl.SSLCertVerificationError)
 
 
 def _challenges(response: httpx2.Response) -> list[challenge.Challenge]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import httpx2
+
 from unionfs.errors import ImageFormatError, OptionError, RegistryError
 from unionfs.image.models import parse_json
 from unionfs.image.reference import DEFAULT_DOMAIN
@@ -54,9 +56,10 @@ def search(term: str, options: RegistryOptions, limit: int = 25) -> list[Match]:
 def _catalogue(client: Client) -> Iterator[str]:
     """All names, page by page."""
     what = Doing(f"the catalogue of {client.registry}")
-    path, seen = f"/v2/_catalog?n={_PAGE}", set[str]()
-    while path not in seen:
-        seen.add(path)
+    client.meet()
+    path, seen = f"/v2/_catalog?n={_PAGE}", set[httpx2.URL]()
+    while (url := client.url(path)) not in seen:
+        seen.add(url)
         answer = client.request(what, "GET", path, scopes=("registry:catalog:*",), limit=_ANSWER)
         repositories = _field(answer.body, "repositories", what)
         yield from (name for name in repositories if isinstance(name, str))

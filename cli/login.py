@@ -14,7 +14,7 @@ from .options import AuthFile, CertDir, Insecure
 from .output import flush, note, text
 
 Registry = Annotated[
-    str, typer.Argument(metavar="[REGISTRY]", help="HOST[:PORT]. Default: docker.io's.", show_default=False)
+    str, typer.Argument(metavar="REGISTRY", help="HOST[:PORT]. Default: docker.io's.", show_default=False)
 ]
 #: A password is a line, not a file.
 MAX_PASSWORD = 64 << 10

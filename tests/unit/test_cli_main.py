@@ -13,11 +13,12 @@ from tests.unit.cli_runner import PROJECT, call, program, refused
 from unionfs import __version__
 
 VERBS = (
-    "mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "doctor", "demo", "image",
+    "mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "doctor", "demo",
+    "login", "logout", "search", "image",
 )  # fmt: skip
 IMAGE_VERBS = (
-    "ls", "tag", "untag", "rm", "inspect", "history", "diff", "save", "load", "import", "export", "prune", "verify",
-    "changes",
+    "ls", "tag", "untag", "rm", "inspect", "history", "diff", "pull", "push", "save", "load", "import", "export",
+    "prune", "verify", "changes",
 )  # fmt: skip
 
 Capture = pytest.CaptureFixture[bytes]

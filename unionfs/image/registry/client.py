@@ -38,7 +38,7 @@ _MAX_REDIRECTS: Final = 5
 #: Seconds without a byte.
 _PATIENCE: Final = 60.0
 _CONNECTIONS: Final = 8
-_MEETING: Final = Doing("the registry")
+_MEETING: Final = Doing("")
 #: Sent with every request: a blob's bytes are to come as they are.
 _HEADERS: Final = {"User-Agent": f"unionfs/{__version__}", "Accept-Encoding": "identity"}
 

@@ -95,26 +95,26 @@ def refused(
 def unreachable(what: Doing, host: str, error: httpx2.TransportError) -> RegistryError:
     """A request that came to no answer."""
     tls = tls_error(error)
-    thing = what.thing
+    about = f"{what.thing}: " if what.thing else ""
     if isinstance(tls, ssl.SSLCertVerificationError):
         return RegistryError(
-            f"{thing}: the certificate of {host} is not trusted: {plain(tls.verify_message)}",
+            f"{about}the certificate of {host} is not trusted: {plain(tls.verify_message)}",
             hint=f"put its CA into /etc/containers/certs.d/{host}/ca.crt, or name its directory with --cert-dir",
         )
     if tls is not None:
         return RegistryError(
-            f"{thing}: {host} does not speak TLS as it should: {plain(str(tls.reason or tls))}",
+            f"{about}{host} does not speak TLS as it should: {plain(str(tls.reason or tls))}",
             hint="if it speaks HTTP, use --insecure",
         )
     if isinstance(error, httpx2.ProxyError):
         return RegistryError(
-            f"{thing}: the proxy refuses: {plain(str(error))}", hint="look at HTTPS_PROXY and NO_PROXY"
+            f"{about}the proxy refuses: {plain(str(error))}", hint="look at HTTPS_PROXY and NO_PROXY"
         )
     if isinstance(error, httpx2.TimeoutException):
-        return RegistryError(f"{thing}: {host} does not answer", hint="try again later")
+        return RegistryError(f"{about}{host} does not answer", hint="try again later")
     if isinstance(error, httpx2.ConnectError):
-        return RegistryError(f"{thing}: {host} cannot be reached: {plain(str(error))}", hint="check its name and port")
-    return RegistryError(f"{thing}: the connection to {host} broke: {plain(str(error))}", hint="try again")
+        return RegistryError(f"{about}{host} cannot be reached: {plain(str(error))}", hint="check its name and port")
+    return RegistryError(f"{about}the connection to {host} broke: {plain(str(error))}", hint="try again")
 
 
 def tls_error(error: BaseException) -> ssl.SSLError | None:

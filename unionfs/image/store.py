@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import platformdirs
 
 from unionfs.errors import ImageError, ImageNotFound, OptionError
-from unionfs.image import gc, listing, platforms, reference, removal, root_fs, save, validate
+from unionfs.image import gc, listing, platforms, reference, removal, save, validate
 from unionfs.image import load as loading
 from unionfs.image import prune as pruning
 from unionfs.image.catalog import Catalog, Group
@@ -208,6 +208,8 @@ class Store:
         progress: Progress | None = None,
     ) -> None:
         """Write the root file system of an image as one tar, its layers merged."""
+        from unionfs.image import root_fs  # with the overlay, which nothing else here needs
+
         with self.using(name, platform) as image, save.archive_target(_source(target)) as out:
             root_fs.export(self.cache, image, out, progress)
 

@@ -42,7 +42,8 @@ XATTR_CREATE, XATTR_REPLACE = 1, 2
 
 
 _pack_record = ATTR_RECORD.pack
-#: (size,) of an attribute record, without building the whole.
+#: (ino,) and (size,) of an attribute record, without building the whole.
+record_ino: Final = struct.Struct("<Q").unpack_from
 record_size: Final = struct.Struct("<8xQ").unpack_from
 
 

@@ -112,8 +112,8 @@ class UnionFilesystem:
             inode = union.table.forget(node, count)
             if inode is not None and not (inode.nlookup or inode.opens):
                 union.release_unused(inode)
-                if union.table.shrunk():
-                    union.trim()
+            if union.table.shrunk():
+                union.trim()
 
     def _create(self, parent: NodeId, name: bytes, new: directories.New, caller: Caller) -> Entry:
         union = self._union
@@ -339,14 +339,14 @@ class UnionFilesystem:
     def slow(self, node: NodeId) -> bool:
         """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data, or wait for a disk to flush what
         it copies? (A hint for transports.)"""
-        inode = self._union.table.nodes.get(node)  # unlocked: a hint
+        inode = self._union.known(node)  # unlocked: a hint
         return isinstance(inode, FileInode) and not inode.upper and self._is_slow(inode)
 
     def slow_name(self, parent: NodeId, name: bytes) -> bool:
         """The same for what a name leads to, if it was looked up before."""
         with self._lock:
             directory = self._union.table.nodes.get(parent)
-            inode = directory.children.get(name) if isinstance(directory, DirInode) else None
+            inode = lookup.known_child(self._union, directory, name) if isinstance(directory, DirInode) else None
             return isinstance(inode, FileInode) and not inode.upper and self._is_slow(inode)
 
     def _is_slow(self, inode: FileInode) -> bool:

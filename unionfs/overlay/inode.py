@@ -18,11 +18,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unionfs.layers.layer import LayerFile
 from unionfs.vfs import AttrRecord, NodeId
 
+if TYPE_CHECKING:
+    from unionfs.overlay.batch import Batch
+
+#: The NodeId of a file in a batch is _BATCHED | number of the batch << _INDEX_BITS | index; no other is that large.
+_BATCHED: Final = 1 << 60
+_INDEX_BITS: Final = 16
+_LAST_INDEX: Final = (1 << _INDEX_BITS) - 1
 #: Below so many inodes memory is not worth tidying up.
 _MANY = 1024
 
@@ -35,12 +42,14 @@ class Listed(NamedTuple):
     """What a merged listing knows of a name: the layer that has it topmost (0 is the upper, 1… the lowers), its DT_*
     type and stored inode number there, and, for a directory, the lower layers in which it goes on.
 
-    `ino` 0: not kept, since the name was looked up; its inode knows it, or looking up again tells it."""
+    `ino` 0: not kept, since the name was looked up; its inode knows it, or looking up again tells it. `batch`: has the
+    file, which is in use but has no inode of its own (batch.py)."""
 
     layer: int
     type: int
     ino: int
     more: tuple[int, ...] = ()
+    batch: Batch | None = None
 
 
 @functools.cache
@@ -127,9 +136,11 @@ class Inode:
 class DirInode(Inode):
     """`lowers`: (layer, path there), topmost first. `lower_path`: where the lowers alone would show the directory,
     which is what a redirect must say. `xwhiteouts`: the layers in which it may hold xattr-encoded whiteouts.
-    `removed`: rmdir'ed but still referred to; it has no store any more, only its last attributes."""
+    `removed`: rmdir'ed but still referred to; it has no store any more, only its last attributes. `batched`: how many
+    files in it are in use without being among `children` (batch.py)."""
 
     __slots__ = (
+        "batched",
         "children",
         "default_acl",
         "handed_down",
@@ -167,6 +178,7 @@ class DirInode(Inode):
         self.kept_times: tuple[int, int] | None = None
         self.removed = False
         self.children: dict[bytes, Inode] = {}
+        self.batched = 0
         self.listing: Listing | None = None
 
     def changed(self, times: tuple[int, int] | None = None) -> None:
@@ -324,12 +336,15 @@ class FileInode(Inode):
 class InodeTable:
     """Nodes in use: by NodeId, and hard-linked files by the stored object.
 
-    `real` keys are (layer, st_dev, st_ino); only files that may be met by a second name are entered.
+    `real` keys are (layer, st_dev, st_ino); only files that may be met by a second name are entered. Iteration is over
+    inodes, and leaves out what is in batches: `take_all` first, to see them.
     """
 
     def __init__(self) -> None:
         self.nodes: dict[NodeId, Inode] = {}
         self.real: dict[tuple[int, int, int], FileInode] = {}
+        self._batches: dict[int, Batch] = {}
+        self._last_batch = self._batched = 0
         self._superseded: dict[NodeId, int] = {}
         self._most = 0
         self._last: NodeId = 0
@@ -338,6 +353,38 @@ class InodeTable:
         """A NodeId is never used twice, so FUSE's `generation` may stay 0."""
         self._last += 1
         return self._last
+
+    def allocate_batch(self) -> NodeId:
+        """The first of NodeIds in a row, for as many files as a directory reply can hold."""
+        self._last_batch += 1
+        return _BATCHED | self._last_batch << _INDEX_BITS
+
+    def add_batch(self, batch: Batch) -> None:
+        self._batches[batch.first >> _INDEX_BITS] = batch
+        batch.directory.batched += batch.live
+        self._batched += batch.live
+        self._most = max(self._most, len(self))
+
+    def left_batch(self, batch: Batch) -> None:
+        """One of its files is taken or forgotten."""
+        batch.live -= 1
+        batch.directory.batched -= 1
+        self._batched -= 1
+        if not batch.live:
+            del self._batches[batch.first >> _INDEX_BITS]
+
+    def take(self, node: NodeId) -> Inode | None:
+        """The inode of a NodeId that is not in `nodes`: of a file in a batch, if it is one."""
+        batch, index = self._batches.get(node >> _INDEX_BITS), node & _LAST_INDEX
+        if batch is None or index >= len(batch.lookups) or not batch.lookups[index]:
+            return None
+        return batch.take(self, index)
+
+    def take_all(self) -> None:
+        for batch in list(self._batches.values()):
+            for index, lookups in enumerate(bytes(batch.lookups)):
+                if lookups:
+                    batch.take(self, index)
 
     def add(self, inode: Inode) -> None:
         self.nodes[inode.node] = inode
@@ -350,10 +397,15 @@ class InodeTable:
         self.nodes[inode.node] = inode
 
     def forget(self, node: NodeId, count: int) -> Inode | None:
-        """Take lookups back; the inode if its current NodeId is concerned and may now be unused."""
+        """Take lookups back; the inode if its current NodeId is concerned and may now be unused; for the last file in
+        a batch, its directory."""
         inode = self.nodes.get(node)
         if inode is None:
-            return None
+            batch, index = self._batches.get(node >> _INDEX_BITS), node & _LAST_INDEX
+            if batch is None or index >= len(batch.lookups):
+                return None
+            batch.forget(self, index, count)
+            return None if batch.live else batch.directory
         if node in self._superseded:
             left = self._superseded[node] - count
             if left > 0:
@@ -376,8 +428,7 @@ class InodeTable:
         self.real[key] = inode
 
     def drop(self, inode: Inode) -> None:
-        if len(self.nodes) > self._most:
-            self._most = len(self.nodes)
+        self._most = max(self._most, len(self))
         self.nodes.pop(inode.node, None)
         if isinstance(inode, FileInode) and inode.links is not None:
             for key in inode.links.keys:
@@ -386,9 +437,9 @@ class InodeTable:
 
     def shrunk(self) -> bool:
         """Have most inodes gone since the table was largest, or since this was last true? Then it is made anew."""
-        if len(self.nodes) * 4 >= self._most or self._most < _MANY:
+        if len(self) * 4 >= self._most or self._most < _MANY:
             return False
-        self._most = len(self.nodes)
+        self._most = len(self)
         self.nodes = dict(self.nodes)  # a dict from which entries are only taken never gets smaller
         return True
 
@@ -396,4 +447,4 @@ class InodeTable:
         return iter(self.nodes.values())
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return len(self.nodes) + self._batched

@@ -136,7 +136,7 @@ class _Reader:
                 continue
             above = names.get(name)
             if above is None:
-                names[name] = new(Listed, (number, type_, ino, ()))
+                names[name] = new(Listed, (number, type_, ino, (), None))
                 if type_ != DT_DIR:
                     fresh.append(name)
             elif type_ == DT_DIR:
@@ -144,5 +144,6 @@ class _Reader:
             else:
                 fresh.append(name)
         ended.update(fresh)
-        ended |= stored.hidden
-        pending -= stored.hidden
+        if stored.hidden:
+            ended |= stored.hidden
+            pending -= stored.hidden

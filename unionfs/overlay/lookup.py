@@ -39,12 +39,24 @@ def child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
     listed = listing(union, directory).names.get(name)
     if listed is None:
         return None
+    if listed.batch is not None:
+        return listed.batch.take_name(union.table, name)
     union.counters["lookups"] += 1
     if listed.type == DT_DIR:
         return _directory(union, directory, name, listed)
     path = stored_path(directory, listed.layer)
     st = union.stack.layer(listed.layer).lstat(join(path, name))
     return file(union, directory, name, listed.layer, path, st)
+
+
+def known_child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
+    """The inode of a name, if it is in use."""
+    known = directory.children.get(name)
+    if known is None and directory.batched and directory.listing is not None:
+        listed = directory.listing.names.get(name)
+        if listed is not None and listed.batch is not None:
+            known = listed.batch.take_name(union.table, name)
+    return known
 
 
 def existing(union: Union, directory: DirInode, name: bytes) -> Inode:

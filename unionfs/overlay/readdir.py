@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 
 from unionfs.layers.layer import Path
 from unionfs.overlay import lookup
+from unionfs.overlay.batch import Gathering
 from unionfs.overlay.inode import DirInode, Listed
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_DIR, DirEntry, DirEntryPlus
+from unionfs.vfs import DT_DIR, DirEntry, DirEntryPlus, pack_stat, record_ino
 
 _DOTS: tuple[bytes, ...] = (b".", b"..")
 
@@ -99,6 +101,8 @@ def _entry(union: Union, directory: DirInode, name: bytes, listed: Listed, cooki
     known = directory.children.get(name)
     if known is not None:
         return DirEntry(name, known.ino, getattr(known, "type", DT_DIR), cookie)
+    if listed.batch is not None:
+        return DirEntry(name, record_ino(listed.batch.record(name))[0], listed.type, cookie)
     plain = listed.layer != UPPER or not (directory.impure or listed.more or union.origins)
     if plain and listed.ino:
         return DirEntry(name, union.stack.number(listed.layer, listed.ino), listed.type, cookie)
@@ -121,6 +125,10 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
     reading = _Reading(union, directory, offset, budget, overhead)
     names, children = reading.entries.names, directory.children
     stats: dict[int, tuple[Path, Callable[[bytes], os.stat_result]]] = {}
+    files = Gathering(union.table, directory)
+    # Objects of the upper may show another number than their own, or be marked: looking them up tells.
+    looked_up = UPPER if directory.impure or union.origins else -1
+    places = {UPPER: directory.path, **dict(directory.lowers)}
     result: list[DirEntryPlus] = []
     append, new = result.append, tuple.__new__  # half the time of the NamedTuple's own constructor
     for cookie, name in reading:
@@ -130,16 +138,24 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
         inode = children.get(name)
         try:
             if inode is None:
-                number, type_, _, _ = names[name]
+                number, type_, _, _, batch = names[name]
+                if batch is not None:
+                    append(new(DirEntryPlus, (name, *batch.again(union.table, name), cookie)))
+                    continue
                 if type_ == DT_DIR:
                     inode = lookup.existing(union, directory, name)
                     stats.clear()  # other calls on the layers end what `stat_in` gave
                 else:
                     known = stats.get(number)
                     if known is None:
-                        path = lookup.stored_path(directory, number)
+                        path = places[number]
                         known = stats[number] = path, union.stack.layer(number).stat_in(path)
-                    inode = lookup.file(union, directory, name, number, known[0], known[1](name))
+                    st = known[1](name)
+                    if st.st_nlink == 1 and number != looked_up and not stat.S_ISDIR(st.st_mode):
+                        record = pack_stat(st, union.stack.number(number, st.st_ino, st.st_dev), 1)
+                        append(new(DirEntryPlus, (name, files.add(name, number, record), record, cookie)))
+                        continue
+                    inode = lookup.file(union, directory, name, number, known[0], st)
                     if inode.links is not None:
                         stats.clear()
             record = inode.attr or union.attributes(inode)
@@ -149,4 +165,5 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
             continue
         inode.nlookup += 1
         append(new(DirEntryPlus, (name, inode.node, record, cookie)))
+    files.finish(names)
     return result

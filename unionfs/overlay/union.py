@@ -116,9 +116,17 @@ class Union:
 
     # inodes -----------------------------------------------------------------------------------------------------
     def inode(self, node: NodeId) -> Inode:
-        inode = self.table.nodes.get(node)
+        inode = self.known(node)
         if inode is None:
             fail(errno.ESTALE)
+        return inode
+
+    def known(self, node: NodeId) -> Inode | None:
+        """The inode of a NodeId, if it is in use. Also without the lock."""
+        inode = self.table.nodes.get(node)
+        if inode is None:
+            with self.lock:
+                inode = self.table.nodes.get(node) or self.table.take(node)
         return inode
 
     def directory(self, node: NodeId) -> DirInode:
@@ -146,7 +154,7 @@ class Union:
             if inode.node not in self.table.nodes:
                 continue  # met twice: a file had names in it and below it
             if isinstance(inode, DirInode):
-                if inode.children:
+                if inode.children or inode.batched:
                     continue
                 if inode.parent is not None and not inode.removed:
                     del inode.parent.children[inode.name]

@@ -213,7 +213,10 @@ def _single(union: Union, number: int, base: Path, name: bytes) -> tuple[Path | 
     path = join(base, name)
     try:
         st = layer.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as e:
+        # ENAMETOOLONG: of a redirect (ovl_lookup_single()).
+        if e.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise
         return None, False, _hidden_by_aufs(layer, base, name)
     if not stat.S_ISDIR(st.st_mode):
         return None, True, True

@@ -87,7 +87,7 @@ ON_LINKS: dict[str, Callable[[Rig, str], object]] = {
     "rename over": lambda u, p: u.rename("plain", p),
     "exchange": lambda u, p: u.rename(p, "plain", RENAME_EXCHANGE),
     "unlink": lambda u, p: u.unlink(p),
-    "mkdir": lambda u, p: (u.unlink(p), u.mkdir(p)),
+    "mkdir": lambda u, p: u.mkdir(p),
 }
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from typing import NamedTuple
 
@@ -25,6 +26,9 @@ from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, INNER_WHITEOUT, NUMBER, UPPER
 from unionfs.overlay.union import NAME_MAX, Union, fail
 from unionfs.vfs import DT_CHR, DT_DIR, d_type, pack_stat
+
+#: `overlay.unionfs.number` (stack.py, `number_mark`): an inode number; any of so many digits fits into 64 bits.
+_NUMBER = re.compile(rb"([0-9]{1,19})(\+)?")
 
 
 def child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
@@ -221,7 +225,10 @@ def _single(union: Union, number: int, base: Path, name: bytes) -> tuple[Path | 
     path = join(base, name)
     try:
         st = layer.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as e:
+        # ENAMETOOLONG: of a redirect (ovl_lookup_single()).
+        if e.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise
         return None, False, _hidden_by_aufs(layer, base, name)
     if not stat.S_ISDIR(st.st_mode):
         return None, True, True
@@ -358,9 +365,9 @@ def _number_of_origin(
 ) -> tuple[int | None, bool]:
     """(the number of the lower object that `origin` names, whether that has several links): of the one under the same
     name if it is that, else found by its handle where the system lets us (CAP_DAC_READ_SEARCH)."""
-    mark = union.stack.upper.getxattr(stored, union.stack.private(NUMBER)) or b""
-    if mark.rstrip(b"+").isdigit():
-        return int(mark.rstrip(b"+")), mark.endswith(b"+")
+    mark = _NUMBER.fullmatch(union.stack.upper.getxattr(stored, union.stack.private(NUMBER)) or b"")
+    if mark is not None:
+        return int(mark[1]), bool(mark[2])
     for number, base in parent.lowers:
         layer = union.stack.layer(number)
         path = join(base, name)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import stat as _stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 NodeId = int
@@ -168,6 +168,10 @@ class DirEntryPlus(NamedTuple):
     cookie: int
 
 
+#: See OpenResult.
+Extent = Callable[[int], "tuple[int, int, int] | None"]
+
+
 class OpenResult(NamedTuple):
     """An open file.
 
@@ -175,11 +179,16 @@ class OpenResult(NamedTuple):
     file system and is valid until `release`, and at copy-up it may come to mean another file. `size` is that of the
     data in bytes as attributes have it, or -1 where it may change without notice, or a read is to be seen by its
     access time.
+
+    `extent`, where `fd` is -1 and the data lies in one piece of a larger file: called with an offset, says where that
+    is now: (descriptor, offset there, bytes from there to the file's end), or None for nowhere. To be asked anew for
+    each read; from any thread, until `release`.
     """
 
     fh: FileHandle
     fd: int = -1
     size: int = -1
+    extent: Extent | None = None
 
 
 class StatFs(NamedTuple):

@@ -1,6 +1,6 @@
 """What may be stacked: layer specifications read, the upper and the work directory checked and made.
 
-A *layer specification* is today the path of a directory; `open_layer` is the one place that gives it meaning.
+A *layer specification* is the path of a directory or of a layer tar; `check_layer` and `open_layer` give it meaning.
 `plan` does everything that can be refused before anything is mounted and answers with a `StackSpec` of absolute
 paths, or with a `LayerError` that says what to do. It makes the upper and the work directory where they are missing.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat as _stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from unionfs.errors import LayerError
@@ -53,13 +53,32 @@ def open_layer(spec: LayerSpec) -> Layer:
     """The layer that a specification names; LayerError where there is none."""
     path = check_layer(spec)
     try:
-        return DirectoryLayer(path)
+        if os.path.isdir(path):
+            return DirectoryLayer(path)
+        from unionfs.api.tar_layers import open_tar
+
+        return open_tar(path)
     except OSError as e:
         raise LayerError(f"layer {_show(path)} cannot be opened: {e.strerror}") from e
 
 
-def check_layer(spec: LayerSpec) -> bytes:
-    """The absolute path of a layer specification that can be opened."""
+def check_layer(spec: LayerSpec, progress: Callable[[int], None] | None = None) -> bytes:
+    """The absolute path of a layer specification that can be opened. A layer tar is made ready, which reads it once;
+    `progress` gets the bytes read so far."""
+    path = _absolute(spec)
+    if _stat.S_ISREG(_stat_layer(path).st_mode):
+        from unionfs.api.tar_layers import make_ready
+
+        try:
+            make_ready(path, progress)
+        except OSError as e:
+            raise LayerError(f"layer {_show(path)} cannot be made ready: {e.strerror}") from e
+        return path
+    return check_directory(path)
+
+
+def check_directory(spec: LayerSpec) -> bytes:
+    """The absolute path of a layer that is a directory."""
     path = _absolute(spec)
     _stat_directory(path, "layer", hint=_layer_hint(path))
     if not os.access(path, os.R_OK | os.X_OK):
@@ -161,16 +180,20 @@ def _show(path: bytes) -> str:
 def _layer_hint(path: bytes) -> str:
     if b":" in path:
         return "a colon inside a name is written \\: in lowerdir=; with -l give one layer at a time"
-    return "layers are directories, topmost first"
+    return "layers are directories or tars, topmost first"
+
+
+def _stat_layer(path: bytes, role: str = "layer", hint: str | None = None) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise LayerError(f"{role} {_show(path)} does not exist", hint=hint or _layer_hint(path)) from e
+    except OSError as e:
+        raise LayerError(f"{role} {_show(path)} cannot be looked at: {e.strerror}") from e
 
 
 def _stat_directory(path: bytes, role: str, hint: str | None = None) -> os.stat_result:
-    try:
-        st = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError) as e:
-        raise LayerError(f"{role} {_show(path)} does not exist", hint=hint) from e
-    except OSError as e:
-        raise LayerError(f"{role} {_show(path)} cannot be looked at: {e.strerror}") from e
+    st = _stat_layer(path, role, hint)
     if not _stat.S_ISDIR(st.st_mode):
         raise LayerError(f"{role} {_show(path)} is not a directory", hint=hint)
     return st

@@ -17,6 +17,10 @@ def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFil
     work: WritableLayer | None = None
     try:
         lowers += [open_layer(path) for path in spec.lowers]
+        if any(hasattr(layer, "lower_links") for layer in lowers):
+            from unionfs.api.tar_layers import bind_links
+
+            bind_links(lowers)
         if spec.upper is not None:
             upper = WritableDirectory(spec.upper)
         if spec.work is not None:

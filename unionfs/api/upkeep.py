@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from unionfs.api.layers import LayerSpec, check_layer, default_work, open_layer
+from unionfs.api.layers import LayerSpec, check_directory, check_layer, default_work, open_layer
 from unionfs.errors import LayerError
 from unionfs.layers.upper import WritableDirectory
 from unionfs.mounts.registry import Registry
@@ -78,9 +78,9 @@ def convert(
 
 def _tree(directory: LayerSpec, work: LayerSpec | None) -> tuple[bytes, bytes | None]:
     """The directory, and its work directory if it is an upper."""
-    path = check_layer(directory)
+    path = check_directory(directory)
     if work is not None:
-        return path, check_layer(work)
+        return path, check_directory(work)
     desk = default_work(path)
     return path, desk if os.path.isdir(desk) else None
 

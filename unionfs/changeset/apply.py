@@ -22,17 +22,18 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Final, NamedTuple, NoReturn
+from typing import BinaryIO, Final, NamedTuple
 
 from unionfs.changeset import tar_format as tar
+from unionfs.changeset.member import components, member_of, refuse
 from unionfs.changeset.prune import Identity, Names, clear_directory, identity
 from unionfs.changeset.scoped import Parts, ScopedRoot
 from unionfs.changeset.tar_reader import TarEntry, TarReader
 from unionfs.changeset.tree import is_carried
 from unionfs.errors import ChangesetError, LayerError, TarError
-from unionfs.layers import whiteout
 from unionfs.linux import path as linux_path
 from unionfs.linux import xattr as linux_xattr
+from unionfs.linux.data import pwrite_sparse
 
 Progress = Callable[[int], None]
 
@@ -40,7 +41,6 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_C
 #: What of the file system's answers is the tar's fault.
 _TAR_FAULTS: Final = frozenset((errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG))
 _MAX_ID: Final = 0xFFFFFFFE  # 0xFFFFFFFF is chown(2)'s "leave it"
-_HOLE: Final = bytes(1 << 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,25 +116,17 @@ class _Applier:
 
     def apply(self, entry: TarEntry) -> None:
         with _blaming(entry):
-            parts = _components(entry, entry.name)
-            parents, name = parts[:-1], parts[-1] if parts else b""
-            if any(part.startswith(whiteout.META) for part in parents):
+            member = member_of(entry)
+            if member is None:
                 return
-            if any(part.startswith(whiteout.PREFIX) for part in parents):
-                _refuse(entry, "it lies below a whiteout")
-            if not parts:
+            if member.kind == "root":
                 self._root_entry(entry)
-            elif name == whiteout.OPAQUE:
-                self._opaque(parents)
-            elif name.startswith(whiteout.META):
-                return
-            elif name.startswith(whiteout.PREFIX):
-                hidden = name[len(whiteout.PREFIX) :]
-                if hidden in (b"", b".", b".."):
-                    _refuse(entry, "a whiteout of nothing")
-                self._whiteout(parents, hidden)
+            elif member.kind == "opaque":
+                self._opaque(member.parents)
+            elif member.kind == "whiteout":
+                self._whiteout(member.parents, member.hidden)
             else:
-                self._object(parts, entry)
+                self._object((*member.parents, member.name), entry)
 
     def finish(self) -> None:
         """Directories get their attributes: the deepest first, for a mode may forbid us to go on."""
@@ -188,7 +180,7 @@ class _Applier:
     # objects ------------------------------------------------------------------------------------------------------
     def _root_entry(self, entry: TarEntry) -> None:
         if entry.type != tar.DIR:
-            _refuse(entry, "only a directory can be the root")
+            refuse(entry, "only a directory can be the root")
         self._directories[identity(self._root.fd)] = _Directory((), entry)
 
     def _object(self, parts: Parts, entry: TarEntry) -> None:
@@ -230,13 +222,13 @@ class _Applier:
 
     def _link(self, dir_fd: int, name: bytes, entry: TarEntry) -> None:
         """A hard link to what this layer or a lower one has put there. Its own attributes are its target's."""
-        target = _components(entry, entry.linkname)
+        target = components(entry, entry.linkname)
         target_fd = self._root.open(target[:-1], create=False) if target else None
         there = None if target_fd is None else _lstat(target_fd, target[-1])
         if target_fd is None or there is None:
-            _refuse(entry, f"a hard link to {os.fsdecode(entry.linkname)}, which does not exist")
+            refuse(entry, f"a hard link to {os.fsdecode(entry.linkname)}, which does not exist")
         if stat.S_ISDIR(there.st_mode):
-            _refuse(entry, "a hard link to a directory")
+            refuse(entry, "a hard link to a directory")
         here = _lstat(dir_fd, name)
         if here is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             return
@@ -244,13 +236,13 @@ class _Applier:
         try:
             os.link(target[-1], name, src_dir_fd=target_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
-            _refuse(entry, f"a hard link to {os.fsdecode(entry.linkname)}, which it replaces")
+            refuse(entry, f"a hard link to {os.fsdecode(entry.linkname)}, which it replaces")
 
     def _make_special(self, dir_fd: int, name: bytes, entry: TarEntry) -> bool:
         """A symbolic link, fifo or device. False where it was left out."""
         if entry.type == tar.SYMLINK:
             if not entry.linkname:
-                _refuse(entry, "a symbolic link without a target")
+                refuse(entry, "a symbolic link without a target")
             os.symlink(entry.linkname, name, dir_fd=dir_fd)
         elif entry.type == tar.FIFO:
             os.mkfifo(name, 0o600, dir_fd=dir_fd)
@@ -261,7 +253,7 @@ class _Applier:
 
     def _make_device(self, dir_fd: int, name: bytes, entry: TarEntry) -> bool:
         if not (0 <= entry.devmajor <= 0xFFF and 0 <= entry.devminor <= 0xFFFFF):
-            _refuse(entry, f"no device has the number {entry.devmajor}:{entry.devminor}")
+            refuse(entry, f"no device has the number {entry.devmajor}:{entry.devminor}")
         kind = stat.S_IFCHR if entry.type == tar.CHR else stat.S_IFBLK
         try:
             os.mknod(name, kind | 0o600, os.makedev(entry.devmajor, entry.devminor), dir_fd=dir_fd)
@@ -285,7 +277,7 @@ class _Applier:
                 while length:
                     piece = piece or next(pieces)
                     part, piece = piece[:length], piece[length:]
-                    _write(fd, offset, part)
+                    pwrite_sparse(fd, part, offset)
                     offset, length = offset + len(part), length - len(part)
             os.ftruncate(fd, entry.size)
             self._attributes(dir_fd, name, entry, fd)
@@ -299,7 +291,7 @@ class _Applier:
         target = {"path": name, "dir_fd": dir_fd, "follow_symlinks": False} if fd is None else {"path": fd}
         if self._owner:
             if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
-                _refuse(entry, f"no owner has the number {entry.uid}:{entry.gid}")
+                refuse(entry, f"no owner has the number {entry.uid}:{entry.gid}")
             os.chown(**target, uid=entry.uid, gid=entry.gid)
         self._set_xattrs(dir_fd, name, entry)
         if entry.type != tar.SYMLINK:
@@ -322,37 +314,10 @@ class _Applier:
                 linux_xattr.lsetxattr(dir_fd, name, xattr, value)
             except OSError as error:
                 if error.errno in (errno.ERANGE, errno.E2BIG, errno.EINVAL):
-                    _refuse(entry, f"a malformed xattr {os.fsdecode(xattr)}")
+                    refuse(entry, f"a malformed xattr {os.fsdecode(xattr)}")
                 if error.errno != errno.EOPNOTSUPP and (error.errno != errno.EPERM or self._owner):
                     raise
                 self.skipped.append(f"{_shown(entry)}: xattr {os.fsdecode(xattr)}")
-
-
-def _components(entry: TarEntry, name: bytes) -> Parts:
-    """The names of a path; "/" and "./" in front, and doubled slashes, mean nothing."""
-    parts = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
-    if b".." in parts:
-        _refuse(entry, "a path with .. in it")
-    if b"\0" in name or any(len(part) > 255 for part in parts):
-        _refuse(entry, "no file can have this name")
-    return parts
-
-
-def _write(fd: int, offset: int, data: memoryview) -> None:
-    """Write at `offset`; whole 64 KiB of zeros are left as holes (the file is new)."""
-    run = 0
-    for at in range(0, len(data) - len(_HOLE) + 1, len(_HOLE)):
-        end = at + len(_HOLE)
-        if not data[at] and not data[end - 1] and bytes(data[at:end]) == _HOLE:
-            _pwrite(fd, data[run:at], offset + run)
-            run = end
-    _pwrite(fd, data[run:], offset + run)
-
-
-def _pwrite(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        count = os.pwrite(fd, data, offset)
-        data, offset = data[count:], offset + count
 
 
 def _lstat(dir_fd: int, name: bytes) -> os.stat_result | None:
@@ -364,10 +329,6 @@ def _lstat(dir_fd: int, name: bytes) -> os.stat_result | None:
 
 def _shown(entry: TarEntry) -> str:
     return "/" + os.fsdecode(entry.name).removeprefix("./").strip("/")
-
-
-def _refuse(entry: TarEntry, why: str) -> NoReturn:
-    raise TarError(f"{os.fsdecode(entry.name)}: {why}", offset=entry.offset)
 
 
 @contextmanager

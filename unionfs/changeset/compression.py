@@ -34,6 +34,7 @@ _WINDOW = 1 << 15
 #: A gzip header without time or name, from an unknown system (RFC 1952), as Go writes it.
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _CHUNK = 1 << 20
+HEAD: Final = 6
 #: Enough for xz -9 (65 MiB) many times over; a hostile header may ask for 4 GiB.
 _XZ_MEMORY = 1 << 29
 
@@ -174,9 +175,9 @@ class Source:
         self._faults: tuple[type[Exception], ...] = ()
         self.position = 0
         self.offset = 0
-        while len(self._input) < 6 and (more := self._fetch()):
+        while len(self._input) < HEAD and (more := self._fetch()):
             self._input += more
-        self.compression = _recognise(self._input)
+        self.compression = recognise(self._input)
 
     def read(self) -> bytes:
         """Up to 1 MiB; b"" at the end."""
@@ -217,7 +218,8 @@ class Source:
         return data
 
 
-def _recognise(head: bytes) -> str:
+def recognise(head: bytes) -> str:
+    """The compression of a stream that begins so, "" for none. Its first `HEAD` bytes tell."""
     if head.startswith(b"\x1f\x8b"):
         return "gzip"
     # A zstd stream may begin with a skippable frame (RFC 8878, 3.1.2), as zstd:chunked's does.

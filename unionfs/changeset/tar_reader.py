@@ -74,6 +74,8 @@ class TarReader:
     """
 
     def __init__(self, stream: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
+        #: Gets all uncompressed bytes as they come.
+        self.tee: Callable[[bytes], object] | None = None
         self._raw = _Hashed(stream, progress)
         self._source = Source(self._raw)  # type: ignore[arg-type]  # read() is all that Source uses
         #: of the uncompressed bytes, where those are not the stored ones
@@ -96,6 +98,15 @@ class TarReader:
     def size(self) -> int:
         """Bytes of the stream, as stored."""
         return self._raw.count
+
+    @property
+    def plain_size(self) -> int:
+        """Bytes of the tar, uncompressed."""
+        return self._offset
+
+    @property
+    def compressed(self) -> bool:
+        return self._plain is not None
 
     def __iter__(self) -> Iterator[TarEntry]:
         while (entry := self._next()) is not None:
@@ -196,6 +207,8 @@ class TarReader:
             self._buffer, self._at = self._source.read(), 0
             if self._plain:
                 self._plain.update(self._buffer)
+            if self.tee:
+                self.tee(self._buffer)
         return self._at < len(self._buffer)
 
     def _meta(self, block: bytes, at: int) -> bytes:
@@ -384,7 +397,10 @@ def _integer(pax: dict[bytes, bytes], key: bytes, at: int, default: int) -> int:
 def _mtime(pax: dict[bytes, bytes], block: bytes, at: int) -> int:
     raw = pax.get(b"mtime")
     if not raw:
-        return _number(block[136:148], "mtime", at) * _SECOND
+        stored = _number(block[136:148], "mtime", at)
+        if abs(stored) < 1 << 62:
+            return stored * _SECOND
+        raise TarError("mtime: a time that no file can have", offset=at)
     try:
         seconds = Decimal(raw.decode("ascii"))
         if seconds.is_finite() and abs(seconds) < 1 << 62:

@@ -59,6 +59,11 @@ class FdFile:
     def copy_range(self, source: LayerFile, source_offset: int, offset: int, length: int) -> int:
         if source.fd >= 0:
             return linux_data.copy_range(source.fd, source_offset, self.fd, offset, length)
+        extent = getattr(source, "extent", None)
+        found = extent(source_offset) if extent is not None else None
+        if found is not None:
+            fd, start, left = found
+            return linux_data.copy_range(fd, start, self.fd, offset, min(length, left))
         chunk = source.pread(min(length, _CHUNK), source_offset)
         return os.pwrite(self.fd, chunk, offset) if chunk else 0
 

@@ -54,7 +54,11 @@ class Changeable(Protocol):
 
 class LayerFile(Changeable, Protocol):
     """An open regular file of a layer. `fd` is its descriptor, or -1 where the storage has none. Attributes can be
-    changed in a writable layer, however the file was opened."""
+    changed in a writable layer, however the file was opened.
+
+    One without a descriptor of its own may have `extent(offset)`: where what is at `offset` lies now, as (a descriptor,
+    the offset there, how many bytes from there on belong to the file), or None where that is in no descriptor; and
+    `in_one_piece`: those bytes go on to the file's end."""
 
     fd: int
 
@@ -85,7 +89,16 @@ class LayerFile(Changeable, Protocol):
 
 
 class Layer(Protocol):
-    """A read-only tree. `name` is what people called it (a path, an image layer)."""
+    """A read-only tree. `name` is what people called it (a path, an image layer).
+
+    What some have besides:
+
+        records(path, base)    the attributes of all that a directory holds, as vfs.ATTR_RECORD by name, with `base` (a
+                               multiple of 2^48) added to the inode numbers; or None
+        is_implied(path)       the layer has something in this directory, but no description of it: its attributes are
+                               those that the layers below have, if they do
+        stat_handle(handle)    what a handle says of its object, from who makes its handles itself
+    """
 
     name: str
 

@@ -17,9 +17,17 @@ from unionfs.vfs import Now, StatFs
 
 
 def altered(
-    st: os.stat_result, *, uid: int, gid: int, mode: int | None = None, rdev: int | None = None, empty: bool = False
+    st: os.stat_result,
+    *,
+    uid: int,
+    gid: int,
+    mode: int | None = None,
+    rdev: int | None = None,
+    empty: bool = False,
+    identity: tuple[int, int, int] | None = None,
 ) -> os.stat_result:
-    """`st` with other ids, and (None: as they are) another mode and device number; `empty`: without a size."""
+    """`st` with other ids, and (None: as they are) another mode, device number, and (st_ino, st_dev, st_nlink);
+    `empty`: without a size."""
     reduced: Any = st.__reduce__()
     _, (fields, named) = reduced
     if rdev is not None:
@@ -27,7 +35,9 @@ def altered(
     if empty:
         named["st_blocks"] = 0
     size = 0 if empty else fields[6]
-    return os.stat_result((fields[0] if mode is None else mode, *fields[1:4], uid, gid, size, *fields[7:]), named)
+    return os.stat_result(
+        (fields[0] if mode is None else mode, *(identity or fields[1:4]), uid, gid, size, *fields[7:]), named
+    )
 
 
 class FileOver:
@@ -125,6 +135,10 @@ class LayerOver:
 
     def handle(self, path: Path) -> OriginHandle | None:
         return self._layer.handle(path)
+
+    def is_implied(self, path: Path) -> bool:
+        implied = getattr(self._layer, "is_implied", None)
+        return implied is not None and bool(implied(path))
 
     def statfs(self) -> StatFs:
         return self._layer.statfs()

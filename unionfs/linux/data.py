@@ -15,6 +15,7 @@ FALLOC_FL_ZERO_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_UNSHARE_RANGE = 0x10, 0x
 
 _FICLONE: Final = 0x40049409  # _IOW(0x94, 9, int), <linux/fs.h>
 _CHUNK: Final = 1 << 20
+_HOLE: Final = bytes(1 << 16)
 #: copy_file_range(2) cannot, but reading and writing might: other file systems, special files, old kernels, filters
 _COPY_BY_HAND: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
@@ -46,6 +47,23 @@ def copy_range(src_fd: int, src_off: int, dst_fd: int, dst_off: int, length: int
         # 0 should be the end, but is also what files without a true size answer (copy_file_range(2), BUGS).
     data = os.pread(src_fd, min(length, _CHUNK), src_off)
     return os.pwrite(dst_fd, data, dst_off) if data else 0
+
+
+def pwrite_sparse(fd: int, data: memoryview, offset: int) -> None:
+    """Write all of `data` at `offset` of a file that has nothing there; whole 64 KiB of zeros are left as holes."""
+    run = 0
+    for at in range(0, len(data) - len(_HOLE) + 1, len(_HOLE)):
+        end = at + len(_HOLE)
+        if not data[at] and not data[end - 1] and bytes(data[at:end]) == _HOLE:
+            _pwrite_all(fd, data[run:at], offset + run)
+            run = end
+    _pwrite_all(fd, data[run:], offset + run)
+
+
+def _pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+    while data:
+        count = os.pwrite(fd, data, offset)
+        data, offset = data[count:], offset + count
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

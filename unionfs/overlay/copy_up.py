@@ -362,8 +362,7 @@ def copy_up_directory(union: Union, directory: DirInode) -> None:
 
 def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
     assert directory.parent is not None
-    number, path = directory.lowers[0]
-    layer = union.stack.layer(number)
+    layer, path = union.place(directory)
     st = layer.lstat(path)
     temporary = union.work.temporary()
     work, parent = union.stack.work, directory.parent
@@ -372,6 +371,7 @@ def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
     try:
         copy = PathIn(work, temporary)
         copy_metadata(union, layer, path, st, copy)
+        number, path = directory.lowers[0]
         _set_origin(union, number, path, st, copy)
         with kept_times(union, parent):
             mark_impure(union, parent)

@@ -19,7 +19,7 @@ from unionfs.overlay import durability
 from unionfs.overlay.copy_up import change_attributes, copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_LNK, DT_REG, NOW, Attr, AttrRecord, OpenResult, SetAttr, record_size
+from unionfs.vfs import DT_LNK, DT_REG, NOW, Attr, AttrRecord, Extent, OpenResult, SetAttr, record_size
 
 _CAPABILITY = b"security.capability"
 _DAY = 86_400_000_000_000
@@ -107,7 +107,8 @@ def add(union: Union, inode: FileInode, file: LayerFile, writable: bool) -> Open
         record = union.attributes(inode)
         if not (inode.upper and may_be_read(record)):
             size = record_size(record)[0]
-    return OpenResult(union.add_handle(Handle(inode, file, writable)), file.fd, size)
+    extent: Extent | None = getattr(file, "extent", None) if getattr(file, "in_one_piece", False) else None
+    return OpenResult(union.add_handle(Handle(inode, file, writable)), file.fd, size, extent)
 
 
 def _attach(inode: FileInode, file: LayerFile) -> None:

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
-from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.layer import Layer, Path, WritableLayer
 from unionfs.overlay import dir as directories
 from unionfs.overlay import durability, lookup, readdir, refresh, rename, xattrs
 from unionfs.overlay import file as files
@@ -368,6 +368,11 @@ class UnionFilesystem:
             assert isinstance(inode, FileInode)
             known = inode.stored_name()
             return join(known[0].path, known[1]) if known is not None else None
+
+    def stored(self, node: NodeId) -> tuple[Layer, Path]:
+        """The layer that has an inode's attributes and data now, and its path there."""
+        with self._lock:
+            return self._union.place(self._union.inode(node))
 
     def statistics(self) -> dict[str, int]:
         union = self._union

@@ -77,7 +77,7 @@ def _locate(union: Union, origin: OriginHandle, slot: bytes | None) -> tuple[int
     if not candidates:
         return None
     try:
-        st = _stat_origin(getattr(candidates[0][1], "root_fd", -1), origin)
+        st = _stat_origin(candidates[0][1], origin)
     except OSError:
         return None
     if len(candidates) > 1:  # the kernel's origins have no slot mark, so look for the object
@@ -98,7 +98,12 @@ def _holds(layer: Layer, ino: int) -> bool:
     return False
 
 
-def _stat_origin(root_fd: int, origin: OriginHandle) -> os.stat_result:
+def _stat_origin(layer: Layer, origin: OriginHandle) -> os.stat_result:
+    stat_handle = getattr(layer, "stat_handle", None)
+    if stat_handle is not None:  # a layer that makes its handles itself
+        st: os.stat_result = stat_handle(origin)
+        return st
+    root_fd = getattr(layer, "root_fd", -1)
     mount_fd = os.open(f"/proc/self/fd/{root_fd}", os.O_RDONLY | os.O_DIRECTORY)
     try:
         fd = open_by_handle_at(mount_fd, origin.type, origin.handle, os.O_PATH)

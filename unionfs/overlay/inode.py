@@ -134,7 +134,8 @@ class Inode:
 
 
 class DirInode(Inode):
-    """`lowers`: (layer, path there), topmost first. `lower_path`: where the lowers alone would show the directory,
+    """`lowers`: (layer, path there), topmost first. `described`: the one of them, or of those that an opaque mark
+    hides, which has the attributes (Layer.is_implied). `lower_path`: where the lowers alone would show the directory,
     which is what a redirect must say. `xwhiteouts`: the layers in which it may hold xattr-encoded whiteouts.
     `removed`: rmdir'ed but still referred to; it has no store any more, only its last attributes. `batched`: how many
     files in it are in use without being among `children` (batch.py)."""
@@ -143,6 +144,7 @@ class DirInode(Inode):
         "batched",
         "children",
         "default_acl",
+        "described",
         "handed_down",
         "impure",
         "kept_times",
@@ -167,6 +169,7 @@ class DirInode(Inode):
         self.path: bytes = join(parent.path, name) if parent is not None else b""
         self.upper = False
         self.lowers: tuple[tuple[int, bytes], ...] = ()
+        self.described: tuple[int, bytes] | None = None
         self.lower_path = b""
         self.redirect: bytes | None = None
         self.xwhiteouts: tuple[int, ...] = ()

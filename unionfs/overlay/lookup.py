@@ -187,6 +187,7 @@ def _merged(union: Union, parent: DirInode, name: bytes, listed: Listed) -> _Mer
 
 def _set_sources(union: Union, inode: DirInode, merge: _Merge, listed: Listed) -> None:
     inode.upper, inode.lowers = merge.upper, tuple(merge.lowers)
+    inode.described = union.stack.described(inode.lowers)
     inode.lower_path = merge.lower_path if merge.lowers else b""
     inode.redirect, inode.impure = merge.redirect, merge.impure
     inode.xwhiteouts = tuple(merge.xwhiteouts)
@@ -286,8 +287,8 @@ def stored_path(parent: DirInode, number: int) -> Path:
     return next(path for layer, path in parent.lowers if layer == number)
 
 
-def _base(parent: DirInode, number: int) -> tuple[int, Path] | None:
-    """A directory's place in one lower layer, the same object for all its files."""
+def base_of(parent: DirInode, number: int) -> tuple[int, Path] | None:
+    """A directory's place in one lower layer, the same object for all its files; None for the upper."""
     for lower in parent.lowers:
         if lower[0] == number:
             return lower
@@ -309,7 +310,7 @@ def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Pa
     table = union.table
     shown = union.stack.number(number, st.st_ino, st.st_dev)
     type_ = d_type(st.st_mode)
-    inode = FileInode(table.allocate(), shown, type_, parent, name, _base(parent, number))
+    inode = FileInode(table.allocate(), shown, type_, parent, name, base_of(parent, number))
     if number == UPPER and (parent.impure or union.origins):
         path = join(directory, name)
         _origin(union, parent, name, inode, path, st)

@@ -11,9 +11,8 @@ All functions expect `union.lock` to be held.
 from __future__ import annotations
 
 import errno
-import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 
 from unionfs.layers.layer import Path
@@ -23,9 +22,12 @@ from unionfs.overlay.inode import DirInode, Listed
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_DIR, DirEntry, DirEntryPlus, pack_stat, record_ino
+from unionfs.vfs import DT_DIR, AttrRecord, DirEntry, DirEntryPlus, pack_stat, record_ino
 
 _DOTS: tuple[bytes, ...] = (b".", b"..")
+_NO_RECORDS: Mapping[bytes, AttrRecord] = {}
+#: The link count in an attribute record.
+_ONE_LINK = (1).to_bytes(4, "little")
 
 
 class DirHandle:
@@ -118,17 +120,29 @@ def _entry(union: Union, directory: DirInode, name: bytes, listed: Listed, cooki
     return entry
 
 
+class _Source:
+    """Where the files that a directory has from one layer get their attributes: `path` is the directory there."""
+
+    __slots__ = ("lstat", "path", "records")
+
+    def __init__(self, union: Union, number: int, path: Path) -> None:
+        self.path = path
+        self.lstat = union.stack.layer(number).stat_in(path)
+        records = union.stack.records(number, path) if number != UPPER else None
+        self.records: Mapping[bytes, AttrRecord] = records if records is not None else _NO_RECORDS
+
+
 def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) -> list[DirEntryPlus]:
     directory = handle(union, fh).directory
     if directory.removed:
         return []
     reading = _Reading(union, directory, offset, budget, overhead)
     names, children = reading.entries.names, directory.children
-    stats: dict[int, tuple[Path, Callable[[bytes], os.stat_result]]] = {}
+    sources: dict[int, _Source] = {}
+    places = {UPPER: directory.path, **dict(directory.lowers)}
     files = Gathering(union.table, directory)
     # Objects of the upper may show another number than their own, or be marked: looking them up tells.
     looked_up = UPPER if directory.impure or union.origins else -1
-    places = {UPPER: directory.path, **dict(directory.lowers)}
     result: list[DirEntryPlus] = []
     append, new = result.append, tuple.__new__  # half the time of the NamedTuple's own constructor
     for cookie, name in reading:
@@ -144,20 +158,24 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
                     continue
                 if type_ == DT_DIR:
                     inode = lookup.existing(union, directory, name)
-                    stats.clear()  # other calls on the layers end what `stat_in` gave
+                    sources.clear()  # other calls on the layers end what `stat_in` gave
                 else:
-                    known = stats.get(number)
-                    if known is None:
-                        path = places[number]
-                        known = stats[number] = path, union.stack.layer(number).stat_in(path)
-                    st = known[1](name)
-                    if st.st_nlink == 1 and number != looked_up and not stat.S_ISDIR(st.st_mode):
-                        record = pack_stat(st, union.stack.number(number, st.st_ino, st.st_dev), 1)
+                    source = sources.get(number)
+                    if source is None:
+                        source = sources[number] = _Source(union, number, places[number])
+                    record = source.records.get(name)
+                    if record is None or record[64:68] != _ONE_LINK:
+                        st = source.lstat(name)
+                        if st.st_nlink > 1 or number == looked_up or stat.S_ISDIR(st.st_mode):
+                            record = None
+                        else:
+                            record = pack_stat(st, union.stack.number(number, st.st_ino, st.st_dev), 1)
+                    if record is not None:
                         append(new(DirEntryPlus, (name, files.add(name, number, record), record, cookie)))
                         continue
-                    inode = lookup.file(union, directory, name, number, known[0], st)
+                    inode = lookup.file(union, directory, name, number, source.path, st)
                     if inode.links is not None:
-                        stats.clear()
+                        sources.clear()
             record = inode.attr or union.attributes(inode)
         except OSError:
             if inode is not None:

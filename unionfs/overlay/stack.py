@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from unionfs.layers import whiteout
-from unionfs.layers.layer import Layer, WritableLayer
+from unionfs.layers.layer import Layer, Path, WritableLayer
+from unionfs.vfs import AttrRecord
+
+#: See layers.layer.Layer.
+Records = Callable[[Path, int], Mapping[bytes, AttrRecord] | None]
 
 UPPER = 0
 #: Inode numbers are (slot of the layer) << SLOT_BITS | (number there); the base layer is slot 0 and keeps its numbers.
@@ -67,6 +71,8 @@ class Stack:
         self._prefix = b"trusted.overlay."
         self._devices = [self._device(upper)] + [self._device(layer) for layer in self.lowers]
         self._bases = [self.slot(layer) << SLOT_BITS for layer in range(len(self.lowers) + 1)]
+        self._records: list[Records | None] = [getattr(layer, "records", None) for layer in self.lowers]
+        self._implied: list[Callable[[Path], bool] | None] = [getattr(it, "is_implied", None) for it in self.lowers]
         self._foreign: dict[tuple[int, int, int], int] = {}
         self.aufs = upper is not None and whiteout.AUFS_MARKER in (entry.name for entry in upper.scan(b""))
 
@@ -126,6 +132,20 @@ class Stack:
             key = (layer, device or 0, ino)
             return self._foreign.setdefault(key, _DYNAMIC_SLOT << SLOT_BITS | (len(self._foreign) + 1))
         return self._bases[layer] | ino
+
+    def records(self, layer: int, path: Path) -> Mapping[bytes, AttrRecord] | None:
+        """The attribute records, as they are to be shown, of what a lower layer has in a directory, by name; None where
+        it has to be asked for each."""
+        records = self._records[layer - 1]
+        return None if records is None else records(path, self._bases[layer])
+
+    def described(self, lowers: Sequence[tuple[int, Path]]) -> tuple[int, Path] | None:
+        """Which of a directory's (layer, path there) has its attributes: the first that is not merely implied."""
+        for lower in lowers:
+            implied = self._implied[lower[0] - 1]
+            if implied is None or not implied(lower[1]):
+                return lower
+        return lowers[0] if lowers else None
 
     def slot(self, layer: int) -> int:
         """A layer's place counted from the base, which stays when layers are added on top."""

@@ -93,6 +93,7 @@ class Union:
         """What the roots of the layers say about themselves. Lock held."""
         root = self.root
         root.lowers = tuple((i, b"") for i in range(1, len(self.stack.lowers) + 1))
+        root.described = self.stack.described(root.lowers)
         if root.upper:
             root.impure = root.impure or self.stack.upper.getxattr(b"", self.stack.private(IMPURE)) is not None
         root.xwhiteouts = tuple(
@@ -187,7 +188,7 @@ class Union:
                 fail(errno.ENOENT)
             if inode.upper:
                 return self.stack.upper, inode.path
-            layer, path = inode.lowers[0]
+            layer, path = inode.described or inode.lowers[0]
             return self.stack.layer(layer), path
         assert isinstance(inode, FileInode)
         if inode.upper:

@@ -25,7 +25,7 @@ from typing import Protocol
 from unionfs.transport.devfuse import abi
 from unionfs.transport.devfuse.passthrough import StaleBacking
 from unionfs.transport.devfuse.replies import FOREVER
-from unionfs.vfs import AttrRecord, FileHandle, Filesystem, NodeId, OpenResult, record_ino
+from unionfs.vfs import AttrRecord, Extent, FileHandle, Filesystem, NodeId, OpenResult, record_ino
 
 _S_ISUID, _S_ISGID, _S_IXGRP = 0o4000, 0o2000, 0o010
 record_mode = Struct("<60xI").unpack_from
@@ -46,9 +46,10 @@ class BackingFiles(Protocol):
 class Reader(Protocol):
     """Reads file data, into a ready reply or into the kernel's cache."""
 
-    def store(self, node: int, fd: int, size: int) -> bool:
+    def store(self, node: int, fd: int, size: int, start: int = 0) -> bool:
         """Put the whole data of a file, `size` bytes, into the kernel's cache of a node that nobody has open. False
-        where it is not in memory now, is not of that size, or the kernel would not take it."""
+        where it is not in memory now, is not of that size, or the kernel would not take it. `start`: where it begins,
+        if it is a piece of a larger file, whose size says nothing."""
         ...
 
     def __call__(self, unique: int, fd: int, offset: int, size: int, may_wait: bool) -> memoryview | None:
@@ -86,6 +87,7 @@ class OpenFiles:
         self._pages: dict[NodeId, int] = {}
         self.stored_bytes = 0
         self.fds: dict[FileHandle, int] = {}  # cached files: handle -> descriptor to read from
+        self.extents: dict[FileHandle, Extent] = {}  # those that are a piece of a larger file
 
     def open_again(self, node: NodeId) -> FileHandle | None:
         """A handle for reading a file whose data the kernel has, or None where it has to be opened."""
@@ -113,6 +115,8 @@ class OpenFiles:
             return self._passed_through(node, writing, record), backing_id
         if opened.fd >= 0:
             self.fds[opened.fh] = opened.fd
+        elif opened.extent is not None:
+            self.extents[opened.fh] = opened.extent
         pages = self._pages.get(node)
         if pages == _OUTDATED:
             self._pages[node] = _SOME
@@ -120,7 +124,7 @@ class OpenFiles:
         if pages != _ALL:
             # INVARIANT: nobody has the node open, and nothing that needs our answer holds its pages' locks, which
             # storing takes (fuse_notify_store): a READ or a write-back keeps its file open until it is answered.
-            store = first and not writing and self._reader is not None and opened.fd >= 0
+            store = first and not writing and self._reader is not None
             stored = store and self._stored(node, opened)
             self._pages[node] = _ALL if stored else _SOME
         # Pages stay valid over close and open: nobody changes the data behind the kernel's back.
@@ -130,7 +134,8 @@ class OpenFiles:
         if not 0 < opened.size <= self.backings.small:
             return opened.size == 0
         assert self._reader is not None
-        stored = self._reader.store(node, opened.fd, opened.size)
+        place = (opened.fd, 0) if opened.fd >= 0 else self.place(opened.fh, 0, opened.size)
+        stored = place[0] >= 0 and self._reader.store(node, place[0], opened.size, place[1])
         if stored:
             self.stored_bytes += opened.size
         return stored
@@ -147,6 +152,15 @@ class OpenFiles:
             return abi.FOPEN_PASSTHROUGH | abi.FOPEN_DIRECT_IO
         return abi.FOPEN_PASSTHROUGH
 
+    def place(self, fh: FileHandle, offset: int, size: int) -> tuple[int, int, int]:
+        """Where to read what is asked of an open file: descriptor, offset there, how much is to be read from there at
+        most. The descriptor is -1 where only the file system can read it."""
+        fd = self.fds.get(fh, -1)
+        if fd >= 0 or fh not in self.extents:
+            return fd, offset, size
+        found = self.extents[fh](offset)
+        return (-1, offset, size) if found is None else (found[0], found[1], min(size, found[2]))
+
     def reading(self, node: NodeId) -> None:
         """The kernel asks for data: it has dropped what it was given."""
         if self._pages.get(node) == _ALL:
@@ -160,6 +174,7 @@ class OpenFiles:
     def close(self, node: NodeId, fh: FileHandle) -> None:
         self.backings.release(node)
         self.fds.pop(fh, None)
+        self.extents.pop(fh, None)
         self._fs.release(fh)
 
     def _supersede(self, node: NodeId) -> None:

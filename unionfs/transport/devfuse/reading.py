@@ -76,27 +76,27 @@ class FileReader:
         self._blind[device] = is_in_memory(fd)
         return not known
 
-    def store(self, node: int, fd: int, size: int) -> bool:
+    def store(self, node: int, fd: int, size: int, start: int = 0) -> bool:
         """See files.Reader. From any thread."""
         with self._storing:
             try:
                 # One byte more than there should be: what has changed behind our back is not stored.
-                room = self._message[_STORE : _STORE + size + 1]
-                if self._read_now(fd, room) != size:
+                room = self._message[_STORE : _STORE + size + (not start)]
+                if self._read_now(fd, room, start) != size:
                     return False
                 self._message[:_STORE] = store_header(node, size)
                 return os.write(self._device, self._message[: _STORE + size]) > 0
             except OSError:
                 return False  # not in memory, or the kernel has dropped the node meanwhile
 
-    def _read_now(self, fd: int, room: memoryview) -> int:
-        """Read the start of a file without waiting for a disk: BlockingIOError."""
+    def _read_now(self, fd: int, room: memoryview, start: int) -> int:
+        """Read a small file without waiting for a disk: BlockingIOError."""
         try:
-            return os.preadv(fd, (room,), 0, self._flags(fd))
+            return os.preadv(fd, (room,), start, self._flags(fd))
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP or not self._is_new(fd):
                 raise
-        return self._read_now(fd, room)
+        return self._read_now(fd, room, start)
 
     def close(self) -> None:
         if self._splicer is not None:

@@ -395,23 +395,23 @@ class Session:
     def _read(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
         self.files.reading(node)
-        fd = self.files.fds.get(fh, -1)
+        fd, start, count = self.files.place(fh, offset, size)
         if fd < 0 or self._reader is None:
             return LATER  # it could be a cold read, or one that unpacks
-        reply = self._reader(unique, fd, offset, size, False)
+        reply = self._reader(unique, fd, start, count, False)
         if reply is None:
             return LATER
-        got = len(reply) - abi.OUT_HEADER_SIZE if reply else size
+        got = len(reply) - abi.OUT_HEADER_SIZE if reply else count
         self._bytes_read += got
         self.files.was_read(node, offset, size, got)
         return reply
 
     def _read_waiting(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         fh, offset, size, _, _ = abi.READ_IN.unpack_from(buffer, _BODY)
-        fd = self.files.fds.get(fh, -1)
+        fd, start, count = self.files.place(fh, offset, size)
         reply: Reply
         if fd >= 0 and self._reader is not None:
-            reply = self._reader(unique, fd, offset, size, True)
+            reply = self._reader(unique, fd, start, count, True)
         else:
             reply = replies.data(unique, self.fs.read(fh, offset, size))
         got = len(reply or b"") - abi.OUT_HEADER_SIZE

@@ -1,0 +1,474 @@
+"""`LayerCache`: layer tars made ready to be read in place, each once, whoever uses it: uncompressed and indexed.
+
+    ROOT/tars/HEX       the uncompressed tar with this diff_id, where none lies elsewhere to be read
+    ROOT/indexes/HEX    its index (layers.tar_index)
+    ROOT/places/HEX     where the uncompressed tar lies instead, and which file that was
+    ROOT/files/ID-…     the diff_id of a tar somewhere on this machine, by device, inode, size and times of the file
+    ROOT/new/           being written; each file locked by its writer, so that what a crash left is known
+
+A tar is read once: decompressed, hashed, indexed and written in one pass. Files appear by rename, complete and flushed,
+and are never changed, so readers need no lock and two writers of one layer do the same work twice, without harm. What
+is lost or damaged is made anew as long as the tar is there; removing ROOT costs time only.
+
+INVARIANT: what is in `tars` has been hashed on its way in. `verify` hashes again. A tar that lies elsewhere is known by
+its inode, size and times; if those have changed, it is hashed anew, and refused if it is another.
+
+Nothing is taken from a directory that others can write to: an index says where data is, and who owns it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import BinaryIO, Final, NamedTuple, Protocol
+
+from unionfs.changeset.compression import HEAD, recognise
+from unionfs.changeset.tar_indexer import TarIndexer
+from unionfs.changeset.tar_reader import TarReader
+from unionfs.errors import LayerError, TarError
+from unionfs.layers.tar import TarLayer
+from unionfs.layers.tar_index import IndexDamaged, IndexHeader, TarIndex
+from unionfs.linux.data import pwrite_sparse
+from unionfs.linux.process import flock_exclusive
+
+Progress = Callable[[int], None]
+
+#: A compressed layer may come to this many bytes; to more only if it is not more than so many times what it was. (gzip
+#: reaches 1000, of zeros; what people keep in layers seldom 20.)
+FREE_SIZE: Final = 1 << 30
+MAX_RATIO: Final = 100
+
+_DIFF_ID: Final = re.compile(r"sha256:([0-9a-f]{64})")
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
+_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Publish(Protocol):
+    def __call__(self, target: bytes, flush: bool = True) -> None: ...
+
+
+class Added(NamedTuple):
+    """A layer that is ready. `size` in bytes, uncompressed; `digest` ("sha256:…") and `stored_size` of the bytes as
+    they came; None and 0 where they were not read, since the layer was known."""
+
+    diff_id: str
+    size: int
+    digest: str | None = None
+    stored_size: int = 0
+
+
+def cache_directory(environ: Mapping[str, str] = os.environ) -> bytes:
+    """$UNIONFS_CACHE, else $XDG_CACHE_HOME/unionfs, else ~/.cache/unionfs. Not made here.
+
+    Without platformdirs, which says the same: `unionfs-mount` comes through here, and imports no third party."""
+    if explicit := environ.get("UNIONFS_CACHE"):
+        return os.path.abspath(os.fsencode(explicit))
+    base = environ.get("XDG_CACHE_HOME", "")
+    if not base.startswith("/"):  # XDG base directory specification: a relative one is invalid
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
+    return os.path.join(os.fsencode(base), b"unionfs")
+
+
+class LayerCache:
+    """See the module. `root` is made (0700) by what first writes to it.
+
+    `limit`: bytes that any compressed layer may come to, in place of FREE_SIZE and MAX_RATIO.
+    Errors: TarError for what is no layer tar, LayerError for a layer that is not there, is not the one it should be, or
+    is a decompression bomb, OSError as file systems say. What fails leaves nothing behind.
+    """
+
+    def __init__(self, root: bytes | str, *, limit: int | None = None) -> None:
+        self.root = os.path.abspath(os.fsencode(root))
+        self.limit = limit
+        self._checked = False
+
+    # what is there --------------------------------------------------------------------------------------------------
+    def has(self, diff_id: str) -> bool:
+        """Can the layer be opened, without reading all of its tar?"""
+        key = _hex(diff_id)
+        try:
+            os.close(self._open_tar(key))
+        except LayerError:
+            return False
+        return self._index_header(key) is not None
+
+    def path(self, diff_id: str) -> bytes:
+        """The uncompressed tar of a layer that is there. It may be given as a layer by itself."""
+        key = _hex(diff_id)
+        os.close(self._open_tar(key))
+        held, place = self._path("tars", key), self._place(key)
+        return held if place is None or os.path.exists(held) else place.path
+
+    def open(self, diff_id: str) -> TarLayer:
+        """A layer by its diff_id. An index that is missing is made."""
+        key = _hex(diff_id)
+        return self._layer(self._open_tar(key), key, diff_id)
+
+    def open_file(self, path: bytes | str, progress: Progress | None = None) -> TarLayer:
+        """The layer that a file is: a tar, compressed or not, told by its content. It is made ready if it is not."""
+        path = os.fsencode(path)
+        added = self.add(path, progress=progress)
+        key = _hex(added.diff_id)
+        fd = _open_file(path)
+        if recognise(os.pread(fd, HEAD, 0)):
+            os.close(fd)
+            fd = self._open_tar(key)
+        return self._layer(fd, key, os.fsdecode(path))
+
+    # taking in ------------------------------------------------------------------------------------------------------
+    def add(
+        self, source: bytes | str | BinaryIO, diff_id: str | None = None, progress: Progress | None = None
+    ) -> Added:
+        """Make a layer tar ready, compressed or not. `diff_id`: what it must be. Idempotent.
+
+        A file that is a plain tar is indexed where it lies, and must stay there; one that is known is not read again. A
+        stream is read from where it stands to its end, and kept. `progress` gets the bytes of the source read so far.
+        """
+        wanted = None if diff_id is None else _hex(diff_id)
+        if not isinstance(source, bytes | str):
+            return self._take(source, wanted, progress, None)
+        path = os.path.abspath(os.fsencode(source))
+        fd = _open_file(path)
+        try:
+            before = _identity(os.fstat(fd))
+            known = self._known(before)
+            header = None if known is None else self._index_header(known)
+            if header is not None and wanted in (None, known):
+                plain = not recognise(os.pread(fd, HEAD, 0))
+                if plain or os.path.exists(self._path("tars", header.diff_id.hex())):
+                    if plain:
+                        self._note_place(header.diff_id.hex(), _Place(before, path))
+                    return Added("sha256:" + header.diff_id.hex(), header.tar_size)
+            added = self._take(_Positioned(fd), wanted, progress, path)
+            if _identity(os.fstat(fd)) != before:
+                raise LayerError(f"layer {os.fsdecode(path)}: the file was changed while it was read", hint="try again")
+            key = _hex(added.diff_id)
+            if not os.path.exists(self._path("tars", key)):
+                self._note_place(key, _Place(before, path))
+            self._write_small("files", before, key.encode())
+            return added
+        finally:
+            os.close(fd)
+
+    def _take(
+        self, stream: BinaryIO | _Positioned, wanted: str | None, progress: Progress | None, place: bytes | None
+    ) -> Added:
+        """Read a layer to its end. `place`: where it lies and can stay, if it is a plain tar."""
+        shown = "layer" if place is None else f"layer {os.fsdecode(place)}"
+        with self._new_file() as (index_file, publish_index), self._new_file() as (tar_file, publish_tar):
+            reader = TarReader(stream, progress)  # type: ignore[arg-type]  # read() is all it uses
+            kept = None
+            if reader.compressed or place is None:
+                kept = _Kept(tar_file, reader, self.limit, shown)
+                reader.tee = kept.feed
+            indexer = TarIndexer()
+            for entry in reader:
+                indexer.add(entry)
+            key = _hex(reader.diff_id)
+            if wanted not in (None, key):
+                raise LayerError(
+                    f"{shown} is not the one it should be: its diff_id is {reader.diff_id}, not sha256:{wanted}",
+                    hint="it is damaged, or another file has its place",
+                )
+            indexer.write(index_file, bytes.fromhex(key), reader.plain_size)
+            if kept is not None:
+                kept.finish()
+                publish_tar(self._path("tars", key))
+            publish_index(self._path("indexes", key))
+        return Added(reader.diff_id, reader.plain_size, reader.digest, reader.size)
+
+    # upkeep ---------------------------------------------------------------------------------------------------------
+    def remove(self, diff_id: str) -> None:
+        """Forget a layer and what is kept of it; a tar that lies elsewhere stays. Open layers go on. Idempotent."""
+        key = _hex(diff_id)
+        for kind in ("indexes", "places", "tars"):
+            _unlink(self._path(kind, key))
+        for name in self._names("files"):
+            if self._known(name) == key:
+                _unlink(self._path("files", name))
+
+    def verify(self, diff_id: str) -> list[str]:
+        """Read all of a layer again: what is wrong with it, in sentences. LayerError where it is not there."""
+        key = _hex(diff_id)
+        fd = self._open_tar(key)
+        try:
+            with self._new_file() as (file, _):
+                try:
+                    self._index(fd, key, file)
+                except (TarError, LayerError) as error:
+                    return [f"its tar is damaged: {error}"]
+                file.seek(0)
+                try:
+                    with open(self._path("indexes", key), "rb") as there:
+                        while (piece := there.read(1 << 20)) == (wanted := file.read(1 << 20)):
+                            if not wanted:
+                                return []
+                        return ["its index is damaged" if piece else "its index is cut short"]
+                except FileNotFoundError:
+                    return ["its index is missing"]
+        finally:
+            os.close(fd)
+
+    def _index(self, fd: int, key: str, file: BinaryIO) -> None:
+        """Write the index of an uncompressed tar. LayerError where that is not the tar `key`."""
+        reader, indexer = TarReader(_Positioned(fd)), TarIndexer()  # type: ignore[arg-type]
+        for entry in reader:
+            indexer.add(entry)
+        if reader.compressed or _hex(reader.diff_id) != key:
+            raise LayerError(f"the tar of the layer sha256:{key} is another by now: its digest is {reader.diff_id}")
+        indexer.write(file, bytes.fromhex(key), reader.plain_size)
+
+    # layers ---------------------------------------------------------------------------------------------------------
+    def _layer(self, fd: int, key: str, name: str) -> TarLayer:
+        """Takes `fd` over."""
+
+        def rebuild() -> TarIndex:
+            with self._new_file() as (file, publish):
+                self._index(fd, key, file)
+                publish(self._path("indexes", key))
+            return TarIndex(os.open(self._path("indexes", key), _FLAGS))
+
+        try:
+            try:
+                index = TarIndex(os.open(self._path("indexes", key), _FLAGS))
+                if index.header.diff_id.hex() != key or index.header.tar_size != os.fstat(fd).st_size:
+                    index.close()
+                    raise IndexDamaged("it is of another tar")
+            except (FileNotFoundError, IndexDamaged):
+                index = rebuild()
+            return TarLayer(fd, index, name, rebuild)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _open_tar(self, key: str) -> int:
+        """A descriptor of the uncompressed tar."""
+        self._check_root()
+        try:
+            return os.open(self._path("tars", key), _FLAGS)
+        except FileNotFoundError:
+            pass
+        place = self._place(key)
+        missing = LayerError(f"the layer sha256:{key} is not in the cache {os.fsdecode(self.root)}")
+        if place is None:
+            raise missing
+        try:
+            fd = _open_file(place.path)
+        except LayerError:
+            raise missing from None
+        try:
+            now = _identity(os.fstat(fd))
+            if now != place.identity:
+                with self._new_file() as (file, _):  # hashes it
+                    self._index(fd, key, file)
+                self._note_place(key, _Place(now, place.path))
+            return fd
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _index_header(self, key: str) -> IndexHeader | None:
+        try:
+            index = TarIndex(os.open(self._path("indexes", key), _FLAGS))
+        except (FileNotFoundError, IndexDamaged):
+            return None
+        index.close()
+        return index.header if index.header.diff_id.hex() == key else None
+
+    # small files ----------------------------------------------------------------------------------------------------
+    def _known(self, identity: str) -> str | None:
+        """The key of a file that was read before."""
+        self._check_root()
+        try:
+            with open(self._path("files", identity), "rb") as file:
+                text = file.read(65).decode("ascii", "replace")
+        except FileNotFoundError:
+            return None
+        return text if _KEY.fullmatch(text) else None
+
+    def _place(self, key: str) -> _Place | None:
+        try:
+            with open(self._path("places", key), "rb") as file:
+                identity, _, path = file.read().partition(b" ")
+        except FileNotFoundError:
+            return None
+        return _Place(identity.decode("ascii", "replace"), path) if path.startswith(b"/") else None
+
+    def _note_place(self, key: str, place: _Place) -> None:
+        if self._place(key) != place and not os.path.exists(self._path("tars", key)):
+            self._write_small("places", key, place.identity.encode() + b" " + place.path)
+
+    def _write_small(self, kind: str, name: str, content: bytes) -> None:
+        """What is lost in a crash is found out again."""
+        with self._new_file() as (file, publish):
+            file.write(content)
+            publish(self._path(kind, name), flush=False)
+
+    # directories ----------------------------------------------------------------------------------------------------
+    def _path(self, kind: str, name: str) -> bytes:
+        return os.path.join(self.root, kind.encode(), name.encode())
+
+    def _names(self, kind: str) -> list[str]:
+        try:
+            return os.listdir(os.fsdecode(self._path(kind, "")))
+        except FileNotFoundError:
+            return []
+
+    def _check_root(self) -> None:
+        """LayerError where others can write to the cache. An absent one is empty."""
+        if self._checked:
+            return
+        try:
+            st = os.stat(self.root)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(st.st_mode) or st.st_uid != os.geteuid() or st.st_mode & 0o022:
+            raise LayerError(
+                f"the cache {os.fsdecode(self.root)} is not a directory of this user's own",
+                hint="set UNIONFS_CACHE to a directory that only you can write to",
+            )
+        self._checked = True
+
+    def _make_directories(self) -> None:
+        try:
+            os.makedirs(self.root, 0o700, exist_ok=True)
+            self._check_root()
+            for kind in ("tars", "indexes", "places", "files", "new"):
+                os.makedirs(self._path(kind, ""), 0o700, exist_ok=True)
+        except OSError as error:
+            raise LayerError(
+                f"the cache {os.fsdecode(self.root)} cannot be used: {error.strerror}",
+                hint="set UNIONFS_CACHE to a directory that you can write to",
+            ) from error
+
+    @contextmanager
+    def _new_file(self) -> Iterator[tuple[BinaryIO, Publish]]:
+        """An empty file, and a function that gives it its name, flushed unless told otherwise. Without, it goes."""
+        self._make_directories()
+        self._sweep()
+        file: BinaryIO
+        while True:
+            path = self._path("new", f"{os.getpid()}-{secrets.token_hex(8)}")
+            # Not by open(): the umask may be 0, which a mount's daemon sets.
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b", 1 << 16)
+            flock_exclusive(file.fileno())
+            if os.fstat(file.fileno()).st_nlink:
+                break
+            file.close()  # somebody swept it before it was locked
+
+        def publish(target: bytes, flush: bool = True) -> None:
+            file.flush()
+            if flush:
+                os.fsync(file.fileno())
+            os.rename(path, target)
+            if flush:
+                _fsync_directory(os.path.dirname(target))
+
+        try:
+            yield file, publish
+        finally:
+            _unlink(path)
+            file.close()
+
+    def _sweep(self) -> None:
+        """Remove what writers that are gone have left."""
+        for name in self._names("new"):
+            path = self._path("new", name)
+            try:
+                fd = os.open(path, _FLAGS)
+            except FileNotFoundError:
+                continue
+            try:
+                flock_exclusive(fd)
+                _unlink(path)
+            except BlockingIOError:
+                pass  # its writer lives
+            finally:
+                os.close(fd)
+
+
+class _Place(NamedTuple):
+    """A plain tar outside of the cache, and which file that was when it was read."""
+
+    identity: str
+    path: bytes
+
+
+class _Positioned:
+    """Reads a file from its beginning, wherever its descriptor stands."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._at = fd, 0
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._fd, size, self._at)
+        self._at += len(data)
+        return data
+
+
+class _Kept:
+    """The uncompressed tar on its way into the cache. Zeros are left as holes."""
+
+    def __init__(self, file: BinaryIO, reader: TarReader, limit: int | None, shown: str) -> None:
+        self._fd, self._reader, self._limit, self._shown = file.fileno(), reader, limit, shown
+        self._size = 0
+
+    def feed(self, data: bytes) -> None:
+        end = self._size + len(data)
+        if self._reader.compressed:
+            allowed = max(FREE_SIZE, MAX_RATIO * self._reader.size) if self._limit is None else self._limit
+            if end > allowed:
+                raise LayerError(
+                    f"{self._shown} decompresses to more than {allowed >> 20} MiB",
+                    hint="it may be a decompression bomb; if you trust it, set UNIONFS_LAYER_LIMIT to the bytes it may "
+                    "come to",
+                )
+        pwrite_sparse(self._fd, memoryview(data), self._size)
+        self._size = end
+
+    def finish(self) -> None:
+        os.ftruncate(self._fd, self._size)
+
+
+def _hex(diff_id: str) -> str:
+    found = _DIFF_ID.fullmatch(diff_id)
+    if found is None:
+        raise LayerError(f"not the diff_id of a layer: {diff_id[:100]!r}", hint="sha256: and 64 hexadecimal digits")
+    return found[1]
+
+
+def _identity(st: os.stat_result) -> str:
+    """Which file that is, and which state of it. (A change within one tick of the clock that keeps the size is seen
+    where the file system has multigrain timestamps, as Linux 6.13's have.)"""
+    return f"{st.st_dev:x}-{st.st_ino:x}-{st.st_size:x}-{st.st_mtime_ns:x}-{st.st_ctime_ns:x}"
+
+
+def _open_file(path: bytes) -> int:
+    shown = os.fsdecode(path)
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError as error:
+        raise LayerError(f"layer {shown} cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise LayerError(f"layer {shown} is neither a directory nor a file", hint="give a directory or a layer tar")
+    return fd
+
+
+def _unlink(path: bytes) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _fsync_directory(path: bytes) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

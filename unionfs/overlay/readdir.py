@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 
 from unionfs.layers.layer import Path
-from unionfs.overlay import lookup
+from unionfs.overlay import lookup, metacopy
 from unionfs.overlay.batch import Gathering
-from unionfs.overlay.inode import DirInode, Listed
+from unionfs.overlay.inode import DirInode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import Union, fail
@@ -126,8 +126,10 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
     names, children = reading.entries.names, directory.children
     stats: dict[int, tuple[Path, Callable[[bytes], os.stat_result]]] = {}
     files = Gathering(union.table, directory)
-    # Objects of the upper may show another number than their own, or be marked: looking them up tells.
-    looked_up = UPPER if directory.impure or union.origins else -1
+    # Objects of the upper may show another number than their own, and files be marked: looking them up tells.
+    looked_up = [number for number, _ in directory.lowers if metacopy.may_be_in(union, directory, number)]
+    if directory.impure or union.origins or union.options.metacopy:
+        looked_up.append(UPPER)
     places = {UPPER: directory.path, **dict(directory.lowers)}
     result: list[DirEntryPlus] = []
     append, new = result.append, tuple.__new__  # half the time of the NamedTuple's own constructor
@@ -151,7 +153,7 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
                         path = places[number]
                         known = stats[number] = path, union.stack.layer(number).stat_in(path)
                     st = known[1](name)
-                    if st.st_nlink == 1 and number != looked_up and not stat.S_ISDIR(st.st_mode):
+                    if st.st_nlink == 1 and number not in looked_up and not stat.S_ISDIR(st.st_mode):
                         record = pack_stat(st, union.stack.number(number, st.st_ino, st.st_dev), 1)
                         append(new(DirEntryPlus, (name, files.add(name, number, record), record, cookie)))
                         continue
@@ -159,11 +161,24 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
                     if inode.links is not None:
                         stats.clear()
             record = inode.attr or union.attributes(inode)
-        except OSError:
+        except OSError as e:
             if inode is not None:
                 union.release_unused(inode)
+            if inode is None and e.errno == errno.EIO:
+                result += _unusable(union, directory, name, names[name], cookie)
             continue
         inode.nlookup += 1
         append(new(DirEntryPlus, (name, inode.node, record, cookie)))
     files.finish(names)
     return result
+
+
+def _unusable(union: Union, directory: DirInode, name: bytes, listed: Listed, cookie: int) -> list[DirEntryPlus]:
+    """The entry of a metacopy without data: the name stands there, and whoever looks it up hears of it."""
+    layer = union.stack.layer(listed.layer)
+    try:
+        st = layer.lstat(join(lookup.stored_path(directory, listed.layer), name))
+    except OSError:
+        return []
+    number = union.stack.number(listed.layer, st.st_ino, st.st_dev)
+    return [DirEntryPlus(name, 0, pack_stat(st, number, st.st_nlink), cookie)]

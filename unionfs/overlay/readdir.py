@@ -165,6 +165,7 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
             if inode is not None:
                 union.release_unused(inode)
             if inode is None and e.errno == errno.EIO:
+                stats.clear()
                 result += _unusable(union, directory, name, names[name], cookie)
             continue
         inode.nlookup += 1

@@ -137,6 +137,7 @@ class DirInode(Inode):
     """`lowers`: (layer, path there), topmost first. `described`: the one of them, or of those that an opaque mark
     hides, which has the attributes (Layer.is_implied). `lower_path`: where the lowers alone would show the directory,
     which is what a redirect must say. `xwhiteouts`: the layers in which it may hold xattr-encoded whiteouts.
+    `impure`, `impure_lowers`: does the upper, and which lowers, have it marked as holding what was copied up?
     `removed`: rmdir'ed but still referred to; it has no store any more, only its last attributes. `batched`: how many
     files in it are in use without being among `children` (batch.py)."""
 
@@ -147,6 +148,7 @@ class DirInode(Inode):
         "described",
         "handed_down",
         "impure",
+        "impure_lowers",
         "kept_times",
         "listing",
         "lower_path",
@@ -174,6 +176,7 @@ class DirInode(Inode):
         self.redirect: bytes | None = None
         self.xwhiteouts: tuple[int, ...] = ()
         self.impure = False
+        self.impure_lowers: tuple[int, ...] = ()
         self.default_acl: bool | None = None
         #: The group that a set-group-ID directory gives to what is made in it; -1: none.
         self.handed_down: int | None = None
@@ -204,6 +207,14 @@ class DirInode(Inode):
             todo.extend(child for child in directory.children.values() if isinstance(child, DirInode))
 
 
+class Data(NamedTuple):
+    """Where the data of a metacopy is: a lower layer, the path there, and the blocks (of 512 bytes) it takes."""
+
+    layer: int
+    path: bytes
+    blocks: int
+
+
 #: One known name of a file: directory, name, stored. `stored`: the upper has the file under this very name. (A lower
 #: hard link whose group was copied up by another name is shown, but not stored there.)
 Name = tuple[DirInode, bytes, bool]
@@ -214,9 +225,26 @@ class Links:
     count in the union, and `below` the lower file's (0: not known). `orphan`: the path in the work directory of a file
     that has no name but is still in use. `keys`: the stored objects it is entered under in `InodeTable.real`.
     `inner_whiteout`: shown as a whiteout device to a mount above ours, stored as a marked empty file. `lost`: its layer
-    has it no more (refresh.py)."""
+    has it no more (refresh.py).
 
-    __slots__ = ("below", "index", "inner_whiteout", "keys", "lost", "nlink", "orphan")
+    Of a metacopy: `data`, where its data is; `readers`, the files open on that, which are not the inode's `handles`;
+    in the upper, `lower_path`, where the lowers alone would show it, and `redirect`, its own; `times`, the (atime,
+    mtime) to show while its data is being copied to it."""
+
+    __slots__ = (
+        "below",
+        "data",
+        "index",
+        "inner_whiteout",
+        "keys",
+        "lost",
+        "lower_path",
+        "nlink",
+        "orphan",
+        "readers",
+        "redirect",
+        "times",
+    )
 
     def __init__(self) -> None:
         self.index: bytes | None = None
@@ -226,6 +254,11 @@ class Links:
         self.keys: tuple[tuple[int, int, int], ...] = ()
         self.inner_whiteout = False
         self.lost = False
+        self.data: Data | None = None
+        self.readers: list[LayerFile] = []
+        self.lower_path = b""
+        self.redirect: bytes | None = None
+        self.times: tuple[int, int] | None = None
 
 
 class FileInode(Inode):
@@ -303,6 +336,11 @@ class FileInode(Inode):
     @property
     def orphan(self) -> bytes | None:
         return self.links.orphan if self.links is not None else None
+
+    @property
+    def data(self) -> Data | None:
+        """Where its data is, if not where the file is: then it is a metacopy."""
+        return self.links.data if self.links is not None else None
 
     @property
     def lost(self) -> bool:

@@ -75,6 +75,11 @@ def _check_batched(union: Union, directory: DirInode, name: bytes) -> None:
 
 
 def _check_file(union: Union, inode: FileInode) -> None:
+    if inode.data is not None:
+        assert not inode.handles and not inode.writers, f"a metacopy is written to: {_name(inode)!r}"
+        union.stack.layer(inode.data.layer).lstat(inode.data.path)
+    elif inode.links is not None:
+        assert not inode.links.readers, f"the data of {_name(inode)!r} is read elsewhere"
     for parent, name, stored in inode.names:
         assert parent.children.get(name) is inode, name
         if stored:

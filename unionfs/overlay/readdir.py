@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 
 from unionfs.layers.layer import Path
-from unionfs.overlay import lookup
+from unionfs.overlay import lookup, metacopy
 from unionfs.overlay.batch import Gathering
-from unionfs.overlay.inode import DirInode, Listed
+from unionfs.overlay.inode import DirInode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import Union, fail
@@ -120,6 +120,15 @@ def _entry(union: Union, directory: DirInode, name: bytes, listed: Listed, cooki
     return entry
 
 
+def _marked(union: Union, directory: DirInode) -> list[int]:
+    """The layers of whose files in the directory a stat does not tell everything: objects of the upper may show another
+    number than their own, and files be metacopies. Looking them up tells."""
+    layers = [number for number, _ in directory.lowers if metacopy.may_be_in(union, directory, number)]
+    if directory.impure or union.origins or union.options.metacopy:
+        layers.append(UPPER)
+    return layers
+
+
 class _Source:
     """Where the files that a directory has from one layer get their attributes: `path` is the directory there."""
 
@@ -141,8 +150,7 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
     sources: dict[int, _Source] = {}
     places = {UPPER: directory.path, **dict(directory.lowers)}
     files = Gathering(union.table, directory)
-    # Objects of the upper may show another number than their own, or be marked: looking them up tells.
-    looked_up = UPPER if directory.impure or union.origins else -1
+    marked = _marked(union, directory)
     result: list[DirEntryPlus] = []
     append, new = result.append, tuple.__new__  # half the time of the NamedTuple's own constructor
     for cookie, name in reading:
@@ -166,7 +174,7 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
                     record = source.records.get(name)
                     if record is None or record[64:68] != _ONE_LINK:
                         st = source.lstat(name)
-                        if st.st_nlink > 1 or number == looked_up or stat.S_ISDIR(st.st_mode):
+                        if st.st_nlink > 1 or number in marked or stat.S_ISDIR(st.st_mode):
                             record = None
                         else:
                             record = pack_stat(st, union.stack.number(number, st.st_ino, st.st_dev), 1)
@@ -177,11 +185,25 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
                     if inode.links is not None:
                         sources.clear()
             record = inode.attr or union.attributes(inode)
-        except OSError:
+        except OSError as e:
             if inode is not None:
                 union.release_unused(inode)
+            if inode is None and e.errno == errno.EIO:
+                sources.clear()
+                result += _unusable(union, directory, name, names[name], cookie)
             continue
         inode.nlookup += 1
         append(new(DirEntryPlus, (name, inode.node, record, cookie)))
     files.finish(names)
     return result
+
+
+def _unusable(union: Union, directory: DirInode, name: bytes, listed: Listed, cookie: int) -> list[DirEntryPlus]:
+    """The entry of a metacopy without data: the name stands there, and whoever looks it up hears of it."""
+    layer = union.stack.layer(listed.layer)
+    try:
+        st = layer.lstat(join(lookup.stored_path(directory, listed.layer), name))
+    except OSError:
+        return []
+    number = union.stack.number(listed.layer, st.st_ino, st.st_dev)
+    return [DirEntryPlus(name, 0, pack_stat(st, number, st.st_nlink), cookie)]

@@ -446,7 +446,7 @@ class Storing(FileReader):
         super().__init__()
         self.stored: list[tuple[int, int]] = []
 
-    def store(self, node: int, fd: int, size: int) -> bool:
+    def store(self, node: int, fd: int, size: int, start: int = 0) -> bool:
         self.stored.append((node, size))
         return True
 

@@ -44,7 +44,7 @@ def take_layer(
     """Add the layer tar in `stream` to the workspace, and make it ready in the cache.
 
     `diff_id`, `digest`: what its bytes must be, uncompressed and as they are. ImageFormatError, naming `what`, for what
-    is no layer, is damaged, or unpacks beyond reason. A plain tar must be `note`d to the cache where it is published.
+    is no layer, is damaged, or unpacks beyond reason. The blob must be `note`d to the cache where it is published.
     """
     # TarReader hashes what it reads by sha256.
     writer = space.writer(digest.algorithm if digest and digest.algorithm != "sha256" else None)

@@ -155,19 +155,20 @@ class LayerCache:
             os.close(fd)
 
     def add_held(self, stream: BinaryIO, diff_id: str | None = None) -> Added:
-        """`add` for a stream whose bytes the caller keeps in a file. If they are a plain tar, only its index is made,
-        and the caller tells with `note` where the file is, once it is there to stay."""
+        """`add` for a stream whose bytes the caller keeps in a file. If they are a plain tar, only its index is made.
+        Where the file is, the caller tells with `note` once it is there to stay."""
         return self._take(stream, None if diff_id is None else _hex(diff_id), None, b"")
 
     def note(self, diff_id: str, path: bytes) -> None:
-        """The file `path` is the plain tar `diff_id`, which the caller has just hashed. LayerError where it is gone."""
+        """The file `path` is the layer `diff_id`, which the caller has just hashed. LayerError where it is gone."""
+        key = _hex(diff_id)
         fd = _open_file(path)
         try:
             identity = _identity(os.fstat(fd))
+            if not recognise(os.pread(fd, HEAD, 0)):
+                self._note_place(key, _Place(identity, path))
         finally:
             os.close(fd)
-        key = _hex(diff_id)
-        self._note_place(key, _Place(identity, path))
         self._write_small("files", identity, key.encode())
 
     def _take(

@@ -44,7 +44,7 @@ def take_layer(
     """Add the layer tar in `stream` to the workspace, and make it ready in the cache.
 
     `diff_id`, `digest`: what its bytes must be, uncompressed and as they are. ImageFormatError, naming `what`, for what
-    is no layer, is damaged, or unpacks beyond reason. A plain tar must be `note`d to the cache where it is published.
+    is no layer, is damaged, or unpacks beyond reason. The blob must be `note`d to the cache where it is published.
     """
     # TarReader hashes what it reads by sha256.
     writer = space.writer(digest.algorithm if digest and digest.algorithm != "sha256" else None)
@@ -52,8 +52,10 @@ def take_layer(
         tee = _Tee(stream, writer, count)
         try:
             added = cache.add_held(tee, diff_id)  # type: ignore[arg-type]  # read() is all that it uses
-        except (TarError, LayerError) as error:
+        except TarError as error:
             raise ImageFormatError(f"{what}: {error}", hint=error.hint) from error
+        except LayerError as error:  # "layer is not …"
+            raise ImageFormatError(f"{what} {str(error).removeprefix('layer ')}", hint=error.hint) from error
         found = writer.finish() or Digest(str(added.digest))
         if digest not in (None, found):
             cache.remove(added.diff_id)

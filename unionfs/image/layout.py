@@ -180,7 +180,7 @@ class Layout:
         """The directories of those that are open, and of those whose process died."""
         try:
             return [os.path.join(self._staging, name) for name in os.listdir(self._staging)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     @contextmanager

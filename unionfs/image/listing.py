@@ -7,6 +7,7 @@ here; of what another tool has put into the layout and nobody has mounted yet, t
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -81,7 +82,7 @@ def inspect(image: Image, group: Group | None, cache: LayerCache) -> dict[str, A
         "Created": config.created,
         "DockerVersion": config.docker_version,
         "Author": config.author,
-        "Config": config.config.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "Config": json.loads(image.config_bytes).get("config"),
         "Architecture": config.architecture,
         "Os": config.os,
         "Size": sum(layer_sizes(image, cache)),

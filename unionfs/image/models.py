@@ -44,7 +44,10 @@ def parse_json(data: bytes, what: str, limit: int = MAX_MANIFEST) -> Any:
         if depth > MAX_DEPTH:
             raise ImageFormatError(f"{what} is nested more than {MAX_DEPTH} deep")
     try:
-        return json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        return value
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError and a JSONDecodeError are ValueErrors
         raise ImageFormatError(f"{what} is not JSON: {error}") from None
 
@@ -240,13 +243,15 @@ def parse_manifest(data: bytes, what: str, media_type: str = "") -> Index | Mani
     if not isinstance(value, dict):
         raise ImageFormatError(f"{what} is not a JSON object")
     own = value.get("mediaType") or ""
+    if not isinstance(own, str):
+        raise ImageFormatError(f"{what} has a media type that is no text")
     if "manifests" in value and ("layers" in value or "config" in value):
         raise ImageFormatError(f"{what} is both a manifest and an index")
     if own and media_type and own != media_type:
-        raise ImageFormatError(f"{what} has the media type {str(own)[:100]!r}, its descriptor says {media_type!r}")
+        raise ImageFormatError(f"{what} has the media type {own[:100]!r}, its descriptor says {media_type!r}")
     kind = own or media_type
     if kind in mediatypes.INDEXES or (not kind and "manifests" in value):
         return Index.of(value, what)
     if kind in mediatypes.MANIFESTS or (not kind and "layers" in value):
         return Manifest.of(value, what)
-    raise ImageFormatError(f"{what} is neither an image manifest nor an index: {str(kind)[:100]!r}")
+    raise ImageFormatError(f"{what} is neither an image manifest nor an index: {kind[:100]!r}")

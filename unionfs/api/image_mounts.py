@@ -97,8 +97,8 @@ def _split(text: str, scheme: str) -> tuple[bytes, str]:
 
 
 def _name_in(store: Store, name: str, text: str) -> str:
-    """What `name` means in a layout or archive: a whole name, a tag alone, as skopeo writes names there, or an ID; "" is
-    the one image that there is. LayerError for none, or several."""
+    """What `name` means in a layout or archive: a whole name, a tag alone, as skopeo writes names there, or an ID; ""
+    is the one image that there is. LayerError for none, or several."""
     try:
         images = store.images()
         named = [(one, str(image.id)) for image in images for one in image.names]

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from unionfs import api
 
 from . import schemas
-from .options import AsJson, Layers, MaybeMountpoint, Upper, Work, check_target
+from .options import (
+    AsJson,
+    Changes,
+    Layers,
+    MaybeMountpoint,
+    Message,
+    Upper,
+    Work,
+    check_target,
+    open_store,
+    source_date_epoch,
+    store_directory,
+)
 from .output import as_json, progress, text
 
 
@@ -25,40 +37,73 @@ class Compression(StrEnum):
 
 
 def commit(
+    context: typer.Context,
     mountpoint: MaybeMountpoint = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME[:TAG]", help="The image to make, in the store.", show_default=False),
+    ] = None,
     layers: Layers = None,
     upper: Upper = None,
     work: Work = None,
     output: Annotated[
-        str,
-        typer.Option("-o", "--output", metavar="FILE.tar[.gz|.zst]", help="The layer to write.", show_default=False),
-    ] = ...,  # type: ignore[assignment]  # typer's way to say "required" behind arguments that are not
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE.tar[.gz|.zst]",
+            help="The layer tar to write, in place of an image.",
+            show_default=False,
+        ),
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option("-a", "--author", metavar="TEXT", help="Of the image.", show_default=False)
+    ] = None,
+    message: Message = None,
+    changes: Changes = None,
     compression: Annotated[
-        Compression, typer.Option("--compression", help="auto: by the suffix of FILE.")
+        Compression,
+        typer.Option("--compression", help="auto: by the suffix of FILE; an image's layer is not compressed."),
     ] = Compression.AUTO,
     skip_sockets: Annotated[
         bool, typer.Option("--skip-sockets", help="Leave sockets out, which a layer cannot hold, instead of failing.")
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Write what the upper changes as an OCI layer tar and print its diff_id.
+    """Make an image of what the upper changes and print its ID; or, with -o, an OCI layer tar and print its diff_id.
 
-    The same changes give the same bytes; SOURCE_DATE_EPOCH is the latest time stamp written. FILE appears complete or
-    not at all.
+    The image has the layers of the mount and one more. The same changes give the same bytes; SOURCE_DATE_EPOCH is the
+    latest time stamp written, and when the image was made. All of it appears complete or not at all.
     """
+    if output is None and name is None and (layers or upper):
+        mountpoint, name = None, mountpoint  # then there is no MOUNTPOINT
+    if (output is None) == (name is None):
+        raise typer.BadParameter(
+            "give NAME[:TAG] for an image, or -o FILE for a layer tar" + (", not both" if name else "")
+        )
     check_target(mountpoint, layers, upper, work)
-    clamp = _source_date_epoch(os.environ.get("SOURCE_DATE_EPOCH"))
+    target: dict[str, Any] = {
+        "mountpoint": mountpoint,
+        "layers": layers or (),
+        "upper": upper,
+        "work": work,
+        "skip_sockets": skip_sockets,
+    }
+    epoch = source_date_epoch(os.environ)
+    if name is not None:
+        _commit_image(context, name, target, author, message, changes, compression, epoch, json)
+        return
+    assert output is not None  # one of the two is given
+    if author or message or changes:
+        raise typer.BadParameter("-a, -m and -c are about an image: give NAME[:TAG] in place of -o")
     with progress("commit") as report:
         result = api.commit(
-            mountpoint,
-            layers=layers or (),
-            upper=upper,
-            work=work,
+            **target,
             output=output,
             compression=_compression(compression),
-            clamp_mtime=clamp,
-            skip_sockets=skip_sockets,
+            clamp_mtime=epoch,
             progress=report,
+            store=store_directory(context),
         )
     if json:
         as_json(schemas.Commit.of(result))
@@ -66,14 +111,34 @@ def commit(
         text(result.diff_id)
 
 
+def _commit_image(
+    context: typer.Context,
+    name: str,
+    target: dict[str, Any],
+    author: str | None,
+    message: str | None,
+    changes: list[str] | None,
+    compression: Compression,
+    epoch: int | None,
+    json: bool,
+) -> None:
+    with progress("commit") as report:
+        image = api.commit_image(
+            open_store(context),
+            name,
+            **target,
+            author=author or "",
+            message=message or "",
+            changes=changes or (),
+            compression=_compression(compression) or "none",
+            epoch=epoch,
+            progress=report,
+        )
+    if json:
+        as_json(schemas.CommittedImage.of(image))
+    else:
+        text(image.id)
+
+
 def _compression(chosen: Compression) -> Literal["none", "gzip", "zstd"] | None:
     return None if chosen is Compression.AUTO else cast(Literal["none", "gzip", "zstd"], chosen.value)
-
-
-def _source_date_epoch(value: str | None) -> int | None:
-    """reproducible-builds.org/specs/source-date-epoch: seconds since the epoch, in ASCII digits."""
-    if not value:
-        return None
-    if not (value.isascii() and value.isdigit()):
-        raise typer.BadParameter(f"SOURCE_DATE_EPOCH is no number of seconds: {value!r}")
-    return int(value)

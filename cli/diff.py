@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import typer
+
 from unionfs import api
 
 from . import schemas
-from .options import AsJson, Layers, MaybeMountpoint, Upper, Work, check_target
+from .options import AsJson, Layers, MaybeMountpoint, Upper, Work, check_target, store_directory
 from .output import as_json, text
 
 
 def diff(
+    context: typer.Context,
     mountpoint: MaybeMountpoint = None,
     layers: Layers = None,
     upper: Upper = None,
@@ -18,7 +21,7 @@ def diff(
 ) -> None:
     """List what the upper changes: A added, C changed, D deleted, as `docker diff` does."""
     check_target(mountpoint, layers, upper, work)
-    changes = api.diff(mountpoint, layers=layers or (), upper=upper, work=work)
+    changes = api.diff(mountpoint, layers=layers or (), upper=upper, work=work, store=store_directory(context))
     if json:
         as_json([schemas.Change.of(change) for change in changes])
         return

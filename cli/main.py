@@ -13,7 +13,8 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import apply, check, commit, convert, demo, diff, doctor, mount, mounts, remount, umount
+from . import apply, check, commit, convert, demo, diff, doctor, image, mount, mounts, remount, umount
+from .options import SETTINGS, StoreOption, choose_store
 from .output import error, flush, text
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=SETTINGS,
 )
 for name, verb in (
     ("mount", mount.mount),
@@ -53,6 +54,7 @@ for name, verb in (
     ("demo", demo.demo),
 ):
     app.command(name)(verb)
+app.add_typer(image.app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,11 +65,13 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
+    store: StoreOption = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    choose_store(context, store)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

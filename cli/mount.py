@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unionfs import api
 
-from .options import Layers, Upper, Work
+from .options import Layers, PlatformOption, Upper, Work, store_directory
 
 
 class Transport(StrEnum):
@@ -28,10 +28,24 @@ class Passthrough(StrEnum):
 
 
 def mount(
+    context: typer.Context,
     mountpoint: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="An empty directory.", show_default=False)],
     layers: Layers = None,
     upper: Upper = None,
     work: Work = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            "--image", metavar="NAME[:TAG]", help="An image of the store, below all layers. Its changes are kept there."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="Under which the changes of --image are kept. Default: from MOUNTPOINT."
+        ),
+    ] = None,
+    platform: PlatformOption = None,
     options: Annotated[
         list[str] | None,
         typer.Option("-o", metavar="OPTS", help="Mount options: lowerdir=A:B,upperdir=U,workdir=W,volatile,nosuid…"),
@@ -64,19 +78,24 @@ def mount(
 
     UPPER and WORK are made if only their last component is missing. The command returns once the mount is usable.
     """
-    api.mount(
-        mountpoint,
-        layers or (),
-        upper,
-        work,
-        options=options or (),
-        read_only=read_only,
-        ephemeral=ephemeral,
-        transport=str(transport),
-        passthrough=passthrough is Passthrough.AUTO,
-        foreground=foreground or debug,
-        nonempty_ok=nonempty,
-        log_file=log_file,
-        debug=debug,
-        force=force,
-    )
+    if image is None and (name is not None or platform is not None):
+        raise typer.BadParameter("--name and --platform are about an --image")
+    others: dict[str, Any] = {
+        "options": options or (),
+        "transport": str(transport),
+        "passthrough": passthrough is Passthrough.AUTO,
+        "foreground": foreground or debug,
+        "nonempty_ok": nonempty,
+        "log_file": log_file,
+        "debug": debug,
+        "force": force,
+        "read_only": read_only,
+        "ephemeral": ephemeral,
+        "store": store_directory(context),
+    }
+    if image is None:
+        api.mount(mountpoint, layers or (), upper, work, **others)
+    else:
+        api.mount_image(
+            mountpoint, image, layers=layers or (), upper=upper, work=work, name=name, platform=platform, **others
+        )

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
+from unionfs import api
+
+#: Of every group of commands.
+SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
 Layers = Annotated[
     list[str] | None,
-    typer.Option("-l", "--layer", metavar="LAYER", help="A layer, a directory. Repeat it, topmost first."),
+    typer.Option(
+        "-l",
+        "--layer",
+        metavar="LAYER",
+        help="A directory, a layer tar, an image, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE[:REF]. "
+        "Repeat it, topmost first.",
+    ),
 ]
 Upper = Annotated[
     str | None, typer.Option("-u", "--upper", metavar="UPPER", help="The directory that holds the changes.")
@@ -21,6 +33,70 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; the README doc
 MaybeMountpoint = Annotated[
     str | None, typer.Argument(metavar="[MOUNTPOINT]", help="A live mount; instead of -l and -u.", show_default=False)
 ]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="The image store. Default: $UNIONFS_STORE, or one of your own.",
+        show_default=False,
+    ),
+]
+ImageName = Annotated[str, typer.Argument(metavar="IMAGE", help="A name, or an ID.", show_default=False)]
+ImageNames = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Names, or IDs.", show_default=False)]
+RowFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="table, json, 'table TEMPLATE' or a template as '{{.ID}}'.",
+        show_default=False,
+    ),
+]
+NoTrunc = Annotated[bool, typer.Option("--no-trunc", help="Cut nothing short.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show IDs only.")]
+PlatformOption = Annotated[
+    str | None,
+    typer.Option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of a multi-platform one."),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-c",
+        "--change",
+        metavar="INSTRUCTION",
+        help="""As in a Dockerfile: 'CMD ["httpd","-f"]', ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, """
+        "STOPSIGNAL, USER, VOLUME, WORKDIR. Repeat it.",
+    ),
+]
+Message = Annotated[
+    str | None, typer.Option("-m", "--message", metavar="TEXT", help="Stands in the history.", show_default=False)
+]
+
+
+def choose_store(context: typer.Context, store: str | None) -> None:
+    """Remember a --store; the one nearest to the verb counts."""
+    if store is not None:
+        context.ensure_object(dict)["store"] = store
+
+
+def store_directory(context: typer.Context) -> str | None:
+    """What --store said."""
+    return context.ensure_object(dict).get("store")
+
+
+def open_store(context: typer.Context) -> api.Store:
+    return api.image_store(store_directory(context))
+
+
+def source_date_epoch(environ: Mapping[str, str]) -> int | None:
+    """reproducible-builds.org/specs/source-date-epoch: seconds since the epoch, in ASCII digits."""
+    value = environ.get("SOURCE_DATE_EPOCH")
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise typer.BadParameter(f"SOURCE_DATE_EPOCH is no number of seconds: {value!r}")
+    return int(value)
 
 
 def check_target(mountpoint: str | None, layers: list[str] | None, upper: str | None, work: str | None) -> None:

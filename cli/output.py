@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 #: Called now and then with the bytes done so far.
 ProgressCallback = Callable[[int], None]
@@ -59,14 +57,18 @@ def _stderr(line: str) -> None:
 
 
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[ProgressCallback | None]:
+def progress(label: str, total: int | None = None, *, wanted: bool = True) -> Iterator[ProgressCallback | None]:
     """A progress bar on stderr for the block, if stderr is a terminal; else None, and nothing is shown.
 
     `total` in bytes, None if not known: then the bar shows life and the bytes so far.
     """
-    if not sys.stderr.isatty():
+    if not (wanted and sys.stderr.isatty()):
         yield None
         return
+    # Here, since it costs every command a tenth of its start.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)

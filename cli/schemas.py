@@ -198,3 +198,41 @@ class Diagnosis(Model):
             hint=diagnosis.hint,
             path=_name(diagnosis.path),
         )
+
+
+class CommittedImage(Model):
+    """`unionfs commit MOUNTPOINT NAME --json`."""
+
+    id: str = Field(description="the image's ID")
+    name: str = Field(description="its name, in familiar form")
+    diff_id: str | None = Field(description="of the new layer; null: nothing had changed")
+    digest: str | None = Field(description="of the new layer as it is stored")
+    size: int = Field(description="bytes of the new layer as it is stored")
+
+    @classmethod
+    def of(cls, result: api.CommittedImage) -> CommittedImage:
+        return cls(id=result.id, name=result.name, diff_id=result.diff_id, digest=result.digest, size=result.size)
+
+
+class Fault(Model):
+    """One thing that `unionfs image verify --json` found wrong (a list of these)."""
+
+    what: str = Field(description="the blob, image or file")
+    message: str = Field(description="what is wrong with it")
+
+    @classmethod
+    def of(cls, fault: api.Fault) -> Fault:
+        return cls(what=fault.what, message=fault.message)
+
+
+class Kept(Model):
+    """What one mount of an image keeps, of `unionfs image changes --json` (a list of these)."""
+
+    name: Name
+    image: str = Field(description="ID of the image that was mounted")
+    upper: Name = Field(description="the directory that holds the changes")
+    mountpoint: Name | None = Field(description="where it is mounted now")
+
+    @classmethod
+    def of(cls, kept: api.KeptChanges) -> Kept:
+        return cls(name=kept.name, image=kept.image, upper=os.fsdecode(kept.upper), mountpoint=_name(kept.mountpoint))

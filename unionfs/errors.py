@@ -8,6 +8,12 @@
     ├── OptionError               a mount option or a combination of them that has no meaning
     ├── ChangesetError            what a layer tar cannot hold, or a tar that is no layer
     │   └── TarError              malformed or hostile tar input, with the byte offset
+    ├── ImageError                what the image store is asked for and cannot do
+    │   ├── ImageNotFound         no image, or no platform of it, goes by that name
+    │   ├── ImageInUse            a mount, or another name, stands against a removal
+    │   ├── ReferenceFormatError  a text that is no name of an image
+    │   ├── ChangeError           an instruction that changes no image's configuration
+    │   └── ImageFormatError      an archive, layout or document that breaks its format or lies about its contents
     └── ProtocolError             bytes from a peer (kernel, control socket) that break their protocol
 
 Every `UnionFSError` carries `hint`: what the person can do about it, or None.
@@ -54,3 +60,27 @@ class TarError(ChangesetError):
 
 class ProtocolError(UnionFSError):
     """Bytes from a peer that do not follow the protocol."""
+
+
+class ImageError(UnionFSError):
+    """What the image store is asked for and cannot do: an ambiguous name, a store that is none, a conflict."""
+
+
+class ImageNotFound(ImageError):
+    """No image, or no platform of it, goes by that name."""
+
+
+class ImageInUse(ImageError):
+    """A mount uses the image, or other names of it are in the way; `hint` says whether force would help."""
+
+
+class ImageFormatError(ImageError):
+    """An image archive, layout or JSON document that breaks its format, or whose bytes are not what it says."""
+
+
+class ReferenceFormatError(ImageError):
+    """A text that is no reference to an image; unionfs.image.reference has the grammar."""
+
+
+class ChangeError(ImageError):
+    """An instruction that no image's configuration can be changed by, or a malformed one; see unionfs.image.mutate."""

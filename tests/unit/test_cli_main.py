@@ -12,7 +12,13 @@ import pytest
 from tests.unit.cli_runner import PROJECT, call, program, refused
 from unionfs import __version__
 
-VERBS = ("mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "doctor", "demo")
+VERBS = (
+    "mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "doctor", "demo", "image",
+)  # fmt: skip
+IMAGE_VERBS = (
+    "ls", "tag", "untag", "rm", "inspect", "history", "diff", "save", "load", "import", "export", "prune", "verify",
+    "changes",
+)  # fmt: skip
 
 Capture = pytest.CaptureFixture[bytes]
 
@@ -29,15 +35,21 @@ def test_help_names_every_verb(capsysbinary: Capture, flag: str) -> None:
     assert [line.split()[0] for line in ran.lines[-len(VERBS) :]] == list(VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+def test_help_on_images_names_every_verb(capsysbinary: Capture) -> None:
+    ran = call(capsysbinary, "image", "--help")
+    assert [line.split()[0] for line in ran.lines[-len(IMAGE_VERBS) :]] == list(IMAGE_VERBS)
+
+
+@pytest.mark.parametrize("verb", [*VERBS[:-1], *(f"image {verb}" for verb in IMAGE_VERBS)])
 def test_every_option_in_a_verbs_help_stands_in_the_readme(capsysbinary: Capture, verb: str) -> None:
     readme = (PROJECT / "README.md").read_text()
     table = readme.partition("## Commands")[2].partition("\n## ")[0]
-    ran = call(capsysbinary, verb, "--help")
+    ran = call(capsysbinary, *verb.split(), "--help")
     assert ran.status == 0
     options = {word.strip(",") for line in ran.lines for word in line.split()[:3] if word.startswith("--")}
     options -= {"--help"}
-    row = next(line for line in table.splitlines() if line.startswith(f"| `unionfs {verb}"))
+    starts = (f"| `unionfs {verb} ", f"| `unionfs {verb}`")
+    row = next(line for line in table.splitlines() if line.startswith(starts))
     assert {option for option in options if option not in row} == set()
 
 
@@ -53,7 +65,16 @@ def test_every_option_in_a_verbs_help_stands_in_the_readme(capsysbinary: Capture
         (("diff",), "give a MOUNTPOINT, or the layers with -l and the upper with -u", "unionfs diff --help"),
         (("diff", "-l", "a"), "give a MOUNTPOINT, or the layers", "unionfs diff --help"),
         (("diff", "m", "-l", "a", "-u", "b"), "not both", "unionfs diff --help"),
-        (("commit", "m"), "missing option '-o'", "unionfs commit --help"),
+        (("commit", "m"), "give NAME[:TAG] for an image, or -o FILE for a layer tar", "unionfs commit --help"),
+        (("commit", "m", "x:1", "-o", "x.tar"), "not both", "unionfs commit --help"),
+        (("commit", "m", "x:1", "-l", "a", "-u", "b"), "not both", "unionfs commit --help"),
+        (("commit", "m", "-o", "x.tar", "-m", "text"), "-a, -m and -c are about an image", "unionfs commit --help"),
+        (("mount", "--name", "x", "m"), "--name and --platform are about an --image", "unionfs mount --help"),
+        (("image",), "missing command", "unionfs image --help"),
+        (("image", "explode"), "no such command 'explode'", "unionfs image --help"),
+        (("image", "rm"), "missing argument 'IMAGE...'", "unionfs image rm --help"),
+        (("image", "tag", "x"), "missing argument 'TARGET[:TAG]'", "unionfs image tag --help"),
+        (("image", "ls", "--format", "{{.Bogus}}"), "there is no field Bogus", "unionfs image ls --help"),
         (("commit", "m", "-o", "x.tar", "--compression", "arj"), "arj", "unionfs commit --help"),
         (("doctor", "--bang"), "no such option: --bang", "unionfs doctor --help"),
         (("apply", "x.tar"), "missing argument 'DIRECTORY'", "unionfs apply --help"),

@@ -44,9 +44,10 @@ def test_a_layer_that_is_missing(capsysbinary: Capture, place: Path) -> None:
     refused(ran, 1, f"layer {place / 'no'} does not exist", "topmost first")
 
 
-def test_a_layer_that_is_no_directory(capsysbinary: Capture, place: Path) -> None:
+def test_a_layer_that_is_neither_a_directory_nor_a_tar(capsysbinary: Capture, place: Path) -> None:
     (place / "file").touch()
-    refused(mount(capsysbinary, place, layer="file"), 1, f"layer {place / 'file'} is not a directory", "directories")
+    ran = mount(capsysbinary, place, layer="file")
+    refused(ran, 1, f"layer {place / 'file'} is not a layer tar", "a directory, or")
 
 
 def test_two_layers_in_one_option_get_the_right_hint(capsysbinary: Capture, place: Path) -> None:

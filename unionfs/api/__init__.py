@@ -7,6 +7,10 @@
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
     check, convert   what is wrong with an upper or a layer, mended; its whiteouts in another encoding
+    image_store      the images of a store: listed, named, inspected, saved, loaded, removed, verified
+    mount_image      an image as a mount, whose changes the store keeps; kept_changes, remove_changes
+    commit_image     what a mount changes, as one more layer of its image
+    import_image, diff_images
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
 
@@ -24,6 +28,11 @@ if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
+    from unionfs.api.image_commit import CommittedImage, commit_image
+    from unionfs.api.image_diff import diff_images
+    from unionfs.api.image_import import import_image
+    from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
+    from unionfs.api.images import image_store
     from unionfs.api.layers import StackSpec, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -40,14 +49,22 @@ if TYPE_CHECKING:
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
     from unionfs.changeset.change import Change
     from unionfs.errors import (
+        ChangeError,
         ChangesetError,
+        ImageError,
+        ImageFormatError,
+        ImageInUse,
+        ImageNotFound,
         LayerError,
         MountError,
         OptionError,
+        ReferenceFormatError,
         TarError,
         TransportUnavailable,
         UnionFSError,
     )
+    from unionfs.image.results import Fault, HistoryRow, ImageSummary, Loaded, Pruned, Removed
+    from unionfs.image.store import Store
     from unionfs.overlay import UnionOptions
     from unionfs.vfs import Caller
 
@@ -67,24 +84,46 @@ __all__ = [
     "doctor",
     "open_layer",
     "choose_transport",
+    "image_store",
+    "mount_image",
+    "kept_changes",
+    "remove_changes",
+    "commit_image",
+    "import_image",
+    "diff_images",
     "AppliedLayer",
     "Caller",
     "Change",
     "Checked",
     "CommitResult",
+    "CommittedImage",
     "Converted",
     "DemoStep",
     "Diagnosis",
+    "Fault",
     "Finding",
+    "HistoryRow",
+    "ImageSummary",
+    "KeptChanges",
+    "Loaded",
     "MountResult",
     "MountStatus",
+    "Pruned",
     "RemountResult",
+    "Removed",
     "StackSpec",
+    "Store",
     "UnionOptions",
+    "ChangeError",
     "ChangesetError",
+    "ImageError",
+    "ImageFormatError",
+    "ImageInUse",
+    "ImageNotFound",
     "LayerError",
     "MountError",
     "OptionError",
+    "ReferenceFormatError",
     "TarError",
     "TransportUnavailable",
     "UnionFSError",
@@ -94,6 +133,11 @@ _HOMES = {
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
     "unionfs.api.demonstration": ("DemoStep", "demo"),
     "unionfs.api.doctor": ("Diagnosis", "doctor"),
+    "unionfs.api.image_commit": ("CommittedImage", "commit_image"),
+    "unionfs.api.image_diff": ("diff_images",),
+    "unionfs.api.image_import": ("import_image",),
+    "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
+    "unionfs.api.images": ("image_store",),
     "unionfs.api.layers": ("StackSpec", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",
@@ -110,14 +154,22 @@ _HOMES = {
     "unionfs.api.upkeep": ("Checked", "Converted", "Finding", "check", "convert"),
     "unionfs.changeset.change": ("Change",),
     "unionfs.errors": (
+        "ChangeError",
         "ChangesetError",
+        "ImageError",
+        "ImageFormatError",
+        "ImageInUse",
+        "ImageNotFound",
         "LayerError",
         "MountError",
         "OptionError",
+        "ReferenceFormatError",
         "TarError",
         "TransportUnavailable",
         "UnionFSError",
     ),
+    "unionfs.image.results": ("Fault", "HistoryRow", "ImageSummary", "Loaded", "Pruned", "Removed"),
+    "unionfs.image.store": ("Store",),
     "unionfs.overlay": ("UnionOptions",),
     "unionfs.vfs": ("Caller",),
 }

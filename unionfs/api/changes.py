@@ -26,7 +26,17 @@ from unionfs.layers.layer import Layer
 from unionfs.linux.data import syncfs
 from unionfs.vfs import Filesystem
 
-__all__ = ["AppliedLayer", "CommitResult", "Progress", "apply", "commit", "commit_spec", "diff", "diff_spec"]
+__all__ = [
+    "AppliedLayer",
+    "CommitResult",
+    "Progress",
+    "apply",
+    "changed_stack",
+    "commit",
+    "commit_spec",
+    "diff",
+    "diff_spec",
+]
 
 #: Called now and then with the bytes done so far.
 Progress = Callable[[int], None]
@@ -55,13 +65,15 @@ def diff(
     layers: Iterable[LayerSpec] = (),
     upper: LayerSpec | None = None,
     work: LayerSpec | None = None,
+    store: LayerSpec | None = None,
 ) -> list[Change]:
     """What the upper changes, in order of paths, as `docker diff` lists it.
 
     Give a live mount, or the layers (topmost first) and the upper, with its work directory, which knows of hard
-    links, unless that is UPPER.work. MountError or LayerError where they are not there.
+    links, unless that is UPPER.work. `store`: where images among the layers are looked for by name. MountError or
+    LayerError where they are not there.
     """
-    return diff_spec(_changed_stack(mountpoint, layers, upper, work))
+    return diff_spec(changed_stack(mountpoint, layers, upper, work, store))
 
 
 def commit(
@@ -75,6 +87,7 @@ def commit(
     clamp_mtime: int | None = None,
     skip_sockets: bool = False,
     progress: Progress | None = None,
+    store: LayerSpec | None = None,
 ) -> CommitResult:
     """Write what the upper changes as an OCI layer tar to the file `output`.
 
@@ -83,7 +96,7 @@ def commit(
     complete, or stays as it was. ChangesetError names what a layer cannot hold.
     """
     return commit_spec(
-        _changed_stack(mountpoint, layers, upper, work),
+        changed_stack(mountpoint, layers, upper, work, store),
         output,
         compression=compression,
         clamp_mtime=clamp_mtime,
@@ -148,9 +161,14 @@ def commit_spec(
     )
 
 
-def _changed_stack(
-    mountpoint: LayerSpec | None, layers: Iterable[LayerSpec], upper: LayerSpec | None, work: LayerSpec | None
+def changed_stack(
+    mountpoint: LayerSpec | None,
+    layers: Iterable[LayerSpec],
+    upper: LayerSpec | None,
+    work: LayerSpec | None,
+    store: LayerSpec | None = None,
 ) -> StackSpec:
+    """The stack of a live mount, whose cached writes are flushed, or of layers and an upper; the one or the other."""
     layers = tuple(layers)
     if mountpoint is not None:
         if layers or upper is not None or work is not None:
@@ -160,7 +178,7 @@ def _changed_stack(
         return spec
     if not layers or upper is None:
         raise LayerError("neither a mountpoint nor layers and an upper given", hint="give MOUNTPOINT, or -l and -u")
-    return plan(layers, upper, work, read_only=True)
+    return plan(layers, upper, work, read_only=True, store=store)
 
 
 def _flush(mountpoint: LayerSpec) -> None:

@@ -1,6 +1,9 @@
 """What may be stacked: layer specifications read, the upper and the work directory checked and made.
 
-A *layer specification* is the path of a directory or of a layer tar; `check_layer` and `open_layer` give it meaning.
+A *layer specification* is the path of a directory or of a layer tar; `check_layer` and `open_layer` give it meaning. It
+may also name an image, which stands for all of its layers (`expand`; api.image_mounts knows what such names mean). What
+exists as a path is that path; `./NAME` never is an image.
+
 `plan` does everything that can be refused before anything is mounted and answers with a `StackSpec` of absolute
 paths, or with a `LayerError` that says what to do. It makes the upper and the work directory where they are missing.
 
@@ -11,10 +14,11 @@ kernel, read-only layers may overlap each other, since neither changes.
 
 from __future__ import annotations
 
+import json
 import os
 import stat as _stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from unionfs.errors import LayerError
@@ -33,12 +37,23 @@ TEMPORARY_PREFIX: Final = b"unionfs-"
 _Identity = tuple[int, int]  # st_dev, st_ino
 
 
+class ImagePart(NamedTuple):
+    """The layers of an image in a stack: `length` of them from number `at` on, 0 the topmost. `id` is the image's, in
+    the store (any OCI image layout) `store`."""
+
+    at: int
+    length: int
+    id: str
+    store: bytes
+
+
 class StackSpec(NamedTuple):
     """A checked stack. Paths are absolute; `lowers` topmost first; `upper` None means nothing can be written.
 
     `read_only`: an upper is only looked at, with what its work directory, if there is one, says of hard links.
     `temporary`: the directory that holds upper and work of an ephemeral stack, to be removed after it.
-    `owners`: how they show and store owners and modes, unless it is the plain way.
+    `owners`: how they show and store owners and modes, unless it is the plain way. `images`: which of the lowers are
+    of images, topmost first.
     """
 
     lowers: tuple[bytes, ...]
@@ -47,6 +62,7 @@ class StackSpec(NamedTuple):
     temporary: bytes | None = None
     read_only: bool = False
     owners: Owners | None = None
+    images: tuple[ImagePart, ...] = ()
 
 
 def open_layer(spec: LayerSpec) -> Layer:
@@ -88,6 +104,32 @@ def check_directory(spec: LayerSpec) -> bytes:
     return path
 
 
+def expand(
+    layers: Iterable[LayerSpec], store: LayerSpec | None = None
+) -> tuple[tuple[bytes, ...], tuple[ImagePart, ...]]:
+    """The paths of layers, checked, and which of them are of images. `store`: where images are looked for by name."""
+    lowers: list[bytes] = []
+    images: list[ImagePart] = []
+    for spec in layers:
+        if not _names_image(spec):
+            lowers.append(check_layer(spec))
+            continue
+        from unionfs.api.image_mounts import image_part
+
+        part, paths = image_part(os.fsdecode(spec), len(lowers), store)
+        lowers += [check_layer(path) for path in paths]
+        images.append(part)
+    return tuple(lowers), tuple(images)
+
+
+def _names_image(spec: LayerSpec) -> bool:
+    """Whether it is no path: it begins as one of the archive formats, or nothing is there, nor looks like a path."""
+    name = os.fsencode(spec)
+    if name.startswith((b"oci:", b"oci-archive:", b"docker-archive:")):
+        return True
+    return bool(name) and not name.startswith((b"/", b".")) and not os.path.lexists(name)
+
+
 def plan(
     layers: Iterable[LayerSpec],
     upper: LayerSpec | None = None,
@@ -96,14 +138,26 @@ def plan(
     read_only: bool = False,
     ephemeral: bool = False,
     registry: Registry | None = None,
+    store: LayerSpec | None = None,
 ) -> StackSpec:
     """Check a stack and make what it lacks.
 
     `layers` topmost first. `upper` is made (mode 0755) if only its last component is missing, and so is `work`,
     which is the upper's name with ".work" behind it unless given. `ephemeral`: upper and work in a temporary
-    directory. `read_only`: an upper, if given, stays as it is, and nothing is made.
+    directory. `read_only`: an upper, if given, stays as it is, and nothing is made. `store`: as in `expand`.
     """
-    lowers = tuple(check_layer(spec) for spec in layers)
+    lowers, images = expand(layers, store)
+    return _plan(lowers, upper, work, read_only, ephemeral, registry)._replace(images=images)
+
+
+def _plan(
+    lowers: tuple[bytes, ...],
+    upper: LayerSpec | None,
+    work: LayerSpec | None,
+    read_only: bool,
+    ephemeral: bool,
+    registry: Registry | None,
+) -> StackSpec:
     if ephemeral:
         if upper is not None or work is not None or read_only:
             other = "read-only" if read_only else "an upper or work directory of its own"
@@ -171,6 +225,21 @@ def _absolute(spec: LayerSpec) -> bytes:
         raise LayerError("a layer has an empty name", hint="in lowerdir=A:B names are separated by one colon")
     # Not normpath, which would change the meaning of "link/..".
     return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
+
+
+#: The option of a mount's record that holds `StackSpec.images`.
+IMAGES_OPTION: Final = "unionfs.images"
+
+
+def images_option(parts: Sequence[ImagePart]) -> str:
+    """`StackSpec.images` as a text, for the record of a mount."""
+    return json.dumps([(part.at, part.length, part.id, os.fsdecode(part.store)) for part in parts])
+
+
+def parts_of(options: Mapping[str, str | None]) -> tuple[ImagePart, ...]:
+    """What `images_option` put into the record of a mount."""
+    told = json.loads(options.get(IMAGES_OPTION) or "[]")
+    return tuple(ImagePart(int(at), int(length), str(id), os.fsencode(store)) for at, length, id, store in told)
 
 
 def _show(path: bytes) -> str:

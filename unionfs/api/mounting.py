@@ -18,7 +18,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from unionfs.api.layers import LayerSpec, StackSpec, plan, remove_temporary
+from unionfs.api.layers import (
+    IMAGES_OPTION,
+    LayerSpec,
+    StackSpec,
+    images_option,
+    parts_of,
+    plan,
+    remove_temporary,
+)
 from unionfs.api.union import open_union
 from unionfs.errors import MountError, OptionError, ProtocolError, UnionFSError
 from unionfs.mounts import daemon, helper
@@ -38,7 +46,9 @@ TRANSPORTS = ("auto", "devfuse", "fusepy")
 REMOUNT_SECONDS = 600.0
 State = Literal["live", "dead", "foreign", "detached"]
 
-#: Options of an ephemeral mount's record: where its upper and work lie, to be removed after a daemon that was killed.
+#: How the options of a record begin that are not those of the mount, but ours.
+OWN_OPTIONS = "unionfs."
+#: Where upper and work of an ephemeral mount lie, to be removed after a daemon that was killed.
 TEMPORARY_OPTION = "unionfs.temporary"
 
 
@@ -65,6 +75,7 @@ class MountRequest(NamedTuple):
     log_file: bytes | str | None = None
     debug: bool = False
     force: bool = False
+    store: LayerSpec | None = None
 
 
 class MountResult(NamedTuple):
@@ -148,12 +159,13 @@ def mount(
     log_file: bytes | str | None = None,
     debug: bool = False,
     force: bool = False,
+    store: LayerSpec | None = None,
 ) -> MountResult:
     """Mount `layers` (topmost first) under `upper` on the directory `mountpoint`.
 
     `options` are texts as given to `-o`; they may name layers, upper and work too, if the arguments do not. Returns
     when the mount can be used; with `foreground` when it has been unmounted. `force`: use an upper that a volatile
-    mount has left, which is refused otherwise.
+    mount has left, which is refused otherwise. `store`: where images among the layers are looked for by name.
 
     Raises LayerError, MountError (TransportUnavailable among them) or OptionError; then nothing stays mounted.
     The process forks: call this before starting threads.
@@ -185,6 +197,7 @@ def mount(
             log_file=log_file,
             debug=debug,
             force=force,
+            store=store,
         )
     )
 
@@ -197,7 +210,13 @@ def run(asked: MountRequest) -> MountResult:
     union_options, owners = union_options_of(options)._replace(force=asked.force), owners_of(options)
     log_file = options.get("log_file") or asked.log_file
     spec = plan(
-        asked.layers, asked.upper, asked.work, read_only=asked.read_only, ephemeral=asked.ephemeral, registry=registry
+        asked.layers,
+        asked.upper,
+        asked.work,
+        read_only=asked.read_only,
+        ephemeral=asked.ephemeral,
+        registry=registry,
+        store=asked.store,
     )._replace(owners=owners)
     try:
         _check_outside_layers(mountpoint, spec)
@@ -232,6 +251,8 @@ def _serve(
     shown = dict(asked.options)
     if spec.temporary is not None:
         shown[TEMPORARY_OPTION] = os.fsdecode(spec.temporary)
+    if spec.images:
+        shown[IMAGES_OPTION] = images_option(spec.images)
     record = MountRecord.for_this_process(mountpoint, spec.lowers, spec.upper, spec.work, transport, shown, time.time())
     try:
         with registry.claim(record) as entry:
@@ -397,7 +418,12 @@ def find_stack(mountpoint: LayerSpec) -> StackSpec:
             )
     owners = owners_of(record.options)
     return StackSpec(
-        record.layers, record.upper, record.work, read_only=True, owners=None if owners is None else owners.as_stored()
+        record.layers,
+        record.upper,
+        record.work,
+        read_only=True,
+        owners=None if owners is None else owners.as_stored(),
+        images=parts_of(record.options),
     )
 
 
@@ -430,7 +456,7 @@ def _status(mounted: Mounted) -> MountStatus:
         upper=record.upper,
         work=record.work,
         transport=record.transport,
-        options={name: value for name, value in record.options.items() if name != TEMPORARY_OPTION},
+        options={name: value for name, value in record.options.items() if not name.startswith(OWN_OPTIONS)},
         started=record.started,
         statistics=_statistics(mounted),
     )

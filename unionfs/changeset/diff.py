@@ -54,13 +54,13 @@ class _Directory(NamedTuple):
     hidden: bool  # below a directory that the layer declares opaque: everything must be written
 
 
-def diff(before: Filesystem, after: Filesystem, upper: Layer) -> Iterator[Change]:
+def diff(before: Filesystem, after: Filesystem, upper: Layer | None) -> Iterator[Change]:
     """The changes as `docker diff` shows them, in order of path components.
 
     `before` is the union of the lowers alone, `after` the union with the upper, `upper` its stored tree, an
-    object of its own where the union is in use (layers are not synchronised). For hard links to be right, `after` must
-    see the index in the work directory. The `node`s of the changes are not valid any more. Fails with OSError as the
-    three do.
+    object of its own where the union is in use (layers are not synchronised); None where the two have no stack in
+    common: then all of both is compared. For hard links to be right, `after` must see the index in the work directory.
+    The `node`s of the changes are not valid any more. Fails with OSError as the three do.
     """
     with Survey(before, after, upper) as survey:
         changes = shown(survey.changes)
@@ -74,7 +74,7 @@ class Survey:
     handles back.
     """
 
-    def __init__(self, before: Filesystem, after: Filesystem, upper: Layer) -> None:
+    def __init__(self, before: Filesystem, after: Filesystem, upper: Layer | None) -> None:
         self.before, self.after, self.upper = Tree(before), Tree(after), upper
         self._records: dict[bytes, Change] = {}
         self._merged: dict[bytes, Node] = {}  # directories on both sides: the possible parents of changes
@@ -107,7 +107,8 @@ class Survey:
 
     # the walk -----------------------------------------------------------------------------------------------------
     def _walk(self) -> None:
-        self._work.append(_Directory(b"", self.before.root(), self.after.root(), _Mode.UPPER, False))
+        mode = _Mode.FULL if self.upper is None else _Mode.UPPER
+        self._work.append(_Directory(b"", self.before.root(), self.after.root(), mode, False))
         while self._work:
             directory = self._work.pop()
             if directory.before is None:
@@ -218,9 +219,12 @@ class Survey:
     def _stored(self, path: bytes) -> tuple[bool, bool, set[bytes]]:
         """Of the upper's own directory at `path`: opaque? redirected? names that may differ. (False, False, none) where
         the upper stores no directory there."""
+        upper = self.upper
+        if upper is None:
+            return False, False, set()
         try:
-            entries = self.upper.scan(path)
-            marks = self.upper.listxattr(path)
+            entries = upper.scan(path)
+            marks = upper.listxattr(path)
         except (FileNotFoundError, NotADirectoryError):
             return False, False, set()
         names: set[bytes] = set()
@@ -234,7 +238,7 @@ class Survey:
                 if hidden is not None:
                     names.add(hidden)
         if any(mark in whiteout.OPAQUE_XATTRS for mark in marks):
-            opaque = opaque or whiteout.opaque_value(lambda name: self.upper.getxattr(path, name)) == b"y"
+            opaque = opaque or whiteout.opaque_value(lambda name: upper.getxattr(path, name)) == b"y"
         return opaque, any(mark in whiteout.REDIRECT_XATTRS for mark in marks), names
 
     def _shines_through(self, before: NodeId, after: NodeId) -> bool:

@@ -71,15 +71,23 @@ class TarReader:
     The data of the member last got may be read by `data` before the next one is asked for. After the last member the
     rest of the stream is read, and `diff_id` and `digest` (sha256:HEX, uncompressed and as read) are of the whole.
     `progress` gets the bytes taken from `stream` so far. OSErrors of `stream` pass through.
+
+    `digests` False is for archives of which only some members matter: there are no digests then, what follows the last
+    member is not read, and data that nobody asks for is passed over by seeking, where `stream` can and is plain.
     """
 
-    def __init__(self, stream: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, stream: BinaryIO, progress: Callable[[int], None] | None = None, *, digests: bool = True
+    ) -> None:
         #: Gets all uncompressed bytes as they come.
         self.tee: Callable[[bytes], object] | None = None
-        self._raw = _Hashed(stream, progress)
+        self._raw = _Hashed(stream, progress, digests)
         self._source = Source(self._raw)  # type: ignore[arg-type]  # read() is all that Source uses
+        self._digests = digests
+        #: where the stream ends, counted from where it began, if it may be passed over in parts
+        self._end = None if digests or self._source.compression else _end(stream, self._source.position)
         #: of the uncompressed bytes, where those are not the stored ones
-        self._plain = hashlib.sha256() if self._source.compression else None
+        self._plain = hashlib.sha256() if self._source.compression and digests else None
         self._buffer, self._at = b"", 0
         self._offset = 0  # of the next byte, uncompressed
         self._left = 0  # data of the current entry not yet read, and its padding
@@ -96,22 +104,27 @@ class TarReader:
 
     @property
     def size(self) -> int:
-        """Bytes of the stream, as stored."""
+        """Bytes taken from the stream, as stored."""
         return self._raw.count
 
     @property
     def plain_size(self) -> int:
-        """Bytes of the tar, uncompressed."""
+        """Bytes of the tar, uncompressed, so far."""
         return self._offset
 
     @property
     def compressed(self) -> bool:
-        return self._plain is not None
+        return bool(self.compression)
+
+    @property
+    def compression(self) -> str:
+        """ "" for none, else gzip, zstd, bzip2 or xz."""
+        return self._source.compression
 
     def __iter__(self) -> Iterator[TarEntry]:
         while (entry := self._next()) is not None:
             yield entry
-        while self._take(1 << 20):
+        while self._digests and self._take(1 << 20):
             pass
 
     def data(self) -> Iterator[memoryview]:
@@ -143,11 +156,24 @@ class TarReader:
         return piece
 
     def _skip_data(self) -> None:
+        if self._end is not None:
+            self._seek_past_data(self._end)
         for _ in self.data():
             pass
         if self._padding:
             self._exactly(self._padding, "a file's padding")
             self._padding = 0
+
+    def _seek_past_data(self, end: int) -> None:
+        """Pass over what is left of the current entry's bytes but for what is in the buffer."""
+        beyond = self._left + self._padding - (len(self._buffer) - self._at)
+        if beyond <= 0:
+            return
+        if self._raw.count + beyond > end:
+            raise TarError("the archive ends inside a file", offset=self._offset)
+        self._offset += self._left + self._padding
+        self._buffer, self._at, self._left, self._padding = b"", 0, 0, 0
+        self._raw.skip(beyond)
 
     # headers ----------------------------------------------------------------------------------------------------
     def _next(self) -> TarEntry | None:
@@ -312,16 +338,31 @@ class TarReader:
         return self._exactly(BLOCK, "a sparse map")
 
 
-class _Hashed:
-    """A stream hashed and counted while it is read."""
+def _end(stream: BinaryIO, position: int) -> int | None:
+    """The length of a stream of which `position` bytes were read; None where it cannot seek."""
+    if not stream.seekable():
+        return None
+    here = stream.tell()
+    length = stream.seek(0, 2) - here + position
+    stream.seek(here)
+    return length
 
-    def __init__(self, stream: BinaryIO, progress: Callable[[int], None] | None) -> None:
-        self._stream, self._progress = stream, progress
+
+class _Hashed:
+    """A stream counted, and unless it is not asked for hashed, while it is read."""
+
+    def __init__(self, stream: BinaryIO, progress: Callable[[int], None] | None, digests: bool) -> None:
+        self._stream, self._progress, self._digests = stream, progress, digests
         self.hash, self.count = hashlib.sha256(), 0
+
+    def skip(self, count: int) -> None:
+        self._stream.seek(count, 1)
+        self.count += count
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
-        self.hash.update(data)
+        if self._digests:
+            self.hash.update(data)
         self.count += len(data)
         if self._progress:
             self._progress(self.count)

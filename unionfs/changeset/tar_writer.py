@@ -42,6 +42,7 @@ from unionfs.vfs import (
     Attr,
     Filesystem,
     OpenResult,
+    d_type,
 )
 
 Progress = Callable[[int], None]
@@ -92,7 +93,7 @@ def write_layer(
     compression = by_suffix(path) if compression is None else compression
     with Survey(before, after, upper) as survey:
         writer = _Writer(survey.after, survey.changes, clamp_mtime, skip_sockets)
-        with _replacing(path) as out:
+        with replacing(path) as out:
             return writer.write(out, compression, progress)
 
 
@@ -114,8 +115,27 @@ def write_layer_stream(
     return layer
 
 
+def write_tree(fs: Filesystem, out: BinaryIO, *, progress: Progress | None = None) -> WrittenLayer:
+    """Write all of a file system as one tar, the root itself left out, into an open stream, which stays open."""
+    with Tree(fs) as tree:
+        written = _Writer(tree, _everything(tree), None, False).write(out, "none", progress)
+    out.flush()
+    return written
+
+
+def _everything(tree: Tree) -> Iterator[Change]:
+    pending = [(b"", tree.root())]
+    while pending:
+        directory, at = pending.pop()
+        for name, child in tree.children(at.node):
+            path = directory + b"/" + name if directory else name
+            yield Change(path, Kind.ADDED, child.attr, node=child.node)
+            if d_type(child.attr.mode) == DT_DIR:
+                pending.append((path, child))
+
+
 @contextlib.contextmanager
-def _replacing(path: bytes) -> Iterator[BinaryIO]:
+def replacing(path: bytes) -> Iterator[BinaryIO]:
     """A new file that takes the name `path` when the block ends well, and vanishes when it does not."""
     try:
         special = not stat.S_ISREG(os.stat(path).st_mode)

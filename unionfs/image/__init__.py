@@ -8,6 +8,8 @@
     store.py           `Store`: all operations
     image.py           `Image`: one image of one platform, as a view
     layer_cache.py     layers unpacked once and indexed, to be read in place; stands alone, without third parties
+    mutate.py          a configuration after `commit -c`; shell_words.py: its quotes and variables
+    commit.py          the configuration of the image of one more layer
     members.py         the one door for archives and layout directories of unknown origin
     oci_layout.py      OCI layouts, read and written
     docker_archive.py  docker's archives of all generations, read and written

@@ -154,11 +154,28 @@ class LayerCache:
         finally:
             os.close(fd)
 
+    def add_held(self, stream: BinaryIO, diff_id: str | None = None) -> Added:
+        """`add` for a stream whose bytes the caller keeps in a file. If they are a plain tar, only its index is made.
+        Where the file is, the caller tells with `note` once it is there to stay."""
+        return self._take(stream, None if diff_id is None else _hex(diff_id), None, b"")
+
+    def note(self, diff_id: str, path: bytes) -> None:
+        """The file `path` is the layer `diff_id`, which the caller has just hashed. LayerError where it is gone."""
+        key = _hex(diff_id)
+        fd = _open_file(path)
+        try:
+            identity = _identity(os.fstat(fd))
+            if not recognise(os.pread(fd, HEAD, 0)):
+                self._note_place(key, _Place(identity, path))
+        finally:
+            os.close(fd)
+        self._write_small("files", identity, key.encode())
+
     def _take(
         self, stream: BinaryIO | _Positioned, wanted: str | None, progress: Progress | None, place: bytes | None
     ) -> Added:
-        """Read a layer to its end. `place`: where it lies and can stay, if it is a plain tar."""
-        shown = "layer" if place is None else f"layer {os.fsdecode(place)}"
+        """Read a layer to its end. `place`: where it lies and can stay, if it is a plain tar; None: nowhere."""
+        shown = f"layer {os.fsdecode(place)}" if place else "layer"
         with self._new_file() as (index_file, publish_index), self._new_file() as (tar_file, publish_tar):
             reader = TarReader(stream, progress)  # type: ignore[arg-type]  # read() is all it uses
             kept = None
@@ -180,6 +197,18 @@ class LayerCache:
                 publish_tar(self._path("tars", key))
             publish_index(self._path("indexes", key))
         return Added(reader.diff_id, reader.plain_size, reader.digest, reader.size)
+
+    def size(self, diff_id: str) -> int | None:
+        """Bytes of the uncompressed tar of a layer that was made ready; None for others."""
+        self._check_root()
+        header = self._index_header(_hex(diff_id))
+        return None if header is None else header.tar_size
+
+    def unattached(self) -> set[str]:
+        """The diff_ids of layers that came from streams: no file outside of the cache is known to be one of them."""
+        self._check_root()
+        attached = {self._known(name) for name in self._names("files")} | set(self._names("places"))
+        return {f"sha256:{key}" for kind in ("tars", "indexes") for key in self._names(kind) if key not in attached}
 
     # upkeep ---------------------------------------------------------------------------------------------------------
     def remove(self, diff_id: str) -> None:

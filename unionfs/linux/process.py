@@ -33,6 +33,11 @@ def flock_exclusive(fd: int, blocking: bool = False) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
 
 
+def flock_shared(fd: int, blocking: bool = False) -> None:
+    """`flock_exclusive` with LOCK_SH: others may hold it so too."""
+    fcntl.flock(fd, fcntl.LOCK_SH | (0 if blocking else fcntl.LOCK_NB))
+
+
 def flock_release(fd: int) -> None:
     """Give a lock up before its descriptor is closed."""
     fcntl.flock(fd, fcntl.LOCK_UN)

@@ -1,0 +1,51 @@
+"""Sizes and times as docker shows them to people (go-units)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+
+
+def size(count: float, digits: int = 3) -> str:
+    """`4.26MB`: decimal units, and as many digits as given (go-units HumanSizeWithPrecision)."""
+    unit = 0
+    while count >= 1000 and unit < len(_UNITS) - 1:
+        count /= 1000
+        unit += 1
+    return f"{_general(count, digits)}{_UNITS[unit]}"
+
+
+def _general(value: float, digits: int) -> str:
+    """Go's %.Ng, which as C's has no trailing zeros; 999.6 becomes 1e+03 in both."""
+    return f"{value:.{digits}g}"
+
+
+def since(then: datetime | None, now: datetime) -> str:
+    """`5 minutes ago`; "N/A" where nobody knows (go-units HumanDuration)."""
+    return "N/A" if then is None else _duration((now - then).total_seconds()) + " ago"
+
+
+def _duration(seconds: float) -> str:
+    whole, minutes, hours = int(seconds), int(seconds / 60), int(seconds / 3600 + 0.5)
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    if hours == 1:
+        return "About an hour"
+    for limit, unit, each in ((48, "hours", 1), (336, "days", 24), (1440, "weeks", 168), (17520, "months", 720)):
+        if hours < limit:
+            return f"{hours // each} {unit}"
+    return f"{int(seconds / 3600) // 8760} years"
+
+
+def ellipsis(text: str, width: int) -> str:
+    """No longer than `width`; what is cut off is a `…`."""
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,46 @@
+"""`unionfs image`: the verbs, each in the module of its name or of its family."""
+
+from __future__ import annotations
+
+import typer
+
+from . import (
+    image_archive,
+    image_diff,
+    image_history,
+    image_inspect,
+    image_ls,
+    image_names,
+    image_tree,
+    image_upkeep,
+)
+from .options import SETTINGS, StoreOption, choose_store
+
+app = typer.Typer(
+    name="image",
+    help="Images in a store: list, name, save, load and look into them. Options and output are docker's.",
+    rich_markup_mode=None,
+    context_settings=SETTINGS,
+)
+for name, verb in (
+    ("ls", image_ls.ls),
+    ("tag", image_names.tag),
+    ("untag", image_names.untag),
+    ("rm", image_names.rm),
+    ("inspect", image_inspect.inspect),
+    ("history", image_history.history),
+    ("diff", image_diff.diff),
+    ("save", image_archive.save),
+    ("load", image_archive.load),
+    ("import", image_tree.import_),
+    ("export", image_tree.export),
+    ("prune", image_upkeep.prune),
+    ("verify", image_upkeep.verify),
+    ("changes", image_upkeep.changes),
+):
+    app.command(name)(verb)
+
+
+@app.callback()
+def _options(context: typer.Context, store: StoreOption = None) -> None:
+    choose_store(context, store)

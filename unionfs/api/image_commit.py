@@ -1,0 +1,183 @@
+"""`commit_image`: what a mount changes, as one more layer of the image that it is made of, in a store.
+
+The stack of the mount becomes the stack of the image. Layers of images stay what they are; a layer tar is taken in as
+it is; a directory is written as a layer of its own, the lowest complete. So a mount of directories has an image too.
+The configuration is that of the lowest image, if the stack stands on one.
+
+Nothing can be seen before all is complete; a failure, or a kill, leaves the store as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unionfs.api.changes import CommitResult, Progress, changed_stack, commit_spec
+from unionfs.api.image_diff import view
+from unionfs.api.image_mounts import layer_path
+from unionfs.api.layers import ImagePart, LayerSpec, StackSpec, open_layer
+from unionfs.changeset.compression import Compression
+from unionfs.changeset.tar_writer import WrittenLayer, write_layer
+from unionfs.errors import ImageError
+from unionfs.image import commit, reference
+from unionfs.image.image import Image
+from unionfs.image.models import Descriptor
+from unionfs.image.staging import Staging
+from unionfs.image.store import Store
+
+#: Of the history: there is no command that a mount ran.
+CREATED_BY = "unionfs commit"
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedImage:
+    """An image that was made. `name` in familiar form. `diff_id`, `digest` and `size` (bytes as stored) are of the new
+    layer; None, None and 0 where nothing had changed."""
+
+    id: str
+    name: str
+    diff_id: str | None
+    digest: str | None
+    size: int
+
+
+@dataclass(slots=True)
+class _Base:
+    """What the new layer goes on: configuration and layers of an image, and steps that it does not tell of yet."""
+
+    config: Mapping[str, Any] | None = None
+    layers: list[Descriptor] = field(default_factory=list)
+    steps: list[commit.Step] = field(default_factory=list)
+
+
+def commit_image(
+    store: Store,
+    name: str,
+    mountpoint: LayerSpec | None = None,
+    *,
+    layers: Iterable[LayerSpec] = (),
+    upper: LayerSpec | None = None,
+    work: LayerSpec | None = None,
+    author: str = "",
+    message: str = "",
+    changes: Iterable[str] = (),
+    compression: Compression = "none",
+    epoch: int | None = None,
+    skip_sockets: bool = False,
+    progress: Progress | None = None,
+) -> CommittedImage:
+    """Make an image `name` (NAME[:TAG]) of a mount, or of layers and an upper as in `diff`.
+
+    `changes` as `docker commit -c` has them. `epoch`: SOURCE_DATE_EPOCH, in seconds, is the time the image was made at
+    and the latest in the layer; the same changes then give the same image. ChangesetError names what a layer cannot
+    hold, ChangeError what is no change.
+    """
+    wanted = reference.parse_normalized(name).with_default_tag()
+    if wanted.digest is not None:
+        raise ImageError(f"{name}: a new image cannot be named by a digest", hint="give NAME[:TAG]")
+    familiar, created, changes = wanted.familiar(), commit.now(epoch), tuple(changes)
+    spec = changed_stack(mountpoint, layers, upper, work, store=store.directory)
+    below = _lowest(store, spec)
+    commit.child(below, (), created=created, changes=changes)  # what is wrong with them is said before much is read
+    with store.staging() as staging:
+        base = _Base(below)
+        _add_lowers(base, store, staging, spec, compression, epoch)
+        path = staging.new_file()
+        result = commit_spec(
+            spec, path, compression=compression, clamp_mtime=epoch, skip_sockets=skip_sockets, progress=progress
+        )
+        layer = None
+        if result.entries:
+            layer = staging.add_layer_file(path, _written(result))
+            base.layers.append(layer.descriptor)
+        else:
+            os.unlink(path)
+        base.steps.append(commit.Step(layer.diff_id if layer else None, CREATED_BY, message, author))
+        config = commit.child(base.config, base.steps, created=created, author=author, changes=changes)
+        image = staging.add_image(config, base.layers)
+        staging.publish({familiar: image})
+    id = store.resolve(familiar).id
+    if layer is None:
+        return CommittedImage(id, familiar, None, None, 0)
+    return CommittedImage(id, familiar, layer.diff_id, layer.descriptor.digest, layer.descriptor.size)
+
+
+def _written(result: CommitResult) -> WrittenLayer:
+    return WrittenLayer(
+        result.diff_id, result.digest, result.size, result.uncompressed_size, result.media_type, result.entries
+    )
+
+
+def _lowest(store: Store, spec: StackSpec) -> Mapping[str, Any] | None:
+    """The configuration of the image that the stack stands on; None where that is no image."""
+    for part in spec.images:
+        if part.at + part.length == len(spec.lowers):
+            config: Mapping[str, Any] = json.loads(_image_of(part, store)[0].config_bytes)
+            return config
+    return None
+
+
+def _add_lowers(
+    base: _Base, store: Store, staging: Staging, spec: StackSpec, compression: Compression, epoch: int | None
+) -> None:
+    parts = {part.at + part.length: part for part in spec.images}
+    end = len(spec.lowers)  # of what is not done yet; from the lowest to the topmost
+    while end:
+        part = parts.get(end)
+        if part is None:
+            end -= 1
+            _add_other(base, staging, spec, end, compression, epoch)
+        else:
+            _add_image(base, store, staging, part, lowest=end == len(spec.lowers))
+            end = part.at
+
+
+def _add_image(base: _Base, store: Store, staging: Staging, part: ImagePart, *, lowest: bool) -> None:
+    image, source = _image_of(part, store)
+    for descriptor, diff_id in zip(image.layers, image.diff_ids, strict=True):
+        if source is store:
+            base.layers.append(descriptor)
+        else:
+            with open(layer_path(source, descriptor), "rb") as blob:
+                base.layers.append(staging.add_layer(blob).descriptor)
+        if not lowest:
+            base.steps.append(commit.Step(diff_id, f"layer of {part.id}"))
+
+
+def _image_of(part: ImagePart, store: Store) -> tuple[Image, Store]:
+    source = store if os.path.realpath(part.store) == os.path.realpath(store.directory) else Store(part.store)
+    try:
+        return source.resolve(part.id), source
+    except ImageError as e:
+        raise ImageError(
+            f"{part.id}, the image that this is made of, is not in {os.fsdecode(part.store)} any more: {e}",
+            hint="load it again, or commit to a layer with -o",
+        ) from e
+
+
+def _add_other(
+    base: _Base, staging: Staging, spec: StackSpec, at: int, compression: Compression, epoch: int | None
+) -> None:
+    """A layer that is a tar or a directory."""
+    path = spec.lowers[at]
+    if not os.path.isdir(path):
+        with open(path, "rb") as file:
+            stored = staging.add_layer(file)
+    else:
+        new = staging.new_file()
+        below = spec.lowers[at + 1 :]
+        with view(below) as before, view((path, *below)) as after:
+            layer = open_layer(path)
+            try:
+                written = write_layer(before, after, layer, new, compression, clamp_mtime=epoch)
+            finally:
+                layer.close()
+        if not written.entries:
+            os.unlink(new)
+            return
+        stored = staging.add_layer_file(new, written)
+    base.layers.append(stored.descriptor)
+    base.steps.append(commit.Step(stored.diff_id, f"layer {os.fsdecode(os.path.basename(path.rstrip(b'/')))}"))

@@ -1,0 +1,278 @@
+"""Images as layers, and mounts of images with the changes that they keep.
+
+`image_part` gives meaning to a layer specification that is not a path:
+
+    NAME[:TAG], NAME@DIGEST, ID    an image in the store
+    oci:DIR[:TAG]                  one in an OCI image layout; without TAG the only one there
+    oci-archive:FILE[:REF]         one in an archive, which is unpacked into the cache once
+    docker-archive:FILE[:REF]
+
+Changes that a mount of an image makes are kept in the store, each mount's in a directory of its own:
+
+    STORE/mounts/NAME/mount.json   the ID of the image, and the mountpoint
+    STORE/mounts/NAME/upper, work
+
+NAME is made from the mountpoint, unless one is given. They are there again at the next mount of that image with that
+name, and an image with changes kept of it is not removed without force.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from unionfs.api.layers import ImagePart, LayerSpec, remove_temporary
+from unionfs.api.mounting import MountResult, mount
+from unionfs.errors import ImageError, ImageNotFound, LayerError, MountError, OptionError
+from unionfs.image.image import Image
+from unionfs.image.layer_cache import cache_directory
+from unionfs.image.layout import familiar
+from unionfs.image.models import Descriptor
+from unionfs.image.store import Store, store_directory
+from unionfs.mounts.mountpoint import check_mountpoint
+from unionfs.mounts.registry import Registry
+
+#: Where in a store the changes of mounts lie.
+MOUNTS: Final = b"mounts"
+_RECORD: Final = b"mount.json"
+_is_name = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}").fullmatch
+_SCHEMES: Final = ("oci:", "oci-archive:", "docker-archive:")
+
+
+# layers --------------------------------------------------------------------------------------------------------------
+def image_part(text: str, at: int, directory: LayerSpec | None = None) -> tuple[ImagePart, tuple[bytes, ...]]:
+    """An image as layers number `at` and following of a stack (0 the topmost), and their paths, topmost first.
+
+    `directory`: the store for names. LayerError where there is no such image.
+    """
+    store, name = _found(text, directory)
+    try:
+        image = store.resolve(name)
+        paths = layer_paths(store, image)
+    except ImageNotFound as e:
+        raise LayerError(
+            f"layer {text} does not exist",
+            hint=f"no directory or layer tar has that name, and no image in the store {os.fsdecode(store.directory)}",
+        ) from e
+    except ImageError as e:
+        raise LayerError(f"layer {text}: {e}", hint=e.hint) from e
+    if not paths:
+        raise LayerError(f"layer {text}: the image has no layers", hint="mount another one, or a directory")
+    return ImagePart(at, len(paths), image.id, store.directory), paths
+
+
+def layer_paths(store: Store, image: Image) -> tuple[bytes, ...]:
+    """The blobs of an image's layers, topmost first: layer specifications. ImageError where one is missing."""
+    return tuple(layer_path(store, layer) for layer in reversed(image.layers))
+
+
+def layer_path(store: Store, layer: Descriptor) -> bytes:
+    if store.layout.blobs.size(layer.digest) is None:
+        raise ImageError(f"the blob {layer.digest} is missing from the store", hint="load the image again")
+    return store.layout.blobs.path(layer.digest)
+
+
+def _found(text: str, directory: LayerSpec | None) -> tuple[Store, str]:
+    """The store that a specification means, and the name in it."""
+    scheme = next((scheme for scheme in _SCHEMES if text.startswith(scheme)), None)
+    if scheme is None:
+        return Store(store_directory(directory)), text
+    path, name = _split(text.removeprefix(scheme), scheme)
+    store = Store(path) if scheme == "oci:" else _unpacked(path)
+    return store, _name_in(store, name, text)
+
+
+def _split(text: str, scheme: str) -> tuple[bytes, str]:
+    """PATH[:NAME]: the path is the shortest beginning that exists, since a name has colons too."""
+    ends = [at for at, char in enumerate(text) if char == ":"] + [len(text)]
+    for end in ends:
+        path = os.fsencode(text[:end])
+        if os.path.isdir(path) if scheme == "oci:" else os.path.exists(path):
+            return os.path.abspath(path), text[end + 1 :]
+    what = "is not a directory" if scheme == "oci:" else "does not exist"
+    raise LayerError(f"layer {scheme}{text}: {text.partition(':')[0]} {what}", hint=f"write {scheme}PATH[:NAME]")
+
+
+def _name_in(store: Store, name: str, text: str) -> str:
+    """What `name` means in a layout or archive: a whole name, a tag alone, as skopeo writes names there, or an ID; ""
+    is the one image that there is. LayerError for none, or several."""
+    try:
+        images = store.images()
+        named = [(one, str(image.id)) for image in images for one in image.names]
+        found = {id for one, id in named if one in (name, familiar(name))} if name else {str(one.id) for one in images}
+        # A tag before an ID: "3" is a tag much rather than the beginning of an ID.
+        found = found or {id for one, id in named if one.rpartition(":")[2] == name}
+        if not found and name:
+            found = {str(store.resolve(name).id)}
+    except ImageNotFound:
+        found = set()
+    except ImageError as e:
+        raise LayerError(f"layer {text}: {e}", hint=e.hint) from e
+    if len(found) == 1:
+        return found.pop()
+    names = ", ".join(one for image in images for one in image.names or (str(image.id),))
+    what = f"is no image {name}" if name and not found else f"are {len(found) or 'no'} images"
+    raise LayerError(f"layer {text}: there {what} in it", hint=f"add one of: {names}" if names else None)
+
+
+def _unpacked(path: bytes) -> Store:
+    """The images of an archive, as a store in the cache. The archive is known by its inode, size and times."""
+    st = os.stat(path)
+    identity = f"{st.st_dev:x}-{st.st_ino:x}-{st.st_size:x}-{st.st_mtime_ns:x}-{st.st_ctime_ns:x}"
+    store = Store(os.path.join(cache_directory(), b"archives", identity.encode()))
+    try:
+        if not store.images():
+            store.load(path)
+    except ImageError as e:
+        remove_temporary(store.directory)
+        hint = e.hint or "an archive is what docker save, podman save or skopeo copy have written"
+        raise LayerError(f"layer {os.fsdecode(path)}: {e}", hint=hint) from e
+    return store
+
+
+def mount_image(
+    mountpoint: LayerSpec,
+    image: str,
+    *,
+    layers: Iterable[LayerSpec] = (),
+    upper: LayerSpec | None = None,
+    work: LayerSpec | None = None,
+    name: str | None = None,
+    read_only: bool = False,
+    ephemeral: bool = False,
+    store: LayerSpec | None = None,
+    platform: str | None = None,
+    **others: Any,
+) -> MountResult:
+    """Mount an image: `mount` with its layers, below `layers`, and a place for the changes that is kept in the store,
+    as `name`, unless there is an `upper`, or none is wanted. `others` as in `mount`."""
+    images = Store(store_directory(store))
+    found = images.resolve(image, platform)
+    if name is not None and (upper is not None or read_only or ephemeral):
+        raise OptionError("a name is for changes that the store keeps", hint="leave out --name, or -u and the like")
+    if upper is None and work is None and not read_only and not ephemeral:
+        check_mountpoint(os.fsencode(mountpoint), bool(others.get("nonempty_ok")))
+        kept = keep(images, found, mountpoint, name)
+        upper, work = kept.upper, kept.work
+    return mount(
+        mountpoint,
+        (*layers, str(found.id)),
+        upper,
+        work,
+        read_only=read_only,
+        ephemeral=ephemeral,
+        store=images.directory,
+        **others,
+    )
+
+
+# changes that mounts keep --------------------------------------------------------------------------------------------
+class KeptChanges(NamedTuple):
+    """What a mount keeps. `image`: its ID. `mountpoint`: where it is mounted now, or None."""
+
+    name: str
+    image: str
+    upper: bytes
+    work: bytes
+    mountpoint: bytes | None = None
+
+
+def kept_changes(store: Store) -> list[KeptChanges]:
+    """All of them, by name, with where they are mounted."""
+    mounted = {record.upper: record.mountpoint for record in Registry().records() if record.upper is not None}
+    return [kept._replace(mountpoint=mounted.get(kept.upper)) for kept in kept_in(store.directory)]
+
+
+def kept_in(root: bytes) -> Iterable[KeptChanges]:
+    """All of them, by name, without looking at mounts."""
+    try:
+        names = sorted(os.listdir(os.path.join(root, MOUNTS)))
+    except FileNotFoundError:
+        return
+    for name in names:
+        found = _read(root, os.fsdecode(name))
+        if found is not None:
+            yield found
+
+
+def keep(store: Store, image: Image, mountpoint: LayerSpec, name: str | None = None) -> KeptChanges:
+    """A place for the changes of a mount of `image`, made if it is not there.
+
+    MountError where the changes under that name are of another image or mountpoint.
+    """
+    place = os.path.realpath(os.fsencode(mountpoint))
+    called = name or _name_of(place)
+    if not _is_name(called):
+        raise MountError(f"{called!r} is no name for changes", hint="letters, digits, and _ . - behind the first")
+    found = _read(store.directory, called)
+    if found is None:
+        return _make(store, image, place, called)
+    kept, of = found, _mountpoint(store.directory, called)
+    if kept.image != image.id:
+        raise MountError(
+            f"the changes kept as {called} are of another image, {kept.image}",
+            hint=f"give --name, or remove them with: unionfs image changes --rm {called}",
+        )
+    if name is None and of != place:
+        raise MountError(f"the changes kept as {called} are of a mount on {os.fsdecode(of)}", hint="give --name")
+    return kept
+
+
+def remove_changes(store: Store, name: str) -> None:
+    """Remove what is kept under a name. MountError where nothing is, or it is mounted."""
+    found = next((kept for kept in kept_changes(store) if kept.name == name), None)
+    if found is None:
+        raise MountError(f"no changes are kept as {name}", hint="unionfs image changes lists them")
+    if found.mountpoint is not None:
+        shown = os.fsdecode(found.mountpoint)
+        raise MountError(f"the changes kept as {name} are of the mount on {shown}", hint=f"unionfs umount {shown}")
+    directory = os.path.dirname(found.upper)
+    with Registry().hold((found.upper, "upper")):
+        remove_temporary(directory)
+
+
+def _name_of(place: bytes) -> str:
+    words = re.sub(r"[^A-Za-z0-9_.]+", "-", os.fsdecode(place)).strip("-.")
+    return words[-100:].lstrip("-.") or "root"
+
+
+def _make(store: Store, image: Image, place: bytes, name: str) -> KeptChanges:
+    """The record comes last: a directory without one is of a crash, and begun anew."""
+    with store.staging():
+        pass  # makes the store itself
+    directory = os.path.join(store.directory, MOUNTS, os.fsencode(name))
+    upper, work = os.path.join(directory, b"upper"), os.path.join(directory, b"work")
+    for path in (upper, work):
+        os.makedirs(path, 0o755, exist_ok=True)
+    record = json.dumps({"image": image.id, "mountpoint": os.fsdecode(place)}).encode()
+    temporary = os.path.join(directory, b"." + _RECORD)
+    with open(temporary, "wb") as file:
+        file.write(record)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, os.path.join(directory, _RECORD))
+    return KeptChanges(name, image.id, upper, work)
+
+
+def _document(root: bytes, name: str) -> dict[str, str] | None:
+    try:
+        with open(os.path.join(root, MOUNTS, os.fsencode(name), _RECORD), "rb") as file:
+            told = json.loads(file.read(1 << 16))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) and isinstance(told.get("image"), str) else None
+
+
+def _read(root: bytes, name: str) -> KeptChanges | None:
+    told = _document(root, name)
+    if told is None:
+        return None
+    directory = os.path.join(root, MOUNTS, os.fsencode(name))
+    return KeptChanges(name, told["image"], os.path.join(directory, b"upper"), os.path.join(directory, b"work"))
+
+
+def _mountpoint(root: bytes, name: str) -> bytes:
+    return os.fsencode(str((_document(root, name) or {}).get("mountpoint", "")))

@@ -1,0 +1,33 @@
+"""`image_store`: the store of images, with what only this layer knows, which mounts use what is in it.
+
+All operations on images that need no mount and no union are the store's own. `unionfs.api.image_import`, `image_commit`
+and `image_diff` make and compare images, `image_mounts` mounts them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from unionfs.image.store import AnyPath, Store, store_directory
+
+
+def image_store(directory: AnyPath | None = None) -> Store:
+    """The store in `directory`; None is $UNIONFS_STORE, or the user's own. It need not exist."""
+    root = store_directory(directory)
+    return Store(root, in_use=lambda: _in_use(root))
+
+
+def _in_use(root: bytes) -> Mapping[str, str]:
+    """The IDs of images in the store that mounts are made of, or have kept changes of, each with words for who."""
+    # Here, since few commands remove anything, and the rest would have to wait for all that mounts need.
+    from unionfs.api.image_mounts import kept_in
+    from unionfs.api.layers import parts_of
+    from unionfs.mounts.registry import Registry
+
+    used = {kept.image: f"the changes kept as {kept.name}" for kept in kept_in(root)}
+    for record in Registry().records():
+        for part in parts_of(record.options):
+            if os.path.realpath(part.store) == os.path.realpath(root):
+                used[part.id] = f"the mount on {os.fsdecode(record.mountpoint)}"
+    return used

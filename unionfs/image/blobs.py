@@ -1,0 +1,251 @@
+"""Content-addressed files: `blobs/ALGORITHM/HEX`. What stands there under a digest is complete and has been verified.
+
+    Blobs       those of a layout: open, read, remove
+    BlobWriter  a new one on its way: a temporary file, hashed and counted while it is written
+    Workspace   a directory of new ones, which are published together
+
+A blob is written to a workspace, synced, and then given its name by link(2); the workspace keeps its own name for it
+until all is done. So a workspace that a crash has left tells which blobs it may have published: whoever sweeps it
+removes those that nothing refers to, and none that somebody else has put there (`leftovers`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import BinaryIO, Final
+
+from unionfs.errors import ImageError, ImageFormatError
+from unionfs.image.digest import ALGORITHMS, Digest, Verifier
+
+CHUNK: Final = 1 << 20
+#: Chunks that wait for the hashing thread of a `BlobWriter`.
+_AHEAD: Final = 4
+
+
+def fsync_directory(path: bytes) -> None:
+    """Make the names in a directory durable."""
+    _sync(path)
+
+
+def _sync(path: bytes) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: bytes, data: bytes) -> None:
+    """Write a small file: readers see the old or the new one, whatever happens. A crash may leave `.NAME.HEX`."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, b".%b.%b" % (name, secrets.token_hex(6).encode()))
+    try:
+        with open(temporary, "xb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    fsync_directory(directory)
+
+
+class Blobs:
+    """The blobs below `root`, the directory of a layout."""
+
+    def __init__(self, root: bytes) -> None:
+        self.root = os.path.join(root, b"blobs")
+
+    def path(self, digest: Digest) -> bytes:
+        return os.path.join(self.root, digest.algorithm.encode(), digest.hex.encode())
+
+    def size(self, digest: Digest) -> int | None:
+        """Bytes, or None where there is no such blob."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            return None
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Unbuffered, for reading. ImageError where it is missing."""
+        try:
+            return open(self.path(digest), "rb", buffering=0)
+        except FileNotFoundError:
+            raise ImageError(f"the blob {digest} is missing from the store", hint="load the image again") from None
+
+    def read(self, digest: Digest, limit: int, size: int | None = None) -> bytes:
+        """A document, compared with its digest (and `size`). ImageError where it is missing, damaged or too large."""
+        with self.open(digest) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found > limit:
+                raise ImageFormatError(f"the blob {digest} has {found} bytes; more than {limit} are refused")
+            data = file.read(found)
+        verifier = Verifier(digest.algorithm)
+        verifier.feed(data)
+        verifier.check(f"the blob {digest}", digest, size)
+        return data
+
+    def remove(self, digest: Digest) -> int:
+        """Remove a blob, if it is there; the bytes it had."""
+        path = self.path(digest)
+        try:
+            size = os.stat(path).st_size
+            os.unlink(path)
+        except FileNotFoundError:
+            return 0
+        return size
+
+    def __iter__(self) -> Iterator[Digest]:
+        """All of them, in no order. Other files are left out."""
+        for algorithm, digits in ALGORITHMS.items():
+            try:
+                names = os.listdir(os.path.join(self.root, algorithm.encode()))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for name in names:
+                if len(name) == digits:
+                    with contextlib.suppress(ImageFormatError, UnicodeDecodeError):
+                        yield Digest(f"{algorithm}:{name.decode()}")
+
+
+class BlobWriter:
+    """A new blob. `write` it, then `finish` once; a context manager that removes what was not finished.
+
+    Hashing (by `algorithm`; None: the caller does it) is on a thread of its own: hashlib lets go of the interpreter
+    lock. A chunk that was written must not be changed afterwards.
+    """
+
+    def __init__(self, path: bytes, algorithm: str | None = "sha256") -> None:
+        self.path = path
+        self.size = 0
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115  # closed by finish or __exit__
+        self._verifier = None if algorithm is None else Verifier(algorithm)
+        self._queue: queue.Queue[bytes | memoryview | None] = queue.Queue(_AHEAD)
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if not self._file.closed:
+            self._stop()
+            os.unlink(self.path)
+
+    def write(self, data: bytes | memoryview) -> int:
+        if self._verifier is not None:
+            if self._thread is None and self.size:  # what is one chunk needs none
+                self._thread = threading.Thread(target=self._hash, name="blob-hash", daemon=True)
+                self._thread.start()
+            self._queue.put(data) if self._thread else self._verifier.feed(data)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        self.size += len(data)
+        return len(data)
+
+    def finish(self) -> Digest | None:
+        """All is written, though not synced: the digest, if it was hashed here."""
+        self._stop()
+        return None if self._verifier is None else self._verifier.digest
+
+    def _hash(self) -> None:
+        assert self._verifier is not None
+        while (data := self._queue.get()) is not None:
+            self._verifier.feed(data)
+
+    def _stop(self) -> None:
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+        self._file.close()
+
+
+class Workspace:
+    """A directory for files on their way into `blobs`. `close` removes it with all that is still in it."""
+
+    def __init__(self, directory: bytes, blobs: Blobs) -> None:
+        self.directory = directory
+        self.blobs = blobs
+        self._new: set[Digest] = set()
+        self._files = 0
+        os.mkdir(directory, 0o700)
+
+    def close(self) -> None:
+        """Idempotent. What was published stays."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def new_file(self) -> bytes:
+        """A path where nothing is yet. Not a blob's: `leftovers` leaves it out."""
+        self._files += 1
+        return os.path.join(self.directory, b"file-%d" % self._files)
+
+    def writer(self, algorithm: str | None = "sha256") -> BlobWriter:
+        return BlobWriter(self.new_file(), algorithm)
+
+    def finished(self, writer: BlobWriter) -> Digest:
+        """`finish` and `adopt` what a `writer` that hashes has written."""
+        digest = writer.finish()
+        assert digest is not None
+        self.adopt(writer.path, digest)
+        return digest
+
+    def adopt(self, path: bytes, digest: Digest) -> None:
+        """The finished file `path` (from `new_file`) is the blob `digest`."""
+        target = os.path.join(self.directory, str(digest).encode())
+        os.replace(path, target)
+        self._new.add(digest)
+
+    def add(self, data: bytes) -> Digest:
+        """A small blob. Idempotent."""
+        digest = Digest.of(data)
+        if digest not in self._new:
+            with self.writer() as writer:
+                writer.write(data)
+                self.finished(writer)
+        return digest
+
+    def find(self, digest: Digest) -> bytes | None:
+        """The path of a blob that is here or published already; None where it is in neither place."""
+        if digest in self._new:
+            return os.path.join(self.directory, str(digest).encode())
+        return self.blobs.path(digest) if self.blobs.size(digest) is not None else None
+
+    def publish(self) -> None:
+        """Give all blobs their names in the layout, durably. One that stands there already is replaced: what is here
+        has been verified just now."""
+        for digest in sorted(self._new):
+            _sync(os.path.join(self.directory, str(digest).encode()))
+        fsync_directory(self.directory)
+        for digest in sorted(self._new):
+            mine, target = os.path.join(self.directory, str(digest).encode()), self.blobs.path(digest)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            try:
+                os.link(mine, target)
+            except FileExistsError:
+                # It was there before: no leftover of ours, so that nobody needs to find our name for it.
+                os.replace(mine, target)
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                    raise
+                # A file system without hard links (FAT): a crash now leaves a blob that only `prune` removes.
+                os.replace(mine, target)
+        for algorithm in {digest.algorithm for digest in self._new}:
+            fsync_directory(os.path.join(self.blobs.root, algorithm.encode()))
+
+
+def leftovers(directory: bytes) -> Iterator[Digest]:
+    """The blobs that the workspace `directory`, whose process has died, may have published."""
+    for name in os.listdir(directory):
+        with contextlib.suppress(ImageFormatError, UnicodeDecodeError):
+            yield Digest(name.decode())

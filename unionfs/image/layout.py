@@ -1,0 +1,202 @@
+"""A directory that is an OCI image layout (image-spec image-layout.md), with a directory of our own, `.unionfs`, in it.
+
+    Layout      its index.json, blobs and locks
+    Entry       one descriptor of index.json, with the name that its annotation says
+
+index.json is read whole and replaced whole; fields, descriptors and annotations of others stay in it as they are.
+
+Locks (flock(2); order: first `content`, then `index`):
+
+    .unionfs/content   : shared by whoever reads blobs or stages new ones; exclusive for who removes any
+    .unionfs/index     index.json: exclusive from reading it to replacing it. Who only reads it needs none
+
+Tools of others lock nothing. They add blobs first and change index.json last, as we do; a `prune` at that very moment
+would remove what they added.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from unionfs.errors import ImageError, ImageFormatError, ReferenceFormatError
+from unionfs.image import reference
+from unionfs.image.blobs import Blobs, Workspace, replace_file
+from unionfs.image.models import Descriptor, Index, parse_json
+from unionfs.linux import process
+
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+#: What containerd and docker call an image in full; `REF_NAME` is then its tag alone.
+CONTAINERD_NAME: Final = "io.containerd.image.name"
+VERSION_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'
+#: Bytes. An index of a hundred thousand images.
+MAX_INDEX: Final = 64 << 20
+
+_EMPTY: Final = b'{"schemaVersion":2,"manifests":[]}'
+
+
+def familiar(text: str) -> str:
+    """A name as it is stored and shown: familiar, with a tag. What is no reference stays as it is, others' text."""
+    try:
+        return reference.parse_normalized(text).with_default_tag().familiar()
+    except ReferenceFormatError:
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One descriptor of index.json. `name` familiar, None where it has none; `raw` as it stands there."""
+
+    descriptor: Descriptor
+    name: str | None
+    raw: Mapping[str, Any]
+
+    def renamed(self, name: str | None) -> dict[str, Any]:
+        """The JSON of the same descriptor under another name, or none."""
+        annotations = {key: value for key, value in (self.raw.get("annotations") or {}).items() if key != REF_NAME}
+        if name is not None:
+            annotations[REF_NAME] = name
+        raw = {key: value for key, value in self.raw.items() if key != "annotations"}
+        return raw | ({"annotations": annotations} if annotations else {})
+
+
+def entry_of(raw: Mapping[str, Any], what: str) -> Entry:
+    descriptor = Descriptor.of(raw, what)
+    name = descriptor.annotations.get(REF_NAME)
+    return Entry(descriptor, familiar(name) if name else None, raw)
+
+
+class Layout:
+    """The layout in `directory`, which need not exist before `create`."""
+
+    def __init__(self, directory: bytes) -> None:
+        self.directory = directory
+        self.blobs = Blobs(directory)
+        self._own = os.path.join(directory, b".unionfs")
+        self._staging = os.path.join(self._own, b"staging")
+        self._index = os.path.join(directory, b"index.json")
+
+    # the directory ------------------------------------------------------------------------------------------------
+    def exists(self) -> bool:
+        """Whether there is one. ImageError where there is something else."""
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            names = [b""]
+        if b"oci-layout" in names:
+            self._check_version()
+            return True
+        # What a crash leaves of `create`.
+        if all(name in (b"blobs", b"index.json") or name.startswith(b".") for name in names):
+            return False
+        shown = os.fsdecode(self.directory)
+        raise ImageError(f"{shown} is no image store", hint="name an empty or new directory, or an OCI image layout")
+
+    def create(self) -> None:
+        """Make what is missing. Idempotent; the file that says that it is a layout comes last."""
+        there = self.exists()
+        os.makedirs(os.path.join(self.blobs.root, b"sha256"), exist_ok=True)
+        os.makedirs(self._staging, mode=0o700, exist_ok=True)
+        if there:
+            return
+        with self._lock(b"index", exclusive=True):
+            if not os.path.exists(self._index):
+                replace_file(self._index, _EMPTY)
+            replace_file(os.path.join(self.directory, b"oci-layout"), VERSION_FILE)
+
+    def _check_version(self) -> None:
+        path = os.path.join(self.directory, b"oci-layout")
+        with open(path, "rb") as file:
+            check_version(file.read(1 << 16), os.fsdecode(path))
+
+    # index.json ---------------------------------------------------------------------------------------------------
+    def entries(self) -> list[Entry]:
+        """What stands in index.json now; nothing where there is no store."""
+        if not self.exists():
+            return []
+        return self._parse(self._read())
+
+    def update(self, change: Callable[[list[Entry]], list[dict[str, Any]]]) -> None:
+        """Replace the descriptors of index.json by what `change` makes of them, if that is something else."""
+        with self._lock(b"index", exclusive=True):
+            document = self._read()
+            manifests = change(self._parse(document))
+            if manifests != document.get("manifests"):
+                text = json.dumps(document | {"manifests": manifests}, ensure_ascii=False, separators=(",", ":"))
+                replace_file(self._index, text.encode())
+
+    def _read(self) -> dict[str, Any]:
+        with open(self._index, "rb") as file:
+            document = parse_json(file.read(MAX_INDEX + 1), os.fsdecode(self._index), MAX_INDEX)
+        Index.of(document, os.fsdecode(self._index))
+        assert isinstance(document, dict)  # the model has said so
+        return document
+
+    def _parse(self, document: dict[str, Any]) -> list[Entry]:
+        shown = os.fsdecode(self._index)
+        return [entry_of(raw, shown) for raw in document.get("manifests") or []]
+
+    # locks and staging --------------------------------------------------------------------------------------------
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While blobs are read: nobody removes any. Where the store may not be written, nothing can be locked."""
+        if not os.access(self._own, os.W_OK):
+            yield
+            return
+        with self._lock(b"content", exclusive=False):
+            yield
+
+    @contextmanager
+    def removing(self, blocking: bool = True) -> Iterator[bool]:
+        """While blobs are removed: nobody reads or adds any. False, without `blocking`, where somebody does."""
+        try:
+            with self._lock(b"content", exclusive=True, blocking=blocking):
+                yield True
+        except BlockingIOError:
+            if blocking:
+                raise
+            yield False
+
+    @contextmanager
+    def workspace(self) -> Iterator[Workspace]:
+        """A place for new blobs, gone at the end."""
+        self.create()
+        with self.reading():
+            path = os.path.join(self._staging, secrets.token_hex(8).encode())
+            space = Workspace(path, self.blobs)
+            try:
+                yield space
+            finally:
+                space.close()
+
+    def workspaces(self) -> list[bytes]:
+        """The directories of those that are open, and of those whose process died."""
+        try:
+            return [os.path.join(self._staging, name) for name in os.listdir(self._staging)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    @contextmanager
+    def _lock(self, name: bytes, *, exclusive: bool, blocking: bool = True) -> Iterator[None]:
+        os.makedirs(self._own, mode=0o700, exist_ok=True)
+        fd = os.open(os.path.join(self._own, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            (process.flock_exclusive if exclusive else process.flock_shared)(fd, blocking)
+            yield
+        finally:
+            os.close(fd)
+
+
+def check_version(data: bytes, what: str) -> None:
+    """`oci-layout`: ImageFormatError for a version that is not known."""
+    document = parse_json(data, what)
+    version = document.get("imageLayoutVersion") if isinstance(document, dict) else None
+    if version != "1.0.0":
+        raise ImageFormatError(f"{what}: the image layout version {str(version)[:40]!r} is not known")

@@ -1,0 +1,46 @@
+"""`prune`: dangling images, and everything that nothing refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from unionfs.errors import OptionError
+from unionfs.image import gc, listing
+from unionfs.image.catalog import Catalog, Group, no_such
+from unionfs.image.image import Image
+from unionfs.image.layer_cache import LayerCache
+from unionfs.image.removal import Removal
+from unionfs.image.results import ImageSummary, Pruned, Removed
+
+
+def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: bool) -> Pruned:
+    """See `Store.prune`."""
+    layout = removing.layout
+    catalog = Catalog(layout, layout.entries())
+    words = list(filters)
+    unsuitable = [word for word in words if not word.startswith("label=")]
+    if unsuitable:
+        raise OptionError(f"invalid filter {unsuitable[0]!r}", hint="label=KEY[=VALUE]")
+    fits = listing.filter_of(words, _no_image)
+    groups = [
+        group for group in catalog.groups() if (all or not group.names) and fits(listing.summary(group, catalog, cache))
+    ]
+    removed = removing.drop(groups)
+    if layout.exists():
+        gone, size = gc.remove_unreferred(layout)
+        removing.reclaimed += size
+        removed += [Removed("deleted", str(digest)) for digest in gone]
+    left = Catalog(layout, layout.entries())
+    kept = {digest for group in left.groups() for image in _all(left, group) for digest in image.diff_ids}
+    for diff_id in cache.unattached() - kept - set(removing.uses):
+        cache.remove(diff_id)
+    return Pruned(tuple(removed), removing.reclaimed)
+
+
+def _all(catalog: Catalog, group: Group) -> list[Image]:
+    return [image for entry in group.entries for image in catalog.found(entry.descriptor).images]
+
+
+def _no_image(name: str) -> ImageSummary:
+    """Labels ask for none."""
+    raise no_such(name)

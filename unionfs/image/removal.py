@@ -1,0 +1,161 @@
+"""Taking names away, and images with their last one: `rmi` with moby's rules (daemon/images/image_delete.go).
+
+by name       the name goes; the image too, if that was its last
+by ID         the image goes with its name; with names in several repositories, or several tags, by force only
+in use        an image that a live mount shows keeps its layers: by name and force only the name goes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from unionfs.errors import ImageError, ImageInUse, ImageNotFound
+from unionfs.image import gc
+from unionfs.image.catalog import Catalog, Group, repository
+from unionfs.image.digest import Digest
+from unionfs.image.image import Image
+from unionfs.image.layer_cache import LayerCache
+from unionfs.image.layout import Entry, Layout
+from unionfs.image.results import Removed
+from unionfs.image.staging import without
+
+
+class Removal:
+    """One removal. Hold `Layout.removing`: nobody begins to use an image meanwhile."""
+
+    def __init__(self, layout: Layout, cache: LayerCache, uses: Mapping[str, str]) -> None:
+        self.layout, self._cache, self.uses = layout, cache, uses
+        self.reclaimed = 0
+
+    def remove(self, name: str, force: bool) -> list[Removed]:
+        """See `Store.remove`."""
+        catalog = Catalog(self.layout, self.layout.entries())
+        named = catalog.named(name)
+        entry = named or catalog.find(name)[0]
+        group = _group_of(catalog, entry)
+        if group is None:
+            return self._drop(catalog, [entry], None)
+        user = self._user(catalog, group)
+        if named is not None and named.name is not None:
+            # All entries of that name: another tool may have left a second one.
+            gone = [one for one in group.entries if one.name == named.name]
+            if len(group.names) > 1:
+                return self._drop(catalog, gone, None)
+            if user is not None:
+                if not force:
+                    raise ImageInUse(
+                        f'conflict: unable to remove repository reference "{name}" (must force) - {user} is using its '
+                        f"referenced image {group.id.short}",
+                        hint="unmount it first; with force the name goes and the image stays",
+                    )
+                return untag(self.layout, gone)
+        elif user is not None:
+            raise ImageInUse(
+                f"conflict: unable to delete {group.id.short} (cannot be forced) - image is being used by {user}",
+                hint="unmount it first",
+            )
+        elif not force and len(group.names) > 1:
+            several = len({repository(name) for name in group.names}) > 1
+            raise ImageInUse(
+                f"conflict: unable to delete {group.id.short} (must be forced) - image is referenced in "
+                + ("multiple repositories" if several else "several tags"),
+                hint="remove it by its names, or use force",
+            )
+        return self._drop(catalog, group.entries, group)
+
+    def drop(self, groups: Iterable[Group]) -> list[Removed]:
+        """Remove whole images, but those in use."""
+        catalog = Catalog(self.layout, self.layout.entries())
+        removed: list[Removed] = []
+        for group in groups:
+            if self._user(catalog, group) is None:
+                removed += self._drop(catalog, group.entries, group)
+                catalog = Catalog(self.layout, self.layout.entries())
+        return removed
+
+    # ------------------------------------------------------------------------------------------------------------------
+    def _user(self, catalog: Catalog, group: Group) -> str | None:
+        """Who uses the image, or a layer that no other image has."""
+        if not self.uses:
+            return None
+        others = {diff_id for image in _images(catalog, without=group) for diff_id in image.diff_ids}
+        mine = [*_images_of(catalog, group.entries)]
+        ids = [digest for image in mine for digest in (image.id, *image.diff_ids) if digest not in others]
+        return next((self.uses[digest] for digest in ids if digest in self.uses), None)
+
+    def _drop(self, catalog: Catalog, entries: Sequence[Entry], group: Group | None) -> list[Removed]:
+        """Take entries out of index.json, then what they alone led to. `group`: the image that goes with them."""
+        before = _images(catalog)
+        candidates = {digest for entry in entries for digest in _digests(catalog, entry)}
+        self.layout.update(lambda now: without(now, entries))
+        self.reclaimed += gc.remove_unreferred(self.layout, candidates)[1]
+        removed = untagged(entries)
+        after = Catalog(self.layout, self.layout.entries())
+        left = {digest for image in _images(after) for digest in (image.id, *image.chain_ids)}
+        kept = {diff_id for image in _images(after) for diff_id in image.diff_ids}
+        lost = {image.id: image for image in before if image.id not in left}
+        for image in lost.values():
+            removed.append(Removed("deleted", str(image.id)))
+            for diff_id in image.diff_ids:
+                if diff_id not in kept:
+                    self._cache.remove(diff_id)
+            for chain_id in reversed(image.chain_ids):
+                if chain_id not in left:
+                    left.add(chain_id)
+                    removed.append(Removed("deleted", str(chain_id)))
+        if group is None and not lost and not any(entry.name for entry in entries):
+            removed += [Removed("deleted", str(entry.descriptor.digest)) for entry in entries]
+        return removed
+
+
+def untagged(entries: Iterable[Entry]) -> list[Removed]:
+    names = dict.fromkeys(entry.name for entry in entries if entry.name is not None)
+    return [Removed("untagged", name) for name in names]
+
+
+def _group_of(catalog: Catalog, entry: Entry) -> Group | None:
+    """None for what is no image, or damaged."""
+    id = catalog.id_of(entry.descriptor)
+    return next((group for group in catalog.groups() if group.id == id), None)
+
+
+def _digests(catalog: Catalog, entry: Entry) -> set[Digest]:
+    try:
+        below = catalog.found(entry.descriptor).digests
+    except ImageError:
+        below = set()
+    return {entry.descriptor.digest, *below}
+
+
+def _images_of(catalog: Catalog, entries: Iterable[Entry]) -> list[Image]:
+    images: list[Image] = []
+    for entry in entries:
+        try:
+            images += catalog.found(entry.descriptor).images
+        except ImageError:
+            continue
+    return images
+
+
+def _images(catalog: Catalog, without: Group | None = None) -> list[Image]:
+    mine = {entry.descriptor.digest for entry in without.entries} if without is not None else set()
+    return _images_of(catalog, [entry for entry in catalog.entries if entry.descriptor.digest not in mine])
+
+
+def names_to_take(catalog: Catalog, name: str, names: Sequence[str]) -> list[Entry]:
+    """The entries that `untag NAME [NAMES]` takes from the image. ImageNotFound for a name that it does not have."""
+    entry, _ = catalog.find(name)
+    group = _group_of(catalog, entry)
+    mine = [one for one in (group.entries if group is not None else [entry]) if one.name is not None]
+    for wanted in names:
+        if wanted not in {one.name for one in mine}:
+            there = ", ".join(group.names) if group is not None else ""
+            raise ImageNotFound(f"{name} has no tag {wanted}", hint=f"it has {there or 'none'}")
+    return [one for one in mine if not names or one.name in names]
+
+
+def untag(layout: Layout, entries: Sequence[Entry]) -> list[Removed]:
+    """Take these names; what loses its last one stays, dangling."""
+    if entries:
+        layout.update(lambda now: without(now, entries, keep=True))
+    return untagged(entries)

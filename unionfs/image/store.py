@@ -1,0 +1,299 @@
+"""`Store`: the images of one user or machine, in a directory that is an OCI image layout.
+
+    ROOT/oci-layout  index.json  blobs/sha256/…      the layout: skopeo, umoci and podman read it in place
+    ROOT/.unionfs/                                   ours: locks, and what is on its way in
+    the layer cache                                  layers unpacked and indexed (layer_cache.py); may be shared
+
+A name stands in index.json as the annotation org.opencontainers.image.ref.name of a descriptor, in familiar form, so
+that `skopeo copy oci:ROOT:busybox:latest …` finds what `ls` shows. A descriptor without it is a dangling image.
+
+What changes the store stages its files first and publishes them together (`Staging`): a failure or a kill leaves
+index.json as it was, or as it is to be, and nothing else that the next command would not sweep.
+
+The operations are modules of their own; here they get their locks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import platformdirs
+
+from unionfs.errors import ImageError, ImageNotFound, OptionError
+from unionfs.image import gc, listing, platforms, reference, removal, root_fs, save, validate
+from unionfs.image import load as loading
+from unionfs.image import prune as pruning
+from unionfs.image.catalog import Catalog, Group
+from unionfs.image.digest import Digest
+from unionfs.image.image import Image
+from unionfs.image.layer_cache import LayerCache, cache_directory
+from unionfs.image.layout import Layout, familiar
+from unionfs.image.results import Fault, HistoryRow, ImageSummary, InUse, Loaded, Pruned, Removed, StoredLayer
+from unionfs.image.staging import Staging
+
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+#: Called now and then with the bytes taken in, or given out, so far.
+Progress = Callable[[int], None]
+
+
+def store_directory(path: AnyPath | None = None, environ: Mapping[str, str] = os.environ) -> bytes:
+    """Where the store is: `path` (--store), else $UNIONFS_STORE, else `unionfs/images` in the user's data directory
+    ($XDG_DATA_HOME, ~/.local/share; of macOS its own)."""
+    chosen = path or environ.get("UNIONFS_STORE") or os.path.join(platformdirs.user_data_dir("unionfs"), "images")
+    return os.path.abspath(os.fsencode(chosen))
+
+
+class Store:
+    """An image store. Safe to use from several processes and threads at once; holds no file open between calls.
+
+    The directory is made by the first operation that adds something; an absent store is an empty one. ImageError where
+    it is something else. `in_use`: see results.InUse. `cache`: where layers are made ready to be read.
+    """
+
+    def __init__(
+        self, directory: AnyPath | None = None, *, cache: LayerCache | None = None, in_use: InUse = dict
+    ) -> None:
+        self.layout = Layout(store_directory(directory))
+        self.cache = LayerCache(cache_directory()) if cache is None else cache
+        self._in_use = in_use
+
+    @property
+    def directory(self) -> bytes:
+        return self.layout.directory
+
+    # what is there ------------------------------------------------------------------------------------------------
+    def images(self, *, all: bool = True, filters: Iterable[str] = (), names: Iterable[str] = ()) -> list[ImageSummary]:
+        """All images, newest first. `all` False: tagged ones only. `filters`: "dangling=true", "label=KEY[=VALUE]",
+        "before=IMAGE", "since=IMAGE", "reference=PATTERN". `names`: only with a tag that fits one of these, as in
+        `docker image ls REPOSITORY[:TAG]`."""
+        patterns = list(names)
+        with self._catalog() as catalog:
+            fits = listing.filter_of(filters, lambda name: self._summary(catalog, name))
+            return [
+                one
+                for one in listing.summaries(catalog, self.cache)
+                if fits(one)
+                and (all or one.names)
+                and (not patterns or any(listing.matches(pattern, name) for pattern in patterns for name in one.names))
+            ]
+
+    def resolve(self, name: str, platform: str | None = None) -> Image:
+        """The image called `name`: a reference, an ID or unique beginning of one, or a digest.
+
+        `platform` ("os/arch[/variant]") chooses from an index; None is this machine's, or the first there is.
+        ImageNotFound, or ImageError where a short ID is ambiguous.
+        """
+        with self._catalog() as catalog:
+            return catalog.resolve(name, platform)
+
+    @contextmanager
+    def using(self, name: str, platform: str | None = None) -> Iterator[Image]:
+        """`resolve`, with all layers made ready in the cache. Nobody removes the image while the block lasts: by its
+        end, whoever goes on using it must be seen by `in_use`."""
+        with self._catalog() as catalog:
+            image = catalog.resolve(name, platform)
+            for layer, diff_id in zip(image.layers, image.diff_ids, strict=True):
+                if not self.cache.has(diff_id):
+                    catalog.layout.blobs.open(layer.digest).close()  # says so where it is missing
+                    self.cache.add(catalog.layout.blobs.path(layer.digest), diff_id)
+            yield image
+
+    def inspect(self, name: str, platform: str | None = None) -> dict[str, Any]:
+        """As `docker image inspect` shows it."""
+        with self._catalog() as catalog:
+            image = catalog.resolve(name, platform)
+            return listing.inspect(image, self._group(catalog, image), self.cache)
+
+    def history(self, name: str, platform: str | None = None) -> list[HistoryRow]:
+        """The steps that made the image, newest first."""
+        with self._catalog() as catalog:
+            return listing.history(catalog.resolve(name, platform), self.cache)
+
+    # names --------------------------------------------------------------------------------------------------------
+    def tag(self, name: str, new: str) -> Digest | None:
+        """Give the image the further name `new`. Idempotent. The ID of the image that had it, which stays."""
+        wanted = reference.parse_normalized(new)
+        if wanted.digest is not None:
+            raise ImageError("refusing to create a tag with a digest reference", hint="give a name and a tag")
+        with self.staging() as staging:
+            catalog = Catalog(self.layout, self.layout.entries())
+            entry, image = catalog.find(name)
+            descriptor = entry.descriptor if image is None else image.descriptor
+            return staging.publish({familiar(new): descriptor}).get(familiar(new))
+
+    def untag(self, name: str, names: Sequence[str] = ()) -> list[Removed]:
+        """Take `names` (none: all) from the image, which stays, as podman does it."""
+        with self._catalog() as catalog:
+            return removal.untag(self.layout, removal.names_to_take(catalog, name, [familiar(one) for one in names]))
+
+    def remove(self, name: str, *, force: bool = False) -> list[Removed]:
+        """As `docker rmi`: takes the name, and the image with its last one. ImageInUse where a mount uses it, or
+        where it has several names and is named by ID, without `force`."""
+        with self._removing() as removing:
+            return removing.remove(name, force)
+
+    # in and out ---------------------------------------------------------------------------------------------------
+    def load(
+        self, source: AnyPath | BinaryIO, *, platform: str | None = None, progress: Progress | None = None
+    ) -> list[Loaded]:
+        """Take in the images of a docker archive, an OCI archive or an OCI layout directory, told by its content, and
+        compressed or not. ImageFormatError names what is wrong with it; the store is then as it was."""
+        wanted = None if platform is None else platforms.parse(platform)
+        with self.staging() as staging:
+            return loading.load(staging, _source(source), wanted, progress)
+
+    def save(
+        self,
+        names: Iterable[str],
+        target: AnyPath | BinaryIO,
+        *,
+        format: save.Format = "docker-archive",
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write images to a file (atomically), a stream, or a new directory. A name without a tag is all tags of the
+        repository. The same images give the same bytes."""
+        if format not in save.FORMATS:
+            raise OptionError(f"unknown format {format!r}", hint=f"choose {', '.join(save.FORMATS)}")
+        with self._catalog() as catalog:
+            files = save.contents(save.select(catalog, names, platform), format, self.layout.blobs)
+            place = _source(target)
+            if format == "oci-dir":
+                if not isinstance(place, bytes):
+                    raise OptionError("a directory cannot be written to a stream", hint="name a new directory")
+                save.write_directory(files, self.layout.blobs, place)
+                return
+            with save.archive_target(place) as out:
+                save.write_archive(files, self.layout.blobs, out, progress)
+
+    def import_(
+        self,
+        source: AnyPath | BinaryIO,
+        name: str | None = None,
+        *,
+        config: Callable[[StoredLayer], bytes] | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Make an image of one layer, the tar of a root file system, compressed or not. `config` makes the image's
+        configuration for that layer; None: one that says nothing but the layer and this machine's platform."""
+        if name is not None and reference.parse_normalized(name).digest is not None:
+            raise ImageError("refusing to create a tag with a digest reference", hint="give a name and a tag")
+        with self.staging() as staging, _opened(_source(source)) as stream:
+            counted = loading.Counted(stream, progress)
+            layer = staging.add_layer(counted, what="the root file system")  # type: ignore[arg-type]  # read() is used
+            descriptor = staging.add_image((config or plain_config)(layer), [layer.descriptor])
+            if name is None:
+                staging.publish({}, untagged=[descriptor])
+            else:
+                staging.publish({familiar(name): descriptor})
+        return self.resolve(descriptor.digest)
+
+    def export(
+        self,
+        name: str,
+        target: AnyPath | BinaryIO,
+        *,
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write the root file system of an image as one tar, its layers merged."""
+        with self.using(name, platform) as image, save.archive_target(_source(target)) as out:
+            root_fs.export(self.cache, image, out, progress)
+
+    @contextmanager
+    def staging(self) -> Iterator[Staging]:
+        """Make new images: add layers and images to the `Staging`, then `publish` it once; without, nothing happened.
+
+        with store.staging() as staging:
+            path = staging.new_file()                                                # write_layer(…, path)
+            layer = staging.add_layer_file(path, written)                            # or add_layer(stream)
+            image = staging.add_image(config_bytes, [*base.layers, layer.descriptor])
+            staging.publish({"name:tag": image})
+        """
+        gc.sweep(self.layout)
+        with self.layout.workspace() as space:
+            staging = Staging(self.layout, space, self.cache)
+            try:
+                yield staging
+            finally:
+                staging.close()
+
+    # upkeep -------------------------------------------------------------------------------------------------------
+    def prune(self, *, all: bool = False, filters: Iterable[str] = ()) -> Pruned:
+        """Remove dangling images (`all`: all that no mount uses), blobs that nothing refers to, what dead processes
+        left, and layers unpacked for images that are gone. `filters`: "label=KEY[=VALUE]" of images to remove."""
+        gc.sweep(self.layout)
+        with self._removing() as removing:
+            return pruning.prune(removing, self.cache, filters, all=all)
+
+    def verify(self, name: str | None = None) -> list[Fault]:
+        """Recompute every digest, diff_id, size and count of the store, or of one image; list all that is wrong."""
+        try:
+            with self._catalog() as catalog:
+                if name is not None:
+                    return list(validate.verify(catalog, [catalog.find(name)[0]], everything=False))
+                faults = list(validate.verify(catalog, catalog.entries, everything=True))
+                return faults + list(validate.stray(self.layout.blobs.root))
+        except ImageNotFound:
+            raise
+        except ImageError as error:
+            return [Fault(os.fsdecode(self.directory), str(error))]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    @contextmanager
+    def _catalog(self) -> Iterator[Catalog]:
+        with self.layout.reading():
+            yield Catalog(self.layout, self.layout.entries())
+
+    @contextmanager
+    def _removing(self) -> Iterator[removal.Removal]:
+        if not self.layout.exists():
+            yield removal.Removal(self.layout, self.cache, {})
+            return
+        with self.layout.removing():
+            yield removal.Removal(self.layout, self.cache, self._in_use())
+
+    def _group(self, catalog: Catalog, image: Image) -> Group | None:
+        return next((group for group in catalog.groups() if group.id == image.id), None)
+
+    def _summary(self, catalog: Catalog, name: str) -> ImageSummary:
+        image = catalog.resolve(name)
+        group = self._group(catalog, image) or Group(image.id, image, ())
+        return listing.summary(group, catalog, self.cache)
+
+
+def _source(source: AnyPath | BinaryIO) -> bytes | BinaryIO:
+    return os.fsencode(source) if isinstance(source, str | bytes | os.PathLike) else source
+
+
+@contextmanager
+def _opened(source: bytes | BinaryIO) -> Iterator[BinaryIO]:
+    if not isinstance(source, bytes):
+        yield source
+        return
+    try:
+        file = open(source, "rb", buffering=0)  # noqa: SIM115  # closed below
+    except OSError as error:
+        raise ImageError(f"{os.fsdecode(source)} cannot be read: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def plain_config(layer: StoredLayer) -> bytes:
+    """The configuration of an image that was imported and of which nothing else is known."""
+    here = platforms.host()
+    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    config = {
+        "created": now,
+        "architecture": here.architecture,
+        "os": here.os,
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id)]},
+        "history": [{"created": now, "comment": "Imported from -"}],
+    }
+    return json.dumps(config, separators=(",", ":")).encode()

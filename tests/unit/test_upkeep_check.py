@@ -79,6 +79,7 @@ LAYERS = {
     ),
     "a metacopy in a new directory": Case(["file new/f metacopy="], ["new/f metacopy-without-data !"], lowers=True),
     "a metacopy with a digest": Case(["file f metacopy=%00%08%00%01abcd"], []),
+    "a metacopy with a malformed redirect": Case(["file f metacopy= redirect=/../etc"], ["f bad-redirect !"]),
     "a malformed metacopy": Case(["file f metacopy=%00%09%00%01abcd"], ["f bad-metacopy !"]),
     "an opaque of another value": Case(["dir d opaque=n", "dir e opaque="], ["d bad-opaque", "e bad-opaque"]),
     "an opaque that readers disagree about": Case(["dir d opaque=yes"], ["d bad-opaque !"]),

@@ -24,6 +24,7 @@ from unionfs.changeset.tar_writer import write_layer
 from unionfs.errors import LayerError, MountError
 from unionfs.layers.layer import Layer
 from unionfs.linux.data import syncfs
+from unionfs.overlay import UnionOptions
 from unionfs.vfs import Filesystem
 
 __all__ = [
@@ -202,9 +203,10 @@ def _views(spec: StackSpec) -> Iterator[tuple[Filesystem, Filesystem, Layer]]:
     if spec.upper is None:
         raise LayerError("a stack that has no upper has no changes", hint="give an upper")
     with ExitStack() as stack:
-        before = open_union(StackSpec(spec.lowers, owners=spec.owners))
+        # Metacopies are looked for everywhere: few files are looked at.
+        before = open_union(StackSpec(spec.lowers, owners=spec.owners), UnionOptions(metacopy=True))
         stack.callback(before.close)
-        after = open_union(spec._replace(read_only=True))
+        after = open_union(spec._replace(read_only=True), UnionOptions(metacopy=True))
         stack.callback(after.close)
         upper = open_layer(spec.upper)
         if spec.owners is not None:

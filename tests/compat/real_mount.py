@@ -67,10 +67,11 @@ class RealStack:
         return ran.out.decode()
 
     @contextlib.contextmanager
-    def mounted(self) -> Iterator[Path]:
+    def mounted(self, *options: str) -> Iterator[Path]:
         layers = [word for layer in self.layers for word in ("-l", str(layer))]
         log = self.directory / "daemon.log"
-        self.unionfs("mount", *layers, "-u", self.upper, "--log-file", log, *TRANSPORTS[self.transport][1], self.mnt)
+        more = (*TRANSPORTS[self.transport][1], *options)
+        self.unionfs("mount", *layers, "-u", self.upper, "--log-file", log, *more, self.mnt)
         try:
             yield self.mnt
             self.unionfs("umount", self.mnt)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.requirements import requires
 from tests.unit.overlay_rig import ME, Rig, tree, union
-from unionfs.overlay import UnionOptions
+from unionfs.layers.directory import DirectoryLayer
+from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.vfs import RENAME_EXCHANGE, ROOT, SetAttr
 
 pytestmark = [pytest.mark.needs_root, requires("root")]
@@ -385,3 +386,37 @@ def test_an_opaque_directory_does_not_end_an_absolute_redirect(tmp_path: Path) -
     os.setxattr(tmp_path / "top/d", "trusted.overlay.opaque", b"y")
     with metacopying(tmp_path, tmp_path / "top") as u:
         assert u.list("d") == ["t"] and u.read("d/t") == b"in e"
+
+
+# what it costs -----------------------------------------------------------------------------------------------------
+class Counting(DirectoryLayer):
+    """Counts what is asked of the attributes of its files, not of its directories."""
+
+    asked = 0
+
+    def getxattr(self, path: bytes, name: bytes) -> bytes | None:
+        Counting.asked += not os.path.isdir(self.path + b"/" + path)
+        return super().getxattr(path, name)
+
+
+@pytest.mark.parametrize(("impure", "asked"), [(False, 0), (True, 4)])
+def test_layers_nobody_copied_up_to_are_asked_nothing(tmp_path: Path, impure: bool, asked: int) -> None:
+    base = tree(tmp_path / "lower", d__a="1", d__b="2", d__c="3", e__d="4")
+    if impure:
+        os.setxattr(base / "d", "trusted.overlay.impure", b"y")
+    Counting.asked = 0
+    fs = UnionFilesystem([Counting(str(base))], None, None)
+    try:
+        u = Rig(fs, base)
+        for directory in ("", "d", "e"):
+            with u.node(directory) as node:
+                fh = fs.opendir(node)
+                for entry in fs.readdirplus(fh, 0, 1 << 16, 152):
+                    if entry.node and entry.name not in (b".", b".."):
+                        fs.forget(entry.node, 1)
+                fs.releasedir(fh)
+        assert u.read("d/a") == b"1"
+        # Each of three files as it is listed, and one as it is looked up anew.
+        assert Counting.asked == asked
+    finally:
+        fs.close()

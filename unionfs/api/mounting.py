@@ -306,7 +306,9 @@ def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
     metacopy = _is_on(options, "metacopy", default=False)
     redirect_dir = options.get("redirect_dir", "on")
     if redirect_dir not in ("on", "follow", "nofollow", "off"):
-        raise OptionError(f"redirect_dir={redirect_dir}: not on, follow, nofollow or off")
+        raise OptionError(
+            f"redirect_dir={redirect_dir}: not on, follow, nofollow or off", hint="redirect_dir=on or redirect_dir=off"
+        )
     for key, conflicts in (("userxattr", "userxattr" in options), ("redirect_dir", redirect_dir != "on")):
         if metacopy and conflicts:  # ovl_fs_params_verify() of fs/overlayfs/params.c
             other = key if options[key] is None else f"{key}={options[key]}"
@@ -323,7 +325,7 @@ def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
 def _is_on(options: Mapping[str, str | None], key: str, *, default: bool) -> bool:
     value = options.get(key, "on" if default else "off")
     if value not in ("on", "off"):
-        raise OptionError(f"{key}={value}: not on or off")
+        raise OptionError(f"{key}={value}: not on or off", hint=f"{key}=on or {key}=off")
     return value == "on"
 
 

@@ -14,7 +14,7 @@ from tests.requirements import requires
 from tests.unit.overlay_rig import ME, Rig, tree, union
 from unionfs.layers.directory import DirectoryLayer
 from unionfs.overlay import UnionFilesystem, UnionOptions
-from unionfs.vfs import RENAME_EXCHANGE, ROOT, SetAttr
+from unionfs.vfs import RENAME_EXCHANGE, ROOT, Attr, SetAttr
 
 pytestmark = [pytest.mark.needs_root, requires("root")]
 
@@ -302,6 +302,39 @@ def test_a_directory_whose_redirect_cannot_be_held_takes_its_metacopies_along(tm
         assert u.mark("moved", "redirect") is None and u.mark("moved", "opaque") == b"y"
         assert u.mark("moved/f", "metacopy") is None and u.mark("moved/hard", "metacopy") is None
         assert (u.read("moved/f"), u.read("moved/hard"), u.read("hard2")) == (b"in d", b"linked", b"linked")
+
+
+def test_the_place_of_a_metacopy_that_was_replaced_is_free_for_another_file(tmp_path: Path) -> None:
+    with metacopying(tmp_path) as u:
+        u.link("big", "other")
+        with u.node("big") as node:
+            old = os.lstat(u.upper / "big")
+            u.unlink("other")
+            u.fs.release(u.fs.open(node, os.O_WRONLY).fh)
+            assert os.lstat(u.upper / "big").st_ino != old.st_ino
+            assert (0, old.st_dev, old.st_ino) not in u.fs._union.table.real
+
+
+def test_a_refresh_finds_the_data_where_it_is_now(tmp_path: Path) -> None:
+    middle = tree(tmp_path / "middle", d=None)
+    with metacopying(tmp_path, middle) as u:
+        u.setattr("d/f", uid=5)
+        with u.node("d/f") as node:
+            (tmp_path / "lower/d/new").write_text("more and other data")
+            os.rename(tmp_path / "lower/d/new", tmp_path / "lower/d/f")
+            u.fs.refresh()
+            assert u.read("d/f") == b"more and other data"
+            assert Attr.unpack(u.fs.getattr(node)).uid == 5
+            os.unlink(tmp_path / "lower/d/f")
+            u.fs.refresh()
+            with pytest.raises(FileNotFoundError):
+                u.read("d/f")
+            (tmp_path / "lower/d/f").write_text("back")
+            u.fs.refresh()
+            assert u.read("d/f") == b"back"
+            (middle / "d/f").write_text("in another layer")
+            u.fs.refresh()
+            assert u.read("d/f") == b"in another layer"
 
 
 # layers below ---------------------------------------------------------------------------------------------------------

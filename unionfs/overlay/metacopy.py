@@ -18,6 +18,7 @@ All functions expect `union.lock` to be held.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 
@@ -167,6 +168,18 @@ def _data_at(union: Union, parent: DirInode, name: bytes, number: int, path: Pat
     if is_metacopy(union, number, path):
         return _find(union, parent, name, number, _redirect_of(union, number, path))
     return Data(number, path, union.stack.layer(number).lstat(path).st_blocks)
+
+
+def look_again(union: Union, inode: FileInode) -> None:
+    """Layers have changed: find the data where it is now. Where it is not to be found, what was known stays."""
+    if inode.data is None or inode.nameless:
+        return
+    with contextlib.suppress(OSError):
+        known = inode.stored_name()
+        if known is not None:
+            note(union, inode, known[0], known[1], UPPER, join(known[0].path, known[1]))
+        elif inode.lower is not None and not inode.upper:
+            note(union, inode, inode.names[0][0], inode.names[0][1], *inode.lower)
 
 
 # making ---------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,9 @@ import pytest
 from tests.requirements import requires
 from tests.unit.overlay_rig import ME, Rig, tree, union
 from unionfs.layers.directory import DirectoryLayer
+from unionfs.layers.fd_file import FdFile
+from unionfs.layers.layer import LayerFile
+from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.vfs import RENAME_EXCHANGE, ROOT, Attr, SetAttr
 
@@ -200,6 +203,68 @@ def test_capabilities_and_set_id_bits_stay_when_the_data_comes_up(tmp_path: Path
         assert u.mark("big", "metacopy") is None
         after = u.stat("big")
         assert (after.mode, after.mtime_ns) == (before.mode, before.mtime_ns)
+
+
+class Interrupted(WritableDirectory):
+    """Before the first copied range, `meanwhile` is called once."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def create(self, path: bytes, mode: int, flags: int = os.O_RDWR) -> FdFile:
+        return _Interrupted(super().create(path, mode, flags).fd)
+
+    def open(self, path: bytes, flags: int = os.O_RDONLY) -> FdFile:
+        return _Interrupted(super().open(path, flags).fd)
+
+
+class _Interrupted(FdFile):
+    def copy_range(self, source: LayerFile, source_offset: int, offset: int, length: int) -> int:
+        call, Interrupted.meanwhile = Interrupted.meanwhile, None
+        if call is not None:
+            call()
+        return super().copy_range(source, source_offset, offset, length)
+
+
+MEANWHILE: dict[str, Callable[[Rig], object]] = {
+    "link": lambda u: u.link("big", "d/new"),
+    "rename": lambda u: u.rename("big", "d/new"),
+    "unlink": lambda u: u.unlink("big"),
+    "chown": lambda u: u.setattr("big", uid=77),
+    "utime": lambda u: u.setattr("big", mtime_ns=123 * 10**9),
+    "look": lambda u: u.stat("big"),
+}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("name", MEANWHILE)
+def test_what_happens_to_a_metacopy_while_its_data_comes_up(tmp_path: Path, name: str, linked: bool) -> None:
+    lower(tmp_path)
+    with union(tmp_path, [tmp_path / "lower"], upper=Interrupted, options=ON) as u:
+        u.setattr("big", uid=5, mtime_ns=10**18)
+        if linked:
+            u.link("big", "other")
+        seen: list[Attr] = []
+
+        def meanwhile() -> None:
+            MEANWHILE[name](u)
+            with u.node("d/new" if name == "rename" else "other" if linked else "big") as node:
+                seen.append(Attr.unpack(u.fs.getattr(node)))
+
+        with u.node("big") as node:
+            Interrupted.meanwhile = meanwhile if name != "unlink" or linked else lambda: MEANWHILE[name](u)
+            fh = u.fs.open(node, os.O_RDWR).fh
+            assert Interrupted.meanwhile is None
+            assert u.fs.read(fh, 0, 1 << 20) == BIG.encode()
+            u.fs.write(fh, 0, b"new")
+            found = Attr.unpack(u.fs.getattr(node))
+            u.fs.release(fh)
+        for attr in (*seen, found._replace(mtime_ns=seen[0].mtime_ns if seen else 0)):
+            assert attr.uid == (77 if name == "chown" else 5) and attr.size == len(BIG)
+        assert all(attr.mtime_ns == (123 * 10**9 if name == "utime" else 10**18) for attr in seen)
+        names = {"link": ["big", "d/new"], "rename": ["d/new"], "unlink": []}.get(name, ["big"])
+        for path in [*names, *(["other"] if linked else [])]:
+            assert u.read(path)[:5] == b"new34" and u.mark(path, "metacopy") is None, path
+            assert u.stat(path).nlink == len(names) + linked
 
 
 # names --------------------------------------------------------------------------------------------------------------

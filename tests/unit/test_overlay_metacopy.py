@@ -457,11 +457,19 @@ def test_a_mark_of_no_known_form_is_eio(tmp_path: Path, value: bytes) -> None:
     assert refused.value.errno == errno.EIO
 
 
-def test_a_whiteout_between_a_metacopy_and_its_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["kernel", "xattr", "aufs"])
+def test_a_whiteout_between_a_metacopy_and_its_data(tmp_path: Path, encoding: str) -> None:
     lower(tmp_path)
     crafted(tmp_path / "top", "big")
-    (tmp_path / "middle").mkdir()
-    os.mknod(tmp_path / "middle/big", 0o020000, 0)
+    middle = tmp_path / "middle"
+    middle.mkdir()
+    if encoding == "kernel":
+        os.mknod(middle / "big", 0o020000, 0)
+    else:
+        (middle / (".wh.big" if encoding == "aufs" else "big")).touch()
+    if encoding == "xattr":
+        os.setxattr(middle / "big", "trusted.overlay.whiteout", b"")
+        os.setxattr(middle, "trusted.overlay.opaque", b"x")
     with metacopying(tmp_path, tmp_path / "top", tmp_path / "middle") as u, pytest.raises(OSError) as refused:
         u.stat("big")
     assert refused.value.errno == errno.EIO

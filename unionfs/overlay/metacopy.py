@@ -158,9 +158,17 @@ def _look(union: Union, number: int, path: Path, way: _Way) -> tuple[Data | None
     if not stat.S_ISREG(st.st_mode):
         fail(errno.EIO)
     if not is_metacopy(union, number, path):
+        if not st.st_size and _is_whiteout(union, number, path):
+            fail(errno.EIO)
         return Data(number, path, st.st_blocks), False
     way.follow(_redirect_of(union, number, path))
     return None, True
+
+
+def _is_whiteout(union: Union, number: int, path: Path) -> bool:
+    """Is an empty file one that hides what is below (ovl_path_check_xwhiteout_xattr())?"""
+    layer = union.stack.layer(number)
+    return any(layer.getxattr(path, name) is not None for name in union.stack.marks_of(number).whiteout)
 
 
 def _data_at(union: Union, parent: DirInode, name: bytes, number: int, path: Path) -> Data:

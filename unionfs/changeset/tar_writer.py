@@ -296,5 +296,10 @@ def _check(change: Change) -> None:
     path = os.fsdecode(b"/" + change.path)
     if change.path.rpartition(b"/")[2].startswith(whiteout.PREFIX):
         raise ChangesetError(f"{path}: a layer tar cannot hold a name that begins with .wh.", hint="rename it")
+    if change.attr is not None and whiteout.is_whiteout_device(change.attr.mode, change.attr.rdev):
+        raise ChangesetError(
+            f"{path}: a layer tar cannot hold the whiteout of an overlay that lies inside",
+            hint="remove that overlay's upper; what is to be kept of it, commit from a mount of it",
+        )
     if change.type == DT_SOCK and change.kind is not Kind.DELETED:
         raise ChangesetError(f"{path}: a layer tar cannot hold a socket", hint="remove it, or use --skip-sockets")

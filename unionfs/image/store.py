@@ -133,7 +133,12 @@ class Store:
 
     def remove(self, name: str, *, force: bool = False) -> list[Removed]:
         """As `docker rmi`: takes the name, and the image with its last one. ImageInUse where a mount uses it, or
-        where it has several names and is named by ID, without `force`."""
+        where it has several names and is named by ID, without `force`. Waits for whoever reads blobs, unless only a
+        name goes."""
+        with self._catalog() as catalog:
+            removed = removal.take_one_of_several(catalog, name)
+        if removed is not None:
+            return removed
         with self._removing() as removing:
             return removing.remove(name, force)
 

@@ -191,11 +191,11 @@ def test_no_archive_goes_to_a_terminal_or_comes_from_one(cli: Cli, monkeypatch: 
     main, terminal = os.openpty()
     try:
         with open(terminal, "w", closefd=False) as tty:
-            monkeypatch.setattr(sys, "stdout", tty)
             for verb in ("save", "export"):
-                ran = cli.call("image", verb, "app:1")
+                with monkeypatch.context() as patch:
+                    patch.setattr(sys, "stdout", tty)
+                    ran = cli.call("image", verb, "app:1")
                 refused(ran, 1, "cowardly refusing to save to a terminal. Use the -o flag or redirect", "-o FILE")
-            monkeypatch.undo()
         with open(terminal, closefd=False) as tty:
             monkeypatch.setattr(sys, "stdin", tty)
             refused(cli.call("image", "load"), 1, "requested load from stdin, but stdin is empty", "-i FILE")

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
     from unionfs.api.image_commit import CommittedImage, commit_image
+    from unionfs.api.image_diff import diff_images
+    from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
-    from unionfs.api.images import diff_images, image_store, import_image
+    from unionfs.api.images import image_store
     from unionfs.api.layers import StackSpec, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -132,8 +134,10 @@ _HOMES = {
     "unionfs.api.demonstration": ("DemoStep", "demo"),
     "unionfs.api.doctor": ("Diagnosis", "doctor"),
     "unionfs.api.image_commit": ("CommittedImage", "commit_image"),
+    "unionfs.api.image_diff": ("diff_images",),
+    "unionfs.api.image_import": ("import_image",),
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
-    "unionfs.api.images": ("diff_images", "image_store", "import_image"),
+    "unionfs.api.images": ("image_store",),
     "unionfs.api.layers": ("StackSpec", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",

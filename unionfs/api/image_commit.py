@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unionfs.api.changes import CommitResult, Progress, changed_stack, commit_spec
+from unionfs.api.image_diff import view
 from unionfs.api.image_mounts import layer_path
-from unionfs.api.images import view
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec, open_layer
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.tar_writer import WrittenLayer, write_layer

@@ -29,6 +29,7 @@ from unionfs.api.mounting import MountResult, mount
 from unionfs.errors import ImageError, ImageNotFound, LayerError, MountError, OptionError
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import cache_directory
+from unionfs.image.layout import familiar
 from unionfs.image.models import Descriptor
 from unionfs.image.store import Store, store_directory
 from unionfs.mounts.mountpoint import check_mountpoint
@@ -52,8 +53,6 @@ def image_part(text: str, at: int, directory: LayerSpec | None = None) -> tuple[
         image = store.resolve(name)
         paths = layer_paths(store, image)
     except ImageNotFound as e:
-        if text.startswith(_SCHEMES):
-            raise LayerError(f"layer {text}: {e}", hint=e.hint) from e
         raise LayerError(
             f"layer {text} does not exist",
             hint=f"no directory or layer tar has that name, and no image in the store {os.fsdecode(store.directory)}",
@@ -82,11 +81,8 @@ def _found(text: str, directory: LayerSpec | None) -> tuple[Store, str]:
     if scheme is None:
         return Store(store_directory(directory)), text
     path, name = _split(text.removeprefix(scheme), scheme)
-    if scheme == "oci:":
-        store = Store(path)
-    else:
-        store = _unpacked(path)
-    return store, name or _only(store, text)
+    store = Store(path) if scheme == "oci:" else _unpacked(path)
+    return store, _name_in(store, name, text)
 
 
 def _split(text: str, scheme: str) -> tuple[bytes, str]:
@@ -100,18 +96,26 @@ def _split(text: str, scheme: str) -> tuple[bytes, str]:
     raise LayerError(f"layer {scheme}{text}: {text.partition(':')[0]} {what}", hint=f"write {scheme}PATH[:NAME]")
 
 
-def _only(store: Store, text: str) -> str:
-    """The one image that there is. LayerError for none, or several."""
+def _name_in(store: Store, name: str, text: str) -> str:
+    """What `name` means in a layout or archive: a whole name, a tag alone, as skopeo writes names there, or an ID; ""
+    is the one image that there is. LayerError for none, or several."""
     try:
         images = store.images()
+        named = [(one, str(image.id)) for image in images for one in image.names]
+        found = {id for one, id in named if one in (name, familiar(name))} if name else {str(one.id) for one in images}
+        # A tag before an ID: "3" is a tag much rather than the beginning of an ID.
+        found = found or {id for one, id in named if one.rpartition(":")[2] == name}
+        if not found and name:
+            found = {str(store.resolve(name).id)}
+    except ImageNotFound:
+        found = set()
     except ImageError as e:
         raise LayerError(f"layer {text}: {e}", hint=e.hint) from e
-    if len(images) == 1:
-        return str(images[0].id)
-    if not images:
-        raise LayerError(f"layer {text}: there is no image in it")
-    names = [name for image in images for name in image.names or (str(image.id),)]
-    raise LayerError(f"layer {text}: there are {len(images)} images in it", hint=f"add one of {', '.join(names)}")
+    if len(found) == 1:
+        return found.pop()
+    names = ", ".join(one for image in images for one in image.names or (str(image.id),))
+    what = f"is no image {name}" if name and not found else f"are {len(found) or 'no'} images"
+    raise LayerError(f"layer {text}: there {what} in it", hint=f"add one of: {names}" if names else None)
 
 
 def _unpacked(path: bytes) -> Store:
@@ -123,7 +127,9 @@ def _unpacked(path: bytes) -> Store:
         if not store.images():
             store.load(path)
     except ImageError as e:
-        raise LayerError(f"layer {os.fsdecode(path)}: {e}", hint=e.hint) from e
+        remove_temporary(store.directory)
+        hint = e.hint or "an archive is what docker save, podman save or skopeo copy have written"
+        raise LayerError(f"layer {os.fsdecode(path)}: {e}", hint=hint) from e
     return store
 
 
@@ -220,6 +226,9 @@ def remove_changes(store: Store, name: str) -> None:
     found = next((kept for kept in kept_changes(store) if kept.name == name), None)
     if found is None:
         raise MountError(f"no changes are kept as {name}", hint="unionfs image changes lists them")
+    if found.mountpoint is not None:
+        shown = os.fsdecode(found.mountpoint)
+        raise MountError(f"the changes kept as {name} are of the mount on {shown}", hint=f"unionfs umount {shown}")
     directory = os.path.dirname(found.upper)
     with Registry().hold((found.upper, "upper")):
         remove_temporary(directory)

@@ -66,7 +66,7 @@ def _layer(blobs: Blobs, layer: Descriptor, diff_id: Digest) -> Iterator[Fault]:
         return
     with blobs.open(layer.digest) as file:
         try:
-            reader, indexer = TarReader(file), TarIndexer()
+            reader, indexer = TarReader(file, marked=False), TarIndexer()
             for entry in reader:
                 indexer.add(entry)
         except TarError as error:

@@ -100,7 +100,7 @@ def test_a_layer_that_is_missing_is_named_and_no_file_is_left(store: Store, tmp_
     os.unlink(store.layout.blobs.path(digest))
     for format in ("docker-archive", "oci-archive", "oci-dir"):
         with pytest.raises(ImageError, match=f"the blob {digest} is missing"):
-            store.save(["b"], tmp_path / "out", format=format)  # type: ignore[arg-type]
+            store.save(["b"], tmp_path / "out", format=format)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "store.cache"]
 
 

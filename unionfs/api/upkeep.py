@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from unionfs.api.layers import LayerSpec, check_directory, check_layer, default_work, open_layer
+from unionfs.api.layers import LayerSpec, check_directory, default_work, expand, open_layer
 from unionfs.errors import LayerError
 from unionfs.layers.upper import WritableDirectory
 from unionfs.mounts.registry import Registry
@@ -32,15 +32,16 @@ def check(
     layers: Iterable[LayerSpec] = (),
     work: LayerSpec | None = None,
     repair: bool = False,
+    store: LayerSpec | None = None,
 ) -> Checked:
     """What is wrong with an upper or a layer, by rules about its whiteouts, attributes and work directory.
 
     `layers`: what is below it, topmost first; without them nothing is said of whiteouts, redirects and metacopies that
-    lead to nothing. `repair`: mend what can be mended without loss; MountError where a live mount uses it. Without,
-    the work directory of one in use is not judged.
+    lead to nothing; `store`: where images among them are looked for by name. `repair`: mend what can be mended without
+    loss; MountError where a live mount uses it. Without, the work directory of one in use is not judged.
     """
     path, desk = _tree(directory, work)
-    below = [check_layer(spec) for spec in layers]
+    below, _ = expand(layers, store)
     with ExitStack() as stack:
         tree = stack.enter_context(_open(path, repair))
         shelf = stack.enter_context(_open(desk, repair)) if desk is not None else None

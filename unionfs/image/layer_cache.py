@@ -177,7 +177,7 @@ class LayerCache:
         """Read a layer to its end. `place`: where it lies and can stay, if it is a plain tar; None: nowhere."""
         shown = f"layer {os.fsdecode(place)}" if place else "layer"
         with self._new_file() as (index_file, publish_index), self._new_file() as (tar_file, publish_tar):
-            reader = TarReader(stream, progress)  # type: ignore[arg-type]  # read() is all it uses
+            reader = TarReader(stream, progress, marked=wanted is None)  # type: ignore[arg-type]  # it uses read() only
             kept = None
             if reader.compressed or place is None:
                 kept = _Kept(tar_file, reader, self.limit, shown)
@@ -244,7 +244,7 @@ class LayerCache:
 
     def _index(self, fd: int, key: str, file: BinaryIO) -> None:
         """Write the index of an uncompressed tar. LayerError where that is not the tar `key`."""
-        reader, indexer = TarReader(_Positioned(fd)), TarIndexer()  # type: ignore[arg-type]
+        reader, indexer = TarReader(_Positioned(fd), marked=False), TarIndexer()  # type: ignore[arg-type]
         for entry in reader:
             indexer.add(entry)
         if reader.compressed or _hex(reader.diff_id) != key:

@@ -89,8 +89,9 @@ class Trees:
         return _describe(self._built("small", lambda top: self._write(top, files)), files)
 
     def layered(self) -> tuple[list[Path], Tree]:
-        """The files of `small`, file i in layer i mod n: (layers topmost first, what their union holds)."""
-        files = list(_small_files(self.scale.files, self.scale.directories))
+        """The files of `small` dealt in the order of their names, so that most layers have most directories: (layers
+        topmost first, what their union holds)."""
+        files = sorted(_small_files(self.scale.files, self.scale.directories), key=lambda file: file.name)
         count = self.scale.layers
 
         def build(top: Path) -> None:

@@ -97,6 +97,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "rsync": _command("rsync", "rsync"),
     "taskset": _command("taskset", "util-linux"),
     "unshare": _command("unshare", "util-linux"),
+    "newuidmap": _command("newuidmap", "uidmap"),
     "mkfs.ext4": _command("mkfs.ext4", "e2fsprogs"),
     "mkfs.xfs": _command("mkfs.xfs", "xfsprogs"),
     "mkfs.btrfs": _command("mkfs.btrfs", "btrfs-progs"),

@@ -24,6 +24,7 @@ pytestmark = [requires("root", "overlayfs", "fuse"), pytest.mark.needs_root, pyt
 ARENAS = {
     "devfuse": partial(MountArena, transport="devfuse"),
     "devfuse without passthrough": partial(MountArena, transport="devfuse", passthrough=False),
+    "devfuse with metacopies": partial(MountArena, transport="devfuse", metacopy=True),
 }
 
 arenas = pytest.mark.parametrize("arena", ARENAS.values(), ids=ARENAS)

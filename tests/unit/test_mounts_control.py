@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -133,6 +134,13 @@ def test_line_without_end_is_refused_at_the_limit(path: bytes) -> None:
         request(path, "echo", {"a": "x" * control.REQUEST_LIMIT})
 
 
+@pytest.mark.parametrize("data", [b"x" * (8 << 20), b"\n" * (1 << 20), b"\0" * (1 << 20), b"[" * (1 << 20) + b"\n"])
+def test_flood_is_cut_or_swallowed(path: bytes, data: bytes) -> None:
+    for line in raw(path, data).splitlines():
+        assert json.loads(line)["error"]["type"] == "ProtocolError"
+    assert request(path, "echo") == {"params": {}}
+
+
 def test_half_a_line_is_not_answered(path: bytes) -> None:
     assert raw(path, b'{"method": "echo"}') == b""
 
@@ -171,15 +179,68 @@ def test_another_user_is_not_answered_even_if_the_mode_lets_him(tmp_path: Path) 
     os.close(directory)
 
 
-def test_idle_peers_do_not_keep_others_out(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "IDLE_SECONDS", 0.2)
-    idle = [socket.socket(socket.AF_UNIX) for _ in range(control.MAX_CONNECTIONS)]
+@pytest.mark.parametrize("begun", [b"", b'{"method": "ec', b'{"method": "echo"}\n{"met'])
+def test_peers_that_never_finish_do_not_keep_others_out(path: bytes, begun: bytes) -> None:
+    """Twice as many as are served at a time; whoever has been waited for longest goes."""
+    idle = [socket.socket(socket.AF_UNIX) for _ in range(2 * control.MAX_CONNECTIONS)]
     try:
         for connection in idle:
+            connection.settimeout(10)
             connection.connect(path)
-        assert request(path, "echo", timeout=10) == {"params": {}}
+            connection.sendall(begun)
+        for _ in range(3):
+            assert request(path, "echo", timeout=4) == {"params": {}}
+        while idle[0].recv(65536):
+            pass  # the answer to what it did finish
     finally:
         for connection in idle:
+            connection.close()
+
+
+def test_peers_that_never_read_do_not_keep_others_out(tmp_path: Path) -> None:
+    path, large = os.fsencode(tmp_path / "s"), "x" * (8 << 20)
+    with ControlServer(path, {"large": lambda params: {"x": large}, "echo": lambda params: {}}):
+        deaf = [socket.socket(socket.AF_UNIX) for _ in range(control.MAX_CONNECTIONS)]
+        try:
+            for connection in deaf:
+                connection.connect(path)
+                connection.sendall(b'{"method": "large"}\n')
+            assert request(path, "echo", timeout=4) == {}
+        finally:
+            for connection in deaf:
+                connection.close()
+
+
+def test_request_that_comes_byte_by_byte_has_to_end_in_time(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "IDLE_SECONDS", 0.3)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.settimeout(0.05)
+        sent = 0
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 200:
+                connection.sendall(b" ")
+                sent += 1
+                with contextlib.suppress(TimeoutError):
+                    assert connection.recv(1) == b""
+                    break
+        assert sent < 200
+    assert request(path, "echo") == {"params": {}}
+
+
+def test_many_at_once_are_all_answered(path: bytes) -> None:
+    """As many as are served at a time: none of them loses its place to the next."""
+    peers = [socket.socket(socket.AF_UNIX) for _ in range(control.MAX_CONNECTIONS)]
+    try:
+        for connection in peers:
+            connection.settimeout(10)
+            connection.connect(path)
+        for connection in peers:
+            connection.sendall(b'{"method": "echo"}\n')
+        for connection in peers:
+            assert connection.recv(65536) == b'{"result": {"params": {}}}\n'
+    finally:
+        for connection in peers:
             connection.close()
 
 

@@ -112,6 +112,8 @@ LAYERS = {
         ["dev d/.wh..wh.opq", "dev d/.wh..opq"], ["d/.wh..opq aufs-debris", "d/.wh..wh.opq aufs-debris"]
     ),
     "a whiteout of no name": Case(["file d/.wh."], ["d/.wh. aufs-debris"]),
+    "a whiteout of the directory itself": Case(["file d/.wh.."], ["d/.wh.. aufs-debris"]),
+    "a whiteout of the one above": Case(["file d/.wh..."], ["d/.wh... aufs-debris"]),
     "a whiteout of no name with data": Case(["data d/.wh. text"], ["d/.wh. aufs-malformed !"]),
     "AUFS's own": Case(
         ["file .wh..wh.aufs", "dir .wh..wh.plnk", "dir .wh..wh.orph", "file .wh..wh.orph/kept", "file d/.wh..wh.aufs"],
@@ -172,12 +174,15 @@ def test_rule_is_found_and_repaired_without_loss(name: str, tmp_path: Path) -> N
     assert run(case, tmp_path, repair=True) == left
 
 
+_NO_WHITEOUTS = (".wh.", ".wh..", ".wh...")
+
+
 def seen(case: Case, tmp_path: Path) -> View:
-    """What a union shows. The name `.wh.` has no meaning; an upper's users may have it, a layer's lose it."""
+    """What a union shows. Whiteouts of nothing mean nothing; an upper's users may have them, a layer's not."""
     if case.upper:
         return shown_over(tmp_path / "tree", tmp_path / "tree.work", tmp_path / "base")
     view = shown(tmp_path / "tree", tmp_path / "base")
-    return {path: line for path, line in view.items() if line != "- " or not path.endswith(".wh.")}
+    return {path: line for path, line in view.items() if line != "- " or not path.endswith(_NO_WHITEOUTS)}
 
 
 def directories(found: dict[str, str]) -> dict[str, str]:

@@ -303,13 +303,28 @@ def _handlers(fs: UnionFilesystem) -> dict[str, Handler]:
 
 def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
     """What mount options say to the engine. OptionError for a value without meaning."""
-    index = options.get("index", "on")
-    if index not in ("on", "off"):
-        raise OptionError(f"index={index}: not on or off")
-    volatile = "volatile" in options or options.get("fsync") in ("0", "volatile")
+    metacopy = _is_on(options, "metacopy", default=False)
+    redirect_dir = options.get("redirect_dir", "on")
+    if redirect_dir not in ("on", "follow", "nofollow", "off"):
+        raise OptionError(f"redirect_dir={redirect_dir}: not on, follow, nofollow or off")
+    for key, conflicts in (("userxattr", "userxattr" in options), ("redirect_dir", redirect_dir != "on")):
+        if metacopy and conflicts:  # ovl_fs_params_verify() of fs/overlayfs/params.c
+            other = key if options[key] is None else f"{key}={options[key]}"
+            raise OptionError(f"metacopy=on and {other} exclude each other", hint="leave one of them out")
     return UnionOptions(
-        xattr_prefix=b"user." if "userxattr" in options else None, index=index == "on", volatile=volatile
+        xattr_prefix=b"user." if "userxattr" in options else None,
+        index=_is_on(options, "index", default=True),
+        volatile="volatile" in options or options.get("fsync") in ("0", "volatile"),
+        metacopy=metacopy,
+        redirect_dir=redirect_dir == "on",
     )
+
+
+def _is_on(options: Mapping[str, str | None], key: str, *, default: bool) -> bool:
+    value = options.get(key, "on" if default else "off")
+    if value not in ("on", "off"):
+        raise OptionError(f"{key}={value}: not on or off")
+    return value == "on"
 
 
 def owners_of(options: Mapping[str, str | None]) -> Owners | None:

@@ -101,6 +101,7 @@ class DirectoryLayer:
     def scan(self, path: Path) -> list[ScanEntry]:
         dir_fd, dir_name = self._at(path)
         fd = os.open(dir_name, os.O_RDONLY | _DIRECTORY, dir_fd=dir_fd)
+        kept = False
         try:
             entries: list[ScanEntry] = []
             with os.scandir(fd) as listing:
@@ -119,9 +120,15 @@ class DirectoryLayer:
                             continue  # gone since the listing was read
                     name = entry.name.encode(_ENCODING, _ENCODE_ERRORS)
                     entries.append(tuple.__new__(ScanEntry, (name, kind, entry.inode())))  # twice as fast
+            if path not in self._dirs:
+                # Who lists a directory asks about its entries next.
+                kept, last = True, next(reversed(self._dirs))
+                self._dirs[path] = fd
+                self._evict(path, last)
             return entries
         finally:
-            os.close(fd)
+            if not kept:
+                os.close(fd)
 
     def readlink(self, path: Path) -> bytes:
         fd, name = self._at(path)

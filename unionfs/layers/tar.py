@@ -64,6 +64,7 @@ class TarLayer:
         self._blocks: OrderedDict[Path, Block] = OrderedDict()
         self._names = 0  # in all of them
         self._links: dict[int, Linked] = {}  # by inode number
+        self._recorded: tuple[Path, int, dict[bytes, AttrRecord]] = (b"", -1, {})  # what `records` gave last
         self._top = self._read(lambda index: index.top())
 
     @property
@@ -216,6 +217,8 @@ class TarLayer:
         numbers. None where some are not known here (hard links to layers below)."""
         if self._index.header.lower_links:
             return None
+        if self._recorded[:2] == (path, base):
+            return self._recorded[2]  # a large directory is read in many parts
         block = self._block(path)
         records = block.records
         if base:
@@ -223,7 +226,9 @@ class TarLayer:
             shifted[6::RECORD_SIZE] = bytes((base >> 48 & 0xFF,)) * count
             shifted[7::RECORD_SIZE] = bytes((base >> 56,)) * count
             records = bytes(shifted)
-        return dict(zip(block.names, [record for (record,) in _RECORDS.iter_unpack(records)], strict=True))
+        found = dict(zip(block.names, [record for (record,) in _RECORDS.iter_unpack(records)], strict=True))
+        self._recorded = path, base, found
+        return found
 
     def scan(self, path: Path) -> list[ScanEntry]:
         block = self._block(path)

@@ -1,4 +1,4 @@
-"""What concerns the process: file locks, the number of files it may open, its memory."""
+"""What concerns the process: its user namespace, file locks, the number of files it may open, its memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ from unionfs.linux.syscalls import c_size_t
 RESERVED_DESCRIPTORS: Final = 8192
 
 _malloc_trim: Final = syscalls.declare("malloc_trim", c_size_t)
+
+
+def in_user_namespace() -> bool:
+    """Is this process in another user namespace than the initial one (user_namespaces(7)), as far as its mapping of ids
+    tells? False where there is no /proc to ask."""
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            return file.read().split() != [b"0", b"0", b"4294967295"]
+    except OSError:
+        return False
 
 
 def flock_exclusive(fd: int, blocking: bool = False) -> None:

@@ -12,21 +12,24 @@ Format: one JSON object per line, UTF-8, at most REQUEST_LIMIT bytes with its ne
 A connection may carry several requests, one after the other. A line that is too long ends it, after the error.
 
 The socket is 0600 and only root and the daemon's own user are answered (SO_PEERCRED). Whatever arrives, the daemon
-goes on: every fault of a request is an answer, at most MAX_CONNECTIONS are served at a time, and a peer that neither
-sends nor reads for IDLE_SECONDS is dropped.
+goes on: every fault of a request is an answer, and at most MAX_CONNECTIONS are served at a time. A peer has
+IDLE_SECONDS to send all of a request, and as many to take an answer; when there are too many, the one that has been
+waited for longest makes place for the next. So nobody keeps others out by being slow.
 
 Methods are the caller's, by name; nothing here knows what they do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from unionfs import errors
@@ -38,6 +41,8 @@ REQUEST_LIMIT: Final = 64 * 1024
 ANSWER_LIMIT: Final = 16 * 1024 * 1024
 MAX_CONNECTIONS: Final = 8
 IDLE_SECONDS: Final = 5.0
+#: Who finds it full is refused at once (EAGAIN), since our own clients connect with a time limit.
+_BACKLOG: Final = 128
 
 _PEERCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 log = logging.getLogger("unionfs.control")
@@ -62,6 +67,44 @@ class _SocketName:
             os.close(self._directory)
 
 
+class _WaitedFor:
+    """The connections whose peers are to send or to read, the one that has been so for longest first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: dict[socket.socket, None] = {}
+
+    @contextlib.contextmanager
+    def entered(self, connection: socket.socket) -> Iterator[None]:
+        with self._lock:
+            self._connections[connection] = None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connections.pop(connection, None)
+
+    @contextlib.contextmanager
+    def left(self, connection: socket.socket) -> Iterator[None]:
+        """While its request is answered."""
+        with self._lock:
+            self._connections.pop(connection, None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connections[connection] = None
+
+    def drop_oldest(self) -> None:
+        """End one, if there is any; its thread then gives its slot back."""
+        with self._lock:
+            for connection in self._connections:
+                del self._connections[connection]
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                return
+
+
 class ControlServer:
     """Serves `handlers` on a socket at `path` from `start` (or `with`) to `close`. What is at `path` is replaced.
 
@@ -73,6 +116,7 @@ class ControlServer:
         self._path = path
         self._handlers = dict(handlers)
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._waited_for = _WaitedFor()
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -87,7 +131,7 @@ class ControlServer:
                 listener.bind(name)
             # bind makes it 0777 less the umask, which a daemon has at 0. Nobody can connect before listen.
             os.chmod(self._path, 0o600)
-            listener.listen(MAX_CONNECTIONS)
+            listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
             raise
@@ -129,12 +173,14 @@ class ControlServer:
                 # EMFILE and the like: wait until a connection ends before trying again.
                 with self._slots:
                     continue
-            self._slots.acquire()
+            if not self._slots.acquire(blocking=False):
+                self._waited_for.drop_oldest()
+                self._slots.acquire()
             threading.Thread(target=self._serve, args=(connection,), name="control-peer", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            with connection:
+            with connection, self._waited_for.entered(connection):
                 connection.settimeout(IDLE_SECONDS)
                 if _peer_uid(connection) in (0, os.geteuid()):
                     self._converse(connection)
@@ -146,17 +192,24 @@ class ControlServer:
             self._slots.release()
 
     def _converse(self, connection: socket.socket) -> None:
-        buffer = b""
+        buffer = bytearray()
+        deadline = time.monotonic() + IDLE_SECONDS
         while True:
-            line, newline, rest = buffer.partition(b"\n")
-            if len(line) >= REQUEST_LIMIT:
+            end = buffer.find(b"\n")
+            if end >= REQUEST_LIMIT or (end < 0 and len(buffer) >= REQUEST_LIMIT):
                 connection.sendall(_error_line(ProtocolError(f"a request is at most {REQUEST_LIMIT} bytes")))
                 return
-            if newline:
-                buffer = rest
+            if end >= 0:
+                line = bytes(buffer[:end])
+                del buffer[: end + 1]
                 if line.strip():
-                    connection.sendall(self.answer(line))
+                    with self._waited_for.left(connection):
+                        answer = self.answer(line)
+                    connection.settimeout(IDLE_SECONDS)
+                    connection.sendall(answer)
+                    deadline = time.monotonic() + IDLE_SECONDS
                 continue
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
             received = connection.recv(65536)
             if not received:
                 return

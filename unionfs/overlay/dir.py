@@ -226,6 +226,8 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
     if inode.index is not None:
         mark_impure(union, directory)
         hardlink.save_nlink(union, inode)
+    elif inode.data is not None:
+        mark_impure(union, directory)
     elif union.origins:
         st = tree.lstat(path)
         if (st.st_dev, st.st_ino) in union.origins:

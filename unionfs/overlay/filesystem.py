@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from unionfs.layers.layer import Layer, Path, WritableLayer
 from unionfs.overlay import dir as directories
-from unionfs.overlay import durability, lookup, readdir, refresh, rename, xattrs
+from unionfs.overlay import durability, lookup, metacopy, readdir, refresh, rename, xattrs
 from unionfs.overlay import file as files
 from unionfs.overlay.copy_up import copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
@@ -112,8 +112,8 @@ class UnionFilesystem:
             inode = union.table.forget(node, count)
             if inode is not None and not (inode.nlookup or inode.opens):
                 union.release_unused(inode)
-                if union.table.shrunk():
-                    union.trim()
+            if union.table.shrunk():
+                union.trim()
 
     def _create(self, parent: NodeId, name: bytes, new: directories.New, caller: Caller) -> Entry:
         union = self._union
@@ -141,7 +141,11 @@ class UnionFilesystem:
             directories.check_new_name(union, union.live_directory(parent), name)
         if not isinstance(inode, FileInode):
             fail(errno.EPERM)
-        copy_up(union, inode)
+        copy_up(union, inode, data=False)
+        with self._lock:
+            redirected = metacopy.set_redirect(union, inode, None)
+        if not redirected:
+            copy_up(union, inode)
         with self._lock:
             directories.link(union, inode, union.live_directory(parent), name)
             return self._entry(inode)
@@ -156,7 +160,7 @@ class UnionFilesystem:
                 return
             inode.nlookup += 1
         try:
-            copy_up(union, inode)
+            copy_up(union, inode, data=False)
         finally:
             self.forget(inode.node, 1)
         with self._lock:
@@ -178,7 +182,7 @@ class UnionFilesystem:
                         rename.rename(union, old, name, new, new_name, flags)
                         return
                     except rename.RedirectImpossible as e:
-                        tree = e.directory
+                        tree = e.inode
                 else:
                     tree = None
             if tree is not None:
@@ -339,15 +343,19 @@ class UnionFilesystem:
     def slow(self, node: NodeId) -> bool:
         """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data, or wait for a disk to flush what
         it copies? (A hint for transports.)"""
-        inode = self._union.table.nodes.get(node)  # unlocked: a hint
-        return isinstance(inode, FileInode) and not inode.upper and self._is_slow(inode)
+        inode = self._union.known(node)  # unlocked: a hint
+        return isinstance(inode, FileInode) and self._lacks_data(inode) and self._is_slow(inode)
 
     def slow_name(self, parent: NodeId, name: bytes) -> bool:
         """The same for what a name leads to, if it was looked up before."""
         with self._lock:
             directory = self._union.table.nodes.get(parent)
-            inode = directory.children.get(name) if isinstance(directory, DirInode) else None
+            inode = lookup.known_child(self._union, directory, name) if isinstance(directory, DirInode) else None
             return isinstance(inode, FileInode) and not inode.upper and self._is_slow(inode)
+
+    @staticmethod
+    def _lacks_data(inode: FileInode) -> bool:
+        return not inode.upper or inode.data is not None
 
     def _is_slow(self, inode: FileInode) -> bool:
         with self._lock:

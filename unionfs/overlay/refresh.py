@@ -87,6 +87,7 @@ class _Refresh:
 
     def run(self) -> Refreshed:
         union = self._union
+        union.table.take_all()
         todo = [union.root]
         while todo:
             directory = todo.pop()

@@ -20,7 +20,7 @@ from unionfs.layers import whiteout
 from unionfs.layers.layer import Path, WritableLayer
 from unionfs.overlay import incompat
 from unionfs.overlay.inode import join
-from unionfs.overlay.stack import INNER_WHITEOUT, OPAQUE, Stack, UnionOptions
+from unionfs.overlay.stack import ALONE, INNER_WHITEOUT, OPAQUE, Stack, UnionOptions
 from unionfs.vfs import DT_DIR, RENAME_EXCHANGE, RENAME_WHITEOUT
 
 WORK, INDEX = b"work", b"index"
@@ -69,6 +69,7 @@ class Workdir:
         self._upper = stack.upper
         self._temporary = itertools.count(1)
         self._left: list[Path] = []  # what could not be discarded yet
+        self._is_alone = False  # so far as is known
         for name in (WORK, INDEX):
             self._make(name)
         incompat.check(self._upper, self.tree, options.force)  # what it leaves may go
@@ -165,6 +166,14 @@ class Workdir:
         if not self.xattrs:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._upper.setxattr(path, self._stack.private(name), value)
+
+    def set_apart(self, name: bytes) -> None:
+        """Before an xattr of this name is stored as data: if it would be a mark to who reads the upper as a layer of
+        unknown origin, have the upper's root say that it is not (`Stack.read_root`). Kernels ignore what it says."""
+        if self._is_alone or not self._stack.is_foreign(name):
+            return
+        self.set_mark(b"", ALONE, b"y")
+        self._is_alone = True
 
     def add_whiteout(self, directory: Path, name: bytes) -> None:
         """White out a name that the upper does not have."""

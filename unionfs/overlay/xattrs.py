@@ -56,6 +56,7 @@ def setxattr(union: Union, inode: Inode, name: bytes, value: bytes, flags: int) 
     _prepare(union, inode)
     with union.lock:
         tree, path = union.upper_place(inode)
+        union.work.set_apart(name)
         tree.setxattr(path, union.stack.stored_xattr(name), value, flags)
         _changed(inode, name)
 
@@ -76,7 +77,7 @@ def _prepare(union: Union, inode: Inode) -> None:
     if isinstance(inode, DirInode) and inode.removed:
         fail(errno.ENOENT)
     if isinstance(inode, FileInode) or not inode.is_dir or isinstance(inode, DirInode):
-        copy_up(union, inode)
+        copy_up(union, inode, data=False)
 
 
 def _changed(inode: Inode, name: bytes) -> None:

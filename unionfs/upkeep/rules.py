@@ -138,7 +138,7 @@ def _aufs_name(folder: Folder, name: bytes, child: Stored, view: View) -> Iterat
         yield Fault(child.path, "aufs-debris", "whiteout of fuse-overlayfs's own marker", "remove it", remove)
     elif not view.aufs:
         return
-    elif name == whiteout.PREFIX:
+    elif name in whiteout.NO_WHITEOUTS:
         if _may_go(child):
             yield Fault(child.path, "aufs-debris", "a whiteout of no name", "remove it", remove)
         else:

@@ -2,10 +2,8 @@
 
 One readv is one request, one write is one reply. One thread reads; any thread may write.
 
-*Waiting.* Where client and daemon run on different CPUs, waking a sleeping daemon costs several times what answering
-costs. So after a reply the loop looks for the next request a few times without sleeping. That is for nothing where
-the client needs our own CPU, or thinks for long; so it is an experiment repeated: `_Patience` counts how often looking
-was worth it and stops where it seldom is. Between requests, with nobody asking, the loop always sleeps.
+*Waiting.* After a reply the loop looks for the next request a number of times before it sleeps; patience.py decides how
+many, from how that turned out before. Between requests, with nobody asking, the loop always sleeps.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from typing import Final
 from unionfs.errors import ProtocolError
 from unionfs.linux.process import is_dying
 from unionfs.transport.devfuse import abi, negotiate, replies, requests
+from unionfs.transport.devfuse.patience import Patience
 from unionfs.transport.devfuse.requests import Buffer, Header
 from unionfs.transport.devfuse.session import LATER, Reply, Session
 from unionfs.transport.devfuse.workers import Workers
@@ -30,35 +29,6 @@ _log = logging.getLogger(__name__)
 #: fuse_dev_do_read wants room for both headers and max_write; a page for the former leaves the data aligned.
 BUFFER_SIZE: Final = negotiate.MAX_WRITE + 4096
 _REPLY_HEADER: Final = 16
-
-
-class _Patience:
-    """Whether to look again before sleeping, from how that turned out before."""
-
-    #: Looks without sleeping after a reply: some 20 µs.
-    LOOKS = 50
-    #: Tries per experiment, and how many of them must have found a request.
-    TRIALS, WORTH = 32, 8
-    #: Requests until the next experiment, doubled with each that fails.
-    PAUSE, LONGEST_PAUSE = 64, 16384
-
-    def __init__(self, enabled: bool) -> None:
-        self._tries = self._found = 0
-        self._length = self.PAUSE
-        #: Look if 0; else so many requests to go until the next experiment; -1: never look. The loop counts it down.
-        self.pause = 0 if enabled else -1
-
-    def looked(self, found: bool) -> None:
-        self._tries += 1
-        self._found += found
-        if self._tries < self.TRIALS:
-            return
-        if self._found < self.WORTH:
-            self.pause = self._length
-            self._length = min(self._length * 2, self.LONGEST_PAUSE)
-        else:
-            self._length = self.PAUSE
-        self._tries = self._found = 0
 
 
 class Loop:
@@ -73,7 +43,7 @@ class Loop:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         # Looking for work on the CPU that the client waits for would only keep it waiting.
-        self._patience = _Patience(len(os.sched_getaffinity(0)) > 1)
+        self._patience = Patience(len(os.sched_getaffinity(0)) > 1)
 
     def run(self, ready: Callable[[], None]) -> None:
         """Until the mount is gone. Calls `ready` when INIT has been answered.
@@ -164,13 +134,13 @@ class Loop:
 
     def _look(self, buffer: bytearray) -> int:
         """The next request, by looking for a while and then by sleeping."""
-        readinto = self._file.readinto
-        for _ in range(_Patience.LOOKS):
+        readinto, patience = self._file.readinto, self._patience
+        for _ in range(patience.looks):
             length = readinto(buffer)
             if length is not None:
-                self._patience.looked(True)
+                patience.looked(True)
                 return length
-        self._patience.looked(False)
+        patience.looked(False)
         while True:
             self._poll.poll()
             length = readinto(buffer)

@@ -66,6 +66,8 @@ _MODULES = (
     "stat_latency",
     "memory",
     "commit",
+    "image_commit",
+    "image_load",
 )
 
 

@@ -11,7 +11,8 @@ user of that engine would write, the same for every workload; none is tuned to a
     ours-cached          the same, --passthrough off         ours-fusepy           unionfs, transport fusepy
     ours-tars            the layers as tars                  ratarmount            another engine for tars (tars.py)
 
-`tar-sha256sum` is no engine but what `commit` is measured beside; it takes part in that workload only.
+`tar-sha256sum` and `skopeo` are no engines but what commits and the image store are measured beside; they take part in
+those workloads only.
 """
 
 from __future__ import annotations
@@ -242,27 +243,27 @@ def _ours(name: str, title: str, transport: str, *options: str, user: bool = Fal
     )
 
 
-# --- what commit is measured beside ----------------------------------------------------------------------------------
+# --- what commit and the image store are measured beside -------------------------------------------------------------
 
 
 def _no_mount(stack: Stack, mountpoint: Path) -> Launch:
-    raise AssertionError("tar-sha256sum mounts nothing; workloads name it in `tools`")
+    raise AssertionError("a tool mounts nothing; workloads name it in `only`")
 
 
-def _tar_missing() -> str | None:
-    absent = [program for program in ("tar", "sha256sum") if shutil.which(program) is None]
-    return f"no program {absent[0]} (Debian package {'tar' if absent[0] == 'tar' else 'coreutils'})" if absent else None
+def _tool(name: str, title: str, pattern: str, programs: Mapping[str, str]) -> Peer:
+    """`programs`: with their Debian packages; the version is the first's, by `pattern`."""
+
+    def missing() -> str | None:
+        absent = [program for program in programs if shutil.which(program) is None]
+        return f"no program {absent[0]} (Debian package {programs[absent[0]]})" if absent else None
+
+    version = _version_of(next(iter(programs)), "--version", pattern=pattern)
+    return Peer(name, title, frozenset(), version, missing, _no_mount, _no_mount)
 
 
-TAR = Peer(
-    "tar-sha256sum",
-    "tar -cf - | sha256sum",
-    frozenset(),
-    _version_of("tar", "--version", pattern=r"tar \(.*"),
-    _tar_missing,
-    _no_mount,
-    _no_mount,
-)
+TAR = _tool("tar-sha256sum", "tar -cf - | sha256sum", r"tar \(.*", {"tar": "tar", "sha256sum": "coreutils"})
+SKOPEO = _tool("skopeo", "skopeo", r"skopeo version \S+", {"skopeo": "skopeo"})
+TOOLS = frozenset((TAR.name, SKOPEO.name))
 
 
 def all_peers(programs: Mapping[str, str] | None = None) -> dict[str, Peer]:
@@ -284,5 +285,6 @@ def all_peers(programs: Mapping[str, str] | None = None) -> dict[str, Peer]:
         tars.our_tars(),
         tars.ratarmount(use["ratarmount"]),
         TAR,
+        SKOPEO,
     ]
     return {peer.name: peer for peer in peers}

@@ -31,14 +31,14 @@ from benchmarks import machine, report
 from benchmarks.arena import Arena
 from benchmarks.backing import Backing, BackingFailed, backing, fuse_control
 from benchmarks.mounting import MountFailed
-from benchmarks.peers import TAR, Peer, all_peers
+from benchmarks.peers import TOOLS, Peer, all_peers
 from benchmarks.plot import NothingToPlot, plot
 from benchmarks.processes import MARKER, Runner, Step, StepError, StepTimedOut, WrongResult, kill_pids, marked_pids
 from benchmarks.trees import FULL, QUICK, Scale, Trees
 from benchmarks.workloads import Workload, load_all
 
 #: Without --peer. Each start of a Python server takes a good part of a quick workload's time.
-_QUICK_PEERS = ("kernel", "fuse-overlayfs", "unionfs-fuse", "ours-devfuse", "ours-fusepy", "ours-tars", TAR.name)
+_QUICK_PEERS = ("kernel", "fuse-overlayfs", "unionfs-fuse", "ours-devfuse", "ours-fusepy", "ours-tars", *sorted(TOOLS))
 
 Choice = TypeVar("Choice", Peer, Workload)
 
@@ -263,7 +263,7 @@ def _left_as_found(cpus: set[int], environment: dict[str, str]) -> Iterator[None
 def _takes_part(peer: Peer, workload: Workload) -> bool:
     if workload.only is not None:
         return peer.name in workload.only
-    return peer.name != TAR.name and (workload.user or not peer.user) and (workload.packed or not peer.packed)
+    return peer.name not in TOOLS and (workload.user or not peer.user) and (workload.packed or not peer.packed)
 
 
 def _once(workload: Workload, arena: Arena, results: Sequence[report.Result]) -> None:

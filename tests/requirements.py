@@ -82,6 +82,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "podman": _command("podman", "podman"),
     "buildah": _command("buildah", "buildah"),
     "crun": _command("crun", "crun"),
+    "dockerd": Requirement(
+        "the command dockerd (its package starts a service, so scripts/test does not install it)", None,
+        lambda: shutil.which("dockerd") is not None and shutil.which("docker") is not None,
+    ),
     "systemd-analyze": _command("systemd-analyze", "systemd"),
     "busybox": _command("busybox", "busybox-static"),
     "debootstrap": _command("debootstrap", "debootstrap"),

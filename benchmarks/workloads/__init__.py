@@ -68,6 +68,8 @@ _MODULES = (
     "memory",
     "million",
     "commit",
+    "image_commit",
+    "image_load",
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,39 @@ def inspect(image: str) -> Any:
 def config_digest(image: str) -> str:
     """The image ID, as skopeo tells it of any kind of image."""
     return str(json.loads(skopeo("inspect", "--raw", image))["config"]["digest"])
+
+
+class Docker:
+    """A docker daemon of its own, that has no network, with `docker` to talk to it. ImageIDs are all that counts."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="docker-"))
+        self._host = f"unix://{self.directory}/sock"
+        arguments = [
+            "dockerd", "-H", self._host, "--data-root", f"{self.directory}/data",
+            "--exec-root", f"{self.directory}/run", "--pidfile", f"{self.directory}/pid", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
+        ]  # fmt: skip
+        # It starts a containerd, which wants a /run that is free.
+        script = 'mount -t tmpfs unionfs-tests /run && exec "$@"'
+        self._log = open(self.directory / "log", "wb")  # noqa: SIM115  # closed by close
+        self._daemon = subprocess.Popen(
+            ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *arguments],
+            stdout=self._log,
+            stderr=self._log,
+        )
+        socket = self.directory / "sock"
+        while not socket.exists():
+            assert self._daemon.poll() is None, (self.directory / "log").read_text()[-3000:]
+            os.sched_yield()
+
+    def __call__(self, *argv: str) -> str:
+        return run("docker", "-H", self._host, *argv, timeout=120)
+
+    def close(self) -> None:
+        self._daemon.terminate()
+        self._daemon.wait(60)
+        self._log.close()
+        shutil.rmtree(self.directory)
 
 
 class Podman:

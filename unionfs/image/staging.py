@@ -44,10 +44,11 @@ class Staging:
         digest: Digest | None = None,
         what: str = "the layer",
         count: Count | None = None,
+        path: bytes | None = None,
     ) -> StoredLayer:
         """A layer tar, compressed or not, kept as it is; read once, and ready to be mounted. See `take_layer`."""
         known = diff_id is not None and self.cache.has(diff_id)
-        layer = take_layer(stream, self.space, self.cache, what, diff_id=diff_id, digest=digest, count=count)
+        layer = take_layer(stream, self.space, self.cache, what, diff_id=diff_id, digest=digest, count=count, path=path)
         if not known:
             self._unpacked.add(layer.diff_id)
         self._layers[layer.descriptor.digest] = layer.diff_id

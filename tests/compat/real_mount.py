@@ -91,7 +91,9 @@ class RealStack:
     def commit(self, name: str = "layer.tar") -> Path:
         """The layer of the live mount."""
         layer = self.directory / name
-        said = self.unionfs("commit", self.mnt, "-o", layer)
+        # What cannot be held is warned of, and nobody writes here.
+        pause = "--no-pause" if self.transport == "fusepy" else "--pause"
+        said = self.unionfs("commit", self.mnt, "-o", layer, pause)
         assert said.startswith("sha256:")
         return layer
 

@@ -74,7 +74,7 @@ def convert(
     leaves half done reads the same, and the next call completes it.
     """
     path, desk = _tree(directory, work)
-    below = [check_layer(spec) for spec in layers]
+    below, _ = expand(layers)
     with ExitStack() as stack:
         tree = stack.enter_context(_open(path, True))
         shelf = stack.enter_context(_open(desk, True)) if desk is not None else None
@@ -85,7 +85,7 @@ def convert(
         return _convert(tree, encoding, xattrs=xattrs, work=shelf, upper=desk is not None, privileged=privileged)
 
 
-def _bring_up_data(path: bytes, desk: bytes | None, below: list[bytes]) -> None:
+def _bring_up_data(path: bytes, desk: bytes | None, below: tuple[bytes, ...]) -> None:
     with _open(path, True) as tree:
         if not metacopies(tree, upper=desk is not None):
             return

@@ -177,6 +177,29 @@ def test_whiteout_asked_for_is_seen_as_a_device_and_survives_a_remount(tmp_path:
         assert not u.exists("x")
 
 
+@pytest.mark.parametrize("place", ["d", "new"])
+def test_marks_of_fuse_overlayfs_are_nobodys_to_set(tmp_path: Path, place: str) -> None:
+    """It would be opaque after a remount, and was hidden until then."""
+    name = b"user.fuseoverlayfs.opaque"
+    with union(tmp_path, [lower(tmp_path)]) as u:
+        u.mkdir("new")
+        with u.node(place) as node:
+            for call, number in (
+                (lambda: u.fs.setxattr(node, name, b"y", 0), errno.EPERM),
+                (lambda: u.fs.getxattr(node, name), errno.ENODATA),
+                (lambda: u.fs.removexattr(node, name), errno.ENODATA),
+            ):
+                with pytest.raises(OSError) as caught:
+                    call()
+                assert caught.value.errno == number
+        assert u.stored() == ["new"]
+    os.setxattr(tmp_path / "upper" / "new", name, b"y")
+    with union(tmp_path, [tmp_path / "a"]) as u, u.node("new") as node:
+        assert u.fs.listxattr(node) == []
+        with pytest.raises(OSError):
+            u.fs.getxattr(node, name)
+
+
 def test_nested_overlay_attributes_are_escaped(tmp_path: Path) -> None:
     with union(tmp_path, [lower(tmp_path)], options=UnionOptions(xattr_prefix=b"user.")) as u:
         with u.node("d") as node:

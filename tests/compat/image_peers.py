@@ -106,7 +106,8 @@ class Docker:
         self._host = f"unix://{self.directory}/sock"
         arguments = [
             "dockerd", "-H", self._host, "--data-root", f"{self.directory}/data",
-            "--exec-root", f"{self.directory}/run", "--pidfile", f"{self.directory}/pid", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
+            "--exec-root", f"{self.directory}/run", "--pidfile", f"{self.directory}/pid",
+            "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
         ]  # fmt: skip
         # It starts a containerd, which wants a /run that is free.
         script = 'mount -t tmpfs unionfs-tests /run && exec "$@"'

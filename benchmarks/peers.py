@@ -9,6 +9,7 @@ user of that engine would write, the same for every workload; none is tuned to a
     unionfs-fuse         the older C engine, copy-on-write
     ours-devfuse         unionfs, transport devfuse          ours-user             as an ordinary user (no passthrough)
     ours-cached          the same, --passthrough off         ours-fusepy           unionfs, transport fusepy
+    ours-tars            the layers as tars                  ratarmount            another engine for tars (tars.py)
 
 `tar-sha256sum` and `skopeo` are no engines but what commits and the image store are measured beside; they take part in
 those workloads only.
@@ -64,6 +65,8 @@ class Peer:
     ready_launch: Callable[[Stack, Path], Launch]
     user: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: It reads the layers as tars; see tars.py.
+    packed: bool = False
 
 
 # --- the kernel ------------------------------------------------------------------------------------------------------
@@ -266,7 +269,9 @@ TOOLS = frozenset((TAR.name, SKOPEO.name))
 def all_peers(programs: Mapping[str, str] | None = None) -> dict[str, Peer]:
     """Every peer by name, in the order they are run and shown. `programs` replaces an engine's program by another
     build of it: {"fuse-overlayfs": "/opt/bin/fuse-overlayfs"}."""
-    use = {"fuse-overlayfs": "fuse-overlayfs", "unionfs-fuse": "unionfs-fuse", **(programs or {})}
+    from benchmarks import tars  # which is made of this module
+
+    use = {name: name for name in ("fuse-overlayfs", "unionfs-fuse", "ratarmount")} | dict(programs or {})
     peers = [
         _kernel("kernel", "overlayfs", ""),
         _kernel("kernel-redirect", "overlayfs, redirect_dir=on,index=on", ",redirect_dir=on,index=on"),
@@ -277,6 +282,8 @@ def all_peers(programs: Mapping[str, str] | None = None) -> dict[str, Peer]:
         _ours("ours-cached", "ours, passthrough off", "devfuse", "--passthrough", "off"),
         _ours("ours-user", "ours, as a user", "devfuse", user=True),
         _ours("ours-fusepy", "ours, fusepy", "fusepy"),
+        tars.our_tars(),
+        tars.ratarmount(use["ratarmount"]),
         TAR,
         SKOPEO,
     ]

@@ -49,7 +49,7 @@ class Population:
 
 #: What a rig may lack, and what that means. Tests ask with `@pytest.mark.needs("tmpfile")`.
 CAPABILITIES: Final[Mapping[str, str]] = {
-    "union": "it is a union: overlay xattrs are hidden and char device 0:0 is refused",
+    "union": "it is a union: overlay xattrs are hidden",
     "rename_flags": "renameat2 with RENAME_NOREPLACE, RENAME_EXCHANGE (libfuse 2 has no flags)",
     "rename_whiteout": "renameat2 with RENAME_WHITEOUT",
     "tmpfile": "O_TMPFILE",
@@ -124,10 +124,14 @@ RIGS: Final[Mapping[str, Rig]] = {
 #: (rig, test function) -> why that rig does not do it. The tests are not generated there.
 _DENSE: Final = "commit writes zeros where a lower file has holes, and a tar has those that it says"
 _CHUNKS: Final = "copy-up keeps holes only where 1 MiB of the chunked copy is hole (ovl_copy_up_file)"
+_MKNOD: Final = "nobody makes a whiteout (ovl_mknod)"
 DEVIATIONS: Final[Mapping[tuple[str, str], str]] = {
     ("union-tars", "test_sparse_file_takes_few_blocks"): _DENSE,
     ("union-tars", "test_seek_hole_and_data"): _DENSE,
     ("union-tars", "test_seek_hole_and_data_after_copy_up"): _DENSE,
+    ("kernel", "test_char_device_0_0_is_a_device"): _MKNOD,
+    ("kernel", "test_mknod_of_a_whiteout_is_seen_and_hides_nothing"): _MKNOD,
+    ("kernel", "test_mknod_of_a_whiteout_where_something_was"): _MKNOD,
     ("kernel", "test_sparse_file_takes_few_blocks"): _CHUNKS,
     ("kernel", "test_seek_hole_and_data_after_copy_up"): _CHUNKS,
     ("kernel", "test_its_link_count_is_zero_for_readers"): "fstat of an unlinked lower file still says 1",

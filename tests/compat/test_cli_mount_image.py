@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,28 @@ def test_by_force_the_name_goes_and_the_mount_goes_on(images: Images) -> None:
     assert images.run("image", "prune", "-f").splitlines()[:2] == ["Deleted Images:", f"deleted: {id}"]
     assert images.names() == [f"app:latest {id_of(images, 'app')[7:19]}"]
     assert images.run("image", "verify") == ""
+
+
+def test_a_base_that_was_lost_is_named_and_the_layer_can_be_had(images: Images, tmp_path: Path) -> None:
+    id = id_of(images, "base:1")
+    with images.mounted("-l", "base:1", "-u", tmp_path / "upper") as mnt:
+        shutil.rmtree(images.store)
+        (mnt / "new").write_text((mnt / "etc/motd").read_text())
+        refused(
+            images.call("commit", mnt, "app"), 1, f"{id}, the image that this is made of, is not in", "load it again"
+        )
+        assert images.names() == []
+
+
+def test_a_crash_before_the_record_leaves_a_place_that_is_begun_anew(images: Images) -> None:
+    with images.mounted("--image", "base:1", "--name", "it"):
+        pass
+    record = images.store / "mounts/it/mount.json"
+    record.unlink()
+    assert kept(images) == []
+    images.run("image", "tag", "base:1", "app")
+    with images.mounted("--image", "base:1", "--name", "it"):
+        assert [one.name for one in kept(images)] == ["it"]
 
 
 def test_what_cannot_be_mounted_is_refused(images: Images, tmp_path: Path) -> None:

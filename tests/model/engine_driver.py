@@ -184,12 +184,6 @@ class EngineDriver:
     def mkfifo(self, path: str, mode: int) -> None:
         self._make(path, lambda parent, name: self.fs.mknod(parent, name, stat.S_IFIFO | mode, 0, self.caller))
 
-    def mkwhiteout(self, path: str) -> None:
-        parent, name = self._parent(path)
-        if self._peek(parent, name):
-            fail(E.EEXIST)
-        self.fs.mknod(parent.node, name, stat.S_IFCHR, 0, self.caller)
-
     def link(self, source: str, path: str) -> None:
         node = self._walk(source).node
         self._make(path, lambda parent, name: self.fs.link(node, parent, name, self.caller))

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import queue
 import socket
 import stat
 import threading
@@ -21,7 +22,7 @@ from tests.requirements import requires
 from tests.unit.as_user import NOBODY, run_as_nobody
 from unionfs.errors import LayerError, MountError, ProtocolError
 from unionfs.mounts import control
-from unionfs.mounts.control import ControlServer, error_from_json, error_to_json, request
+from unionfs.mounts.control import ControlServer, Lease, Leased, error_from_json, error_to_json, request
 
 
 def _refuse(params: dict[str, Any]) -> dict[str, Any]:
@@ -34,6 +35,22 @@ def _fail(params: dict[str, Any]) -> dict[str, Any]:
 
 def _bug(params: dict[str, Any]) -> dict[str, Any]:
     raise KeyError("a bug")
+
+
+#: What became of leases, in order: ("had", pid), ("released", params).
+LEASES: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+
+def _lease(params: dict[str, Any], pid: int) -> Leased:
+    if not params:
+        raise MountError("nothing to have")
+    LEASES.put(("had", pid))
+
+    def release() -> dict[str, Any]:
+        LEASES.put(("released", params))
+        return {"was": params}
+
+    return Leased({"yours": True}, params["seconds"], release)
 
 
 HANDLERS = {
@@ -53,7 +70,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
     socket_path = os.fsencode(directory / "s")
     old = os.umask(0)  # as in a daemon
     try:
-        with ControlServer(socket_path, HANDLERS):
+        with ControlServer(socket_path, HANDLERS, {"lease": _lease}):
             yield socket_path
     finally:
         os.umask(old)
@@ -156,6 +173,44 @@ def test_any_bytes_leave_the_server_serving(path: bytes, data: bytes) -> None:
         if "error" in told:
             assert isinstance(error_from_json(told["error"]), (ProtocolError, MountError, LayerError, OSError))
     assert request(path, "echo") == {"params": {}}
+
+
+# leases ---------------------------------------------------------------------------------------------------------------
+def _next_event() -> tuple[str, Any]:
+    return LEASES.get(timeout=20)
+
+
+def test_lease_is_given_back_and_the_connection_goes_on(path: bytes) -> None:
+    lines = b'{"method": "lease", "params": {"seconds": 60}}\n{"method": "release"}\n{"method": "echo"}\n'
+    assert raw(path, lines).splitlines() == [
+        b'{"result": {"yours": true}}',
+        b'{"result": {"was": {"seconds": 60}}}',
+        b'{"result": {"params": {}}}',
+    ]
+    assert (_next_event(), _next_event()) == (("had", os.getpid()), ("released", {"seconds": 60}))
+    lease = Lease(path, "lease", {"seconds": 60}, timeout=20)
+    assert lease.answer == {"yours": True} and _next_event()[0] == "had"
+    assert lease.release() == {"was": {"seconds": 60}} and _next_event()[0] == "released"
+
+
+def test_lease_ends_with_its_connection(path: bytes) -> None:
+    lease = Lease(path, "lease", {"seconds": 60}, timeout=20)
+    assert _next_event()[0] == "had"
+    lease.close()
+    assert _next_event()[0] == "released"
+
+
+def test_lease_ends_at_its_time_limit_with_its_connection(path: bytes) -> None:
+    lease = Lease(path, "lease", {"seconds": 0.01}, timeout=20)
+    assert (_next_event()[0], _next_event()[0]) == ("had", "released")
+    with pytest.raises((ProtocolError, MountError)):
+        lease.release()
+
+
+def test_lease_that_is_refused(path: bytes) -> None:
+    with pytest.raises(MountError, match="nothing to have"):
+        Lease(path, "lease", {}, timeout=20)
+    assert LEASES.empty()
 
 
 # who may ask, and how many ------------------------------------------------------------------------------------------

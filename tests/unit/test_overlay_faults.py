@@ -177,10 +177,10 @@ def symlink(path: str) -> Callable[[Rig], None]:
     return operate
 
 
-def mknod(path: str) -> Callable[[Rig], None]:
+def mknod(path: str, mode: int = stat.S_IFIFO | 0o600) -> Callable[[Rig], None]:
     def operate(u: Rig) -> None:
         with u.parent(path) as (parent, name):
-            entry(u, u.fs.mknod(parent, name, stat.S_IFIFO | 0o600, 0, ME))
+            entry(u, u.fs.mknod(parent, name, mode, 0, ME))
 
     return operate
 
@@ -213,6 +213,7 @@ class Case(NamedTuple):
 
     `whiteout_late`: a visible whiteout takes the old name's place after the rename. That replaces a name, so it takes
     no space, and is not made to fail here. `time_late`: who dies may leave another time of modification (fill.py).
+    `inner_whiteout`: there is a visible whiteout.
     """
 
     operate: Callable[[Rig], object]
@@ -221,6 +222,7 @@ class Case(NamedTuple):
     whiteout_late: bool = False
     time_late: str = ""
     options: UnionOptions = UnionOptions()
+    inner_whiteout: bool = False
 
 
 def rename(old: str, new: str, flags: int = 0) -> Callable[[Rig], None]:
@@ -291,6 +293,9 @@ CASES: dict[str, Case] = {
     "symlink": Case(symlink("dir/new")),
     "symlink over a whiteout": Case(symlink("file"), without("file")),
     "mknod over a whiteout": Case(mknod("file"), without("file")),
+    "mknod of a whiteout": Case(mknod("dir/new", stat.S_IFCHR), inner_whiteout=True),
+    "mknod of a whiteout over a whiteout": Case(mknod("file", stat.S_IFCHR), without("file"), inner_whiteout=True),
+    "link of a visible whiteout": Case(lambda u: u.link("w", "dir/new"), mknod("w", stat.S_IFCHR), inner_whiteout=True),
     "tmpfile": Case(unnamed),
     "link": Case(lambda u: u.link("file", "dir/new")),
     "link of a lower hard link": Case(lambda u: u.link("one", "new")),

@@ -178,7 +178,7 @@ def timeless(tree: Tree, case: Case) -> Tree:
 
 def look(place: Path, layers: list[Path], case: Case, kernel_first: bool) -> Tree:
     """The tree that is left, as both show it; the work directory is swept."""
-    kernel = _KERNEL and not case.whiteout_late  # which the kernel does not know
+    kernel = _KERNEL and not (case.whiteout_late or case.inner_whiteout)  # which the kernel does not know
     there = kernels(place, layers) if kernel and kernel_first else None
     with union(place, layers) as u:
         assert os.listdir(place / "work/work") == []

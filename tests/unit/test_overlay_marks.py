@@ -40,6 +40,15 @@ class NoRenameWhiteout(WritableDirectory):
         super().rename(path, to, to_path, flags)
 
 
+class NoExchange(NoRenameWhiteout):
+    """An upper that holds whiteout devices but has no flags of rename at all, as one in a mount through libfuse 2."""
+
+    def rename(self, path: bytes, to: WritableDirectory, to_path: bytes, flags: int = 0) -> None:  # type: ignore[override]
+        if flags & RENAME_EXCHANGE:
+            raise OSError(errno.EINVAL, "no exchange")
+        super().rename(path, to, to_path, flags)
+
+
 def lower(tmp_path: Path) -> Path:
     return tree(tmp_path / "a", x="1", d__y="2", d__e__z="3", gone="4")
 
@@ -268,3 +277,21 @@ def test_removed_but_open_directory(tmp_path: Path) -> None:
                 u.fs.mkdir(node, b"x", 0o755, __import__("tests.unit.overlay_rig", fromlist=["ME"]).ME)
             u.fs.releasedir(fh)
         assert u.fs.lookup(ROOT, b"d").node
+
+
+def test_upper_without_exchange_holds_whiteouts_by_name(tmp_path: Path) -> None:
+    """A device could not give way to a directory, nor a directory to it."""
+    with union(tmp_path, [lower(tmp_path)], upper=NoExchange) as u:
+        u.write("d/y", b"copied up")
+        u.unlink("d/y")
+        u.unlink("d/e/z")
+        u.rmdir("d/e")
+        u.rmdir("d")
+        u.mkdir("d")
+        u.create("d/new")
+        u.rename("d", "moved")
+        u.rename("x", "d")
+        assert u.list() == ["d", "gone", "moved"]
+        assert ".wh..wh.aufs" in u.stored()
+    with union(tmp_path, [tmp_path / "a"], upper=NoExchange) as u:
+        assert u.list() == ["d", "gone", "moved"] and u.list("moved") == ["new"]

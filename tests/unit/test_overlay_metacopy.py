@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +12,12 @@ import pytest
 
 from tests.requirements import requires
 from tests.unit.overlay_rig import ME, Rig, tree, union
-from unionfs.overlay import UnionOptions
-from unionfs.vfs import RENAME_EXCHANGE, ROOT, SetAttr
+from unionfs.layers.directory import DirectoryLayer
+from unionfs.layers.fd_file import FdFile
+from unionfs.layers.layer import LayerFile
+from unionfs.layers.upper import WritableDirectory
+from unionfs.overlay import UnionFilesystem, UnionOptions
+from unionfs.vfs import RENAME_EXCHANGE, ROOT, Attr, SetAttr
 
 pytestmark = [pytest.mark.needs_root, requires("root")]
 
@@ -201,6 +205,68 @@ def test_capabilities_and_set_id_bits_stay_when_the_data_comes_up(tmp_path: Path
         assert (after.mode, after.mtime_ns) == (before.mode, before.mtime_ns)
 
 
+class Interrupted(WritableDirectory):
+    """Before the first copied range, `meanwhile` is called once."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def create(self, path: bytes, mode: int, flags: int = os.O_RDWR) -> FdFile:
+        return _Interrupted(super().create(path, mode, flags).fd)
+
+    def open(self, path: bytes, flags: int = os.O_RDONLY) -> FdFile:
+        return _Interrupted(super().open(path, flags).fd)
+
+
+class _Interrupted(FdFile):
+    def copy_range(self, source: LayerFile, source_offset: int, offset: int, length: int) -> int:
+        call, Interrupted.meanwhile = Interrupted.meanwhile, None
+        if call is not None:
+            call()
+        return super().copy_range(source, source_offset, offset, length)
+
+
+MEANWHILE: dict[str, Callable[[Rig], object]] = {
+    "link": lambda u: u.link("big", "d/new"),
+    "rename": lambda u: u.rename("big", "d/new"),
+    "unlink": lambda u: u.unlink("big"),
+    "chown": lambda u: u.setattr("big", uid=77),
+    "utime": lambda u: u.setattr("big", mtime_ns=123 * 10**9),
+    "look": lambda u: u.stat("big"),
+}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("name", MEANWHILE)
+def test_what_happens_to_a_metacopy_while_its_data_comes_up(tmp_path: Path, name: str, linked: bool) -> None:
+    lower(tmp_path)
+    with union(tmp_path, [tmp_path / "lower"], upper=Interrupted, options=ON) as u:
+        u.setattr("big", uid=5, mtime_ns=10**18)
+        if linked:
+            u.link("big", "other")
+        seen: list[Attr] = []
+
+        def meanwhile() -> None:
+            MEANWHILE[name](u)
+            with u.node("d/new" if name == "rename" else "other" if linked else "big") as node:
+                seen.append(Attr.unpack(u.fs.getattr(node)))
+
+        with u.node("big") as node:
+            Interrupted.meanwhile = meanwhile if name != "unlink" or linked else lambda: MEANWHILE[name](u)
+            fh = u.fs.open(node, os.O_RDWR).fh
+            assert Interrupted.meanwhile is None
+            assert u.fs.read(fh, 0, 1 << 20) == BIG.encode()
+            u.fs.write(fh, 0, b"new")
+            found = Attr.unpack(u.fs.getattr(node))
+            u.fs.release(fh)
+        for attr in (*seen, found._replace(mtime_ns=seen[0].mtime_ns if seen else 0)):
+            assert attr.uid == (77 if name == "chown" else 5) and attr.size == len(BIG)
+        assert all(attr.mtime_ns == (123 * 10**9 if name == "utime" else 10**18) for attr in seen)
+        names = {"link": ["big", "d/new"], "rename": ["d/new"], "unlink": []}.get(name, ["big"])
+        for path in [*names, *(["other"] if linked else [])]:
+            assert u.read(path)[:5] == b"new34" and u.mark(path, "metacopy") is None, path
+            assert u.stat(path).nlink == len(names) + linked
+
+
 # names --------------------------------------------------------------------------------------------------------------
 def test_a_renamed_metacopy_says_where_its_data_is(tmp_path: Path) -> None:
     with metacopying(tmp_path) as u:
@@ -303,6 +369,39 @@ def test_a_directory_whose_redirect_cannot_be_held_takes_its_metacopies_along(tm
         assert (u.read("moved/f"), u.read("moved/hard"), u.read("hard2")) == (b"in d", b"linked", b"linked")
 
 
+def test_the_place_of_a_metacopy_that_was_replaced_is_free_for_another_file(tmp_path: Path) -> None:
+    with metacopying(tmp_path) as u:
+        u.link("big", "other")
+        with u.node("big") as node:
+            old = os.lstat(u.upper / "big")
+            u.unlink("other")
+            u.fs.release(u.fs.open(node, os.O_WRONLY).fh)
+            assert os.lstat(u.upper / "big").st_ino != old.st_ino
+            assert (0, old.st_dev, old.st_ino) not in u.fs._union.table.real
+
+
+def test_a_refresh_finds_the_data_where_it_is_now(tmp_path: Path) -> None:
+    middle = tree(tmp_path / "middle", d=None)
+    with metacopying(tmp_path, middle) as u:
+        u.setattr("d/f", uid=5)
+        with u.node("d/f") as node:
+            (tmp_path / "lower/d/new").write_text("more and other data")
+            os.rename(tmp_path / "lower/d/new", tmp_path / "lower/d/f")
+            u.fs.refresh()
+            assert u.read("d/f") == b"more and other data"
+            assert Attr.unpack(u.fs.getattr(node)).uid == 5
+            os.unlink(tmp_path / "lower/d/f")
+            u.fs.refresh()
+            with pytest.raises(FileNotFoundError):
+                u.read("d/f")
+            (tmp_path / "lower/d/f").write_text("back")
+            u.fs.refresh()
+            assert u.read("d/f") == b"back"
+            (middle / "d/f").write_text("in another layer")
+            u.fs.refresh()
+            assert u.read("d/f") == b"in another layer"
+
+
 # layers below ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("options", [ON, UnionOptions()])
 def test_a_chain_over_layers(tmp_path: Path, options: UnionOptions) -> None:
@@ -358,11 +457,19 @@ def test_a_mark_of_no_known_form_is_eio(tmp_path: Path, value: bytes) -> None:
     assert refused.value.errno == errno.EIO
 
 
-def test_a_whiteout_between_a_metacopy_and_its_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["kernel", "xattr", "aufs"])
+def test_a_whiteout_between_a_metacopy_and_its_data(tmp_path: Path, encoding: str) -> None:
     lower(tmp_path)
     crafted(tmp_path / "top", "big")
-    (tmp_path / "middle").mkdir()
-    os.mknod(tmp_path / "middle/big", 0o020000, 0)
+    middle = tmp_path / "middle"
+    middle.mkdir()
+    if encoding == "kernel":
+        os.mknod(middle / "big", 0o020000, 0)
+    else:
+        (middle / (".wh.big" if encoding == "aufs" else "big")).touch()
+    if encoding == "xattr":
+        os.setxattr(middle / "big", "trusted.overlay.whiteout", b"")
+        os.setxattr(middle, "trusted.overlay.opaque", b"x")
     with metacopying(tmp_path, tmp_path / "top", tmp_path / "middle") as u, pytest.raises(OSError) as refused:
         u.stat("big")
     assert refused.value.errno == errno.EIO
@@ -385,3 +492,37 @@ def test_an_opaque_directory_does_not_end_an_absolute_redirect(tmp_path: Path) -
     os.setxattr(tmp_path / "top/d", "trusted.overlay.opaque", b"y")
     with metacopying(tmp_path, tmp_path / "top") as u:
         assert u.list("d") == ["t"] and u.read("d/t") == b"in e"
+
+
+# what it costs -----------------------------------------------------------------------------------------------------
+class Counting(DirectoryLayer):
+    """Counts what is asked of the attributes of its files, not of its directories."""
+
+    asked = 0
+
+    def getxattr(self, path: bytes, name: bytes) -> bytes | None:
+        Counting.asked += not os.path.isdir(self.path + b"/" + path)
+        return super().getxattr(path, name)
+
+
+@pytest.mark.parametrize(("impure", "asked"), [(False, 0), (True, 4)])
+def test_layers_nobody_copied_up_to_are_asked_nothing(tmp_path: Path, impure: bool, asked: int) -> None:
+    base = tree(tmp_path / "lower", d__a="1", d__b="2", d__c="3", e__d="4")
+    if impure:
+        os.setxattr(base / "d", "trusted.overlay.impure", b"y")
+    Counting.asked = 0
+    fs = UnionFilesystem([Counting(str(base))], None, None)
+    try:
+        u = Rig(fs, base)
+        for directory in ("", "d", "e"):
+            with u.node(directory) as node:
+                fh = fs.opendir(node)
+                for entry in fs.readdirplus(fh, 0, 1 << 16, 152):
+                    if entry.node and entry.name not in (b".", b".."):
+                        fs.forget(entry.node, 1)
+                fs.releasedir(fh)
+        assert u.read("d/a") == b"1"
+        # Each of three files as it is listed, and one as it is looked up anew.
+        assert Counting.asked == asked
+    finally:
+        fs.close()

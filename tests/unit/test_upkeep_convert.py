@@ -202,7 +202,7 @@ def test_what_the_target_cannot_hold_is_named_and_nothing_is_changed(name: str, 
     before = stored(layer)
     with pytest.raises(LayerError) as caught:
         convert(layer, encoding)
-    assert message in str(caught.value) and caught.value.hint == "nothing was changed"
+    assert message in str(caught.value) and (caught.value.hint or "").startswith("nothing was changed")
     assert stored(layer) == before
 
 

@@ -6,6 +6,7 @@
     remount          have a mount notice changed layers
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
+    held             the changes of a mount wait, so that what is read of its upper is one moment
     check, convert   what is wrong with an upper or a layer, mended; its whiteouts in another encoding
     image_store      the images of a store: listed, named, inspected, saved, loaded, removed, verified
     mount_image      an image as a mount, whose changes the store keeps; kept_changes, remove_changes
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
+    from unionfs.api.hold import HOLD_SECONDS, Held, held
     from unionfs.api.image_commit import CommittedImage, commit_image
     from unionfs.api.image_diff import diff_images
     from unionfs.api.image_import import import_image
@@ -78,6 +80,7 @@ __all__ = [
     "diff",
     "commit",
     "apply",
+    "held",
     "check",
     "convert",
     "demo",
@@ -106,6 +109,8 @@ __all__ = [
     "ImageSummary",
     "KeptChanges",
     "Loaded",
+    "HOLD_SECONDS",
+    "Held",
     "MountResult",
     "MountStatus",
     "Pruned",
@@ -138,6 +143,7 @@ _HOMES = {
     "unionfs.api.image_import": ("import_image",),
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store",),
+    "unionfs.api.hold": ("HOLD_SECONDS", "Held", "held"),
     "unionfs.api.layers": ("StackSpec", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",

@@ -67,10 +67,10 @@ class StackSpec(NamedTuple):
 
 def open_layer(spec: LayerSpec) -> Layer:
     """The layer that a specification names; LayerError where there is none."""
-    path = check_layer(spec)
+    path = _absolute(spec)
     try:
-        if os.path.isdir(path):
-            return DirectoryLayer(path)
+        if not _stat.S_ISREG(_stat_layer(path).st_mode):
+            return DirectoryLayer(check_directory(path))
         from unionfs.api.tar_layers import open_tar
 
         return open_tar(path)

@@ -88,6 +88,32 @@ def is_dying(thread: int) -> bool:
     return any(signals >> (signal.SIGKILL - 1) & 1 for signals in pending)
 
 
+#: What does nothing, or stops, where no handler is set (signal(7)).
+_HARMLESS: Final = sum(
+    1 << (number - 1)
+    for number in (
+        signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT,
+        signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+    )
+)  # fmt: skip
+
+
+_MASKS: Final = (b"SigPnd:", b"ShdPnd:", b"SigBlk:", b"SigIgn:", b"SigCgt:")
+
+
+def is_interrupted(thread: int) -> bool:
+    """Is a thread to handle a signal, or to die of one? As `is_dying`; false where it was merely asked to stop."""
+    if not thread:
+        return False
+    try:
+        with open(f"/proc/{thread}/status", "rb") as status:
+            masks = {line[:6]: int(line.split()[1], 16) for line in status if line.startswith(_MASKS)}
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    pending = (masks[b"SigPnd"] | masks[b"ShdPnd"]) & ~masks[b"SigBlk"] & ~masks[b"SigIgn"]
+    return bool(pending & (masks[b"SigCgt"] | ~_HARMLESS))
+
+
 def return_free_memory() -> None:
     """malloc_trim(3): what libc holds free goes back to the system. A libc without it (musl) holds little."""
     _malloc_trim(0)

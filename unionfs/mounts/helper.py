@@ -37,6 +37,7 @@ usage: unionfs-mount [-f] [-d] -o lowerdir=A[:B…][,upperdir=U,workdir=W][,OPTI
     lowerdir+=C       one more layer below the others
     upperdir=U        where changes go; without it the mount is read-only
     workdir=W         an empty directory on the file system of U
+    metacopy=on       a change of owner, mode, times or xattrs copies up no data
     uidmapping=A:B:N[:…], gidmapping=…    ids from A on disk are shown as B…, N of them
     squash_to_root, squash_to_uid=U, squash_to_gid=G    every file is shown as one owner's
     xattr_permissions=1|2    owners, modes and devices are kept in xattrs: 1 security.*, 2 user.*

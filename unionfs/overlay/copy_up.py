@@ -343,16 +343,19 @@ def _settle(union: Union, inode: FileInode, data: Data | None, reader: LayerFile
 def _replace(union: Union, inode: FileInode, staged: _Staged) -> os.stat_result:
     """Put the copy with the data in the place of a metacopy that has one name, or none. Lock held; what is stored."""
     tree, path = union.upper_place(inode)
-    known = inode.stored_name()
-    if known is None or inode.orphan is not None:
+    known = inode.stored_name() if inode.orphan is None else None
+    if known is None:
         union.stack.work.rename(staged.path, tree, path)
-        return staged.stored(path)
-    parent, name, _ = known
-    with kept_times(union, parent):
-        union.stack.work.rename(staged.path, tree, path)
+    else:
+        with kept_times(union, known[0]):
+            union.stack.work.rename(staged.path, tree, path)
     # POINT OF NO RETURN.
     stored = staged.stored(path)
-    _listed_in_upper(union, inode, parent, name, stored.st_ino)
+    old = staged.st
+    union.origins.pop((old.st_dev, old.st_ino), None)
+    union.table.forget_real((UPPER, old.st_dev, old.st_ino), inode)
+    if known is not None:
+        _listed_in_upper(union, inode, known[0], known[1], stored.st_ino)
     return stored
 
 

@@ -29,6 +29,7 @@ from unionfs.vfs import (
     DirEntryPlus,
     Entry,
     FileHandle,
+    Gate,
     NodeId,
     Notifier,
     OpenResult,
@@ -65,14 +66,18 @@ class UnionFilesystem:
         self._closed = False
         self._notifier: Notifier | None = None
         self._transport: Callable[[], dict[str, int]] = dict
+        #: The transport's, while it is attached and where it has one.
+        self.gate: Gate | None = None
 
     def cancellation(self, asked: Callable[[], bool] | None) -> None:
         """See vfs.Filesystem. Copy-ups of much data ask; they go on where another thread waits for the same one."""
         self._union.callers.gone = asked
 
-    def attach(self, notifier: Notifier | None, statistics: Callable[[], dict[str, int]]) -> None:
+    def attach(
+        self, notifier: Notifier | None, statistics: Callable[[], dict[str, int]], gate: Gate | None = None
+    ) -> None:
         """A transport introduces itself; see vfs.Filesystem."""
-        self._notifier, self._transport = notifier, statistics
+        self._notifier, self._transport, self.gate = notifier, statistics, gate
 
     def _entry(self, inode: Inode) -> Entry:
         record = self._union.attributes(inode)
@@ -122,8 +127,6 @@ class UnionFilesystem:
             return self._entry(inode)
 
     def mknod(self, parent: NodeId, name: bytes, mode: int, rdev: int, caller: Caller) -> Entry:
-        if stat.S_ISCHR(mode) and rdev == 0:
-            fail(errno.EPERM)  # a whiteout is not a user's to make (ovl_mknod())
         if not stat.S_IFMT(mode):
             mode |= stat.S_IFREG
         return self._create(parent, name, directories.New(mode, rdev), caller)
@@ -381,6 +384,13 @@ class UnionFilesystem:
         """The layer that has an inode's attributes and data now, and its path there."""
         with self._lock:
             return self._union.place(self._union.inode(node))
+
+    def written(self) -> dict[NodeId, int]:
+        """The st_ino of each file that is open for writing."""
+        union = self._union
+        with self._lock:
+            opened = [handle.inode for handle in union.handles.values() if isinstance(handle, files.Handle)]
+            return {inode.node: inode.ino for inode in opened if inode.writers}
 
     def statistics(self) -> dict[str, int]:
         union = self._union

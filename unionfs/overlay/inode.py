@@ -468,6 +468,14 @@ class InodeTable:
             links.keys += (key,)
         self.real[key] = inode
 
+    def forget_real(self, key: tuple[int, int, int], inode: FileInode) -> None:
+        """The inode is stored elsewhere now: its old object's number may become another file's."""
+        links = inode.linked()
+        if key in links.keys:
+            links.keys = tuple(known for known in links.keys if known != key)
+            if self.real.get(key) is inode:
+                del self.real[key]
+
     def drop(self, inode: Inode) -> None:
         self._most = max(self._most, len(self))
         self.nodes.pop(inode.node, None)

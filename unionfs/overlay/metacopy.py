@@ -18,6 +18,7 @@ All functions expect `union.lock` to be held.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 
@@ -157,9 +158,17 @@ def _look(union: Union, number: int, path: Path, way: _Way) -> tuple[Data | None
     if not stat.S_ISREG(st.st_mode):
         fail(errno.EIO)
     if not is_metacopy(union, number, path):
+        if not st.st_size and _is_whiteout(union, number, path):
+            fail(errno.EIO)
         return Data(number, path, st.st_blocks), False
     way.follow(_redirect_of(union, number, path))
     return None, True
+
+
+def _is_whiteout(union: Union, number: int, path: Path) -> bool:
+    """Is an empty file one that hides what is below (ovl_path_check_xwhiteout_xattr())?"""
+    layer = union.stack.layer(number)
+    return any(layer.getxattr(path, name) is not None for name in union.stack.marks_of(number).whiteout)
 
 
 def _data_at(union: Union, parent: DirInode, name: bytes, number: int, path: Path) -> Data:
@@ -167,6 +176,18 @@ def _data_at(union: Union, parent: DirInode, name: bytes, number: int, path: Pat
     if is_metacopy(union, number, path):
         return _find(union, parent, name, number, _redirect_of(union, number, path))
     return Data(number, path, union.stack.layer(number).lstat(path).st_blocks)
+
+
+def look_again(union: Union, inode: FileInode) -> None:
+    """Layers have changed: find the data where it is now. Where it is not to be found, what was known stays."""
+    if inode.data is None or inode.nameless:
+        return
+    with contextlib.suppress(OSError):
+        known = inode.stored_name()
+        if known is not None:
+            note(union, inode, known[0], known[1], UPPER, join(known[0].path, known[1]))
+        elif inode.lower is not None and not inode.upper:
+            note(union, inode, inode.names[0][0], inode.names[0][1], *inode.lower)
 
 
 # making ---------------------------------------------------------------------------------------------------------------

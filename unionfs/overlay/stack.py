@@ -65,17 +65,19 @@ class MarkNames(NamedTuple):
     metacopy: tuple[bytes, ...]
 
 
-def _mark_names(namespaces: Sequence[bytes], metacopy: Sequence[bytes]) -> MarkNames:
+def _mark_names(namespaces: Sequence[bytes], followed: Sequence[bytes]) -> MarkNames:
+    """`followed`: of those the ones whose marks may lead elsewhere."""
+
     def named(key: bytes) -> tuple[bytes, ...]:
         return tuple(namespace + key for namespace in namespaces)
 
     return MarkNames(
         opaque=(*named(OPAQUE), b"user.fuseoverlayfs.opaque"),
-        redirect=named(REDIRECT),
+        redirect=tuple(namespace + REDIRECT for namespace in followed),
         whiteout=named(b"whiteout"),
         whiteouts=named(b"whiteouts"),
         impure=named(IMPURE),
-        metacopy=tuple(namespace + METACOPY for namespace in metacopy),
+        metacopy=tuple(namespace + METACOPY for namespace in followed),
     )
 
 
@@ -216,8 +218,9 @@ class Stack:
         one is somebody's data (`Workdir.set_apart`). The upper in its own: a union mounted on top of this one keeps the
         others there.
 
-        A metacopy in a lower gives its owner the data of any file that it names, so `user.` ones are followed only
-        where the union's own are of that kind; who writes `trusted.` ones may read everything anyway."""
+        A redirect or metacopy in a lower gives its owner what is in any directory or file that it names, so `user.`
+        ones are followed only where the union's own are of that kind (unlike opaque marks and whiteouts, which take
+        away); who writes `trusted.` ones may read everything anyway."""
         self._marks = [_mark_names((self._prefix,), (self._prefix,))]
         for layer in range(1, len(self.lowers) + 1):
             alone = self._alone.get(layer)

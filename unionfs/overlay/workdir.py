@@ -105,6 +105,8 @@ class Workdir:
         except OSError:
             self.devices = False
         self.rename_whiteout = self.devices and self._renames_with_whiteout()
+        # A device stands in a name's own place, which a directory then can take by an exchange only.
+        self.devices = self.rename_whiteout or (self.devices and self._exchanges())
         if not (self.devices and self.xattrs) and not self._stack.aufs:
             st = self._upper.lstat(b"")
             self._upper.create(whiteout.AUFS_MARKER, 0o600).close()
@@ -132,6 +134,20 @@ class Workdir:
             return False
         self.tree.unlink(target)
         self.tree.unlink(source)
+        return True
+
+    def _exchanges(self) -> bool:
+        """Not through libfuse 2, say."""
+        one, other = self.temporary(), self.temporary()
+        for path in (one, other):
+            self.tree.create(path, 0o600).close()
+        try:
+            self.tree.rename(one, self.tree, other, RENAME_EXCHANGE)
+        except OSError:
+            return False
+        finally:
+            self.tree.unlink(one)
+            self.tree.unlink(other)
         return True
 
     def temporary(self) -> Path:
@@ -195,8 +211,11 @@ class Workdir:
         return not self._stack.aufs or exists(self._upper, path)
 
     def stage_inner_whiteout(self) -> Path:
-        """A whiteout that people see as such (RENAME_WHITEOUT of a mount on top of ours): the kernel's encoding is
-        taken by our own, so it is an empty file with a mark."""
+        """A whiteout that people see as such, since a mount on top of ours has made it: the kernel's encoding is
+        taken by our own, so it is an empty file with a mark. EPERM where the upper cannot hold that, as the kernel's
+        overlayfs says in any case (ovl_mknod())."""
+        if not self.xattrs:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         path = self.temporary()
         self.tree.create(path, 0o600).close()
         try:

@@ -40,6 +40,7 @@ class BackingFiles(Protocol):
     def open(self, node: int, fd: int, writing: bool, size: int = -1) -> tuple[int, bool]: ...
     def open_cached(self, node: int) -> bool: ...
     def release(self, node: int) -> None: ...
+    def has(self, node: int) -> bool: ...
     def __len__(self) -> int: ...
 
 
@@ -86,6 +87,8 @@ class OpenFiles:
         self.twins: set[int] = set()  # those st_ino
         self._pages: dict[NodeId, int] = {}
         self.stored_bytes = 0
+        #: Some file has been opened that the kernel writes by itself.
+        self.bypassed = False
         self.fds: dict[FileHandle, int] = {}  # cached files: handle -> descriptor to read from
         self.extents: dict[FileHandle, Extent] = {}  # those that are a piece of a larger file
 
@@ -143,6 +146,7 @@ class OpenFiles:
     def _passed_through(self, node: NodeId, writing: bool, record: AttrRecord | None) -> int:
         if not writing:
             return abi.FOPEN_PASSTHROUGH
+        self.bypassed = True
         if node in self._pages:
             # Passthrough writes do not touch the pages that an earlier cached open has left.
             self._pages[node] = _OUTDATED

@@ -2,6 +2,9 @@
 
 One readv is one request, one write is one reply. One thread reads; any thread may write.
 
+*Held changes.* From `park` to `unpark` requests that change something are kept back (parking.py): `_handle` is another
+function meanwhile, read for each request anew. What came before is done once `is_past`, and what workers had then.
+
 *Waiting.* After a reply the loop looks for the next request a number of times before it sleeps; patience.py decides how
 many, from how that turned out before. Between requests, with nobody asking, the loop always sleeps.
 """
@@ -13,12 +16,14 @@ import io
 import logging
 import os
 import select
+import threading
 from collections.abc import Callable
 from typing import Final
 
 from unionfs.errors import ProtocolError
-from unionfs.linux.process import is_dying
-from unionfs.transport.devfuse import abi, negotiate, replies, requests
+from unionfs.linux.process import is_dying, is_interrupted
+from unionfs.transport.devfuse import abi, negotiate, parking, replies, requests
+from unionfs.transport.devfuse.parking import Parking
 from unionfs.transport.devfuse.patience import Patience
 from unionfs.transport.devfuse.requests import Buffer, Header
 from unionfs.transport.devfuse.session import LATER, Reply, Session
@@ -39,6 +44,13 @@ class Loop:
         self._session = session
         self._debug = debug
         self._workers = Workers(self._answer_slow)
+        self._plain = self._traced if debug else session.handle
+        self._handle = self._plain
+        self._parking = Parking()
+        self._busy = False  # between taking a request and having answered it
+        self._passed = False
+        self._releasing = threading.Lock()  # held while what was parked is answered: the descriptor stays open
+        self._ended = False
         self._file = io.FileIO(fd, "r+", closefd=False)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -56,13 +68,66 @@ class Loop:
                 ready()
                 self._serve(buffer)
         finally:
+            with self._releasing:
+                self._ended = True
             self._workers.stop()
 
     def cancel(self, unique: int) -> None:
         """INTERRUPT: answer a request that still waits for a worker with EINTR. What one is at may be given up, if its
-        caller is to die: a signal that it handles may come time and again (timers), and it would never get there."""
-        if self._workers.cancel(unique):
+        caller is to die: a signal that it handles may come time and again (timers), and it would never get there.
+
+        A caller whom a debugger stops, or we do (mounts.freezing), has got no signal: it is not told of any."""
+        if self._parking.interrupt(unique):
+            self.dismiss()
+        elif self._workers.cancel(unique, lambda request: _gave_up(requests.header(request).pid, True)):
             self._write(replies.error(unique, errno.EINTR), Header(abi.Opcode.INTERRUPT, unique, 0, 0, 0, 0))
+
+    # held changes -------------------------------------------------------------------------------------------------
+    def park(self) -> None:
+        """From now on requests that change something are kept back. Not the one that is being answered."""
+        self._passed = False
+        self._parking.shut()
+        self._handle = self._parked
+
+    def unpark(self) -> None:
+        """Answer what was kept back, in order, and what comes. Not in the loop's own thread."""
+        self._handle = self._plain
+        with self._releasing:
+            for request in self._parking.open():
+                if self._ended:
+                    return  # nobody waits any more
+                reply = self._plain(request, len(request))
+                if reply is LATER:
+                    self._workers.submit(requests.header(request).unique, request)
+                elif reply:
+                    self._write(reply, requests.header(request))
+
+    @property
+    def is_past(self) -> bool:
+        """Has what was being answered when `park` was called been answered, or given to a worker?"""
+        return self._passed or not self._busy
+
+    def in_progress(self) -> frozenset[int]:
+        """The `unique`s of the requests that workers have now."""
+        return self._workers.uniques()
+
+    def dismiss(self) -> None:
+        """Answer EINTR to those kept back whose callers have given up. In any thread."""
+        with self._releasing:
+            for header in self._parking.give_up(_gave_up):
+                if not self._ended:
+                    self._write(replies.error(header.unique, errno.EINTR), header)
+
+    @property
+    def parked_callers(self) -> frozenset[int]:
+        return self._parking.callers()
+
+    def _parked(self, buffer: Buffer, length: int) -> Reply:
+        self._passed = True
+        requests.check(buffer, length)
+        if parking.changes(buffer) and self._parking.park(bytes(memoryview(buffer)[:length])):
+            return None
+        return self._plain(buffer, length)
 
     def _greet(self, buffer: bytearray) -> bool:
         """Answer up to INIT. False where the connection ended before it."""
@@ -101,10 +166,11 @@ class Loop:
 
     def _serve(self, buffer: bytearray) -> None:
         patience = self._patience
-        readinto, handle = self._file.readinto, self._traced if self._debug else self._session.handle
+        readinto = self._file.readinto
         fd, write = self._fd, os.write
         looking = None
         while True:
+            self._busy = False
             wanted = not patience.pause
             if wanted is not looking:
                 looking = wanted
@@ -121,7 +187,8 @@ class Loop:
                 raise
             if patience.pause > 0:
                 patience.pause -= 1
-            reply = handle(buffer, length)
+            self._busy = True
+            reply = self._handle(buffer, length)
             if not reply:
                 continue
             if reply is LATER:
@@ -186,6 +253,14 @@ class Loop:
         if reply is not LATER:
             _log.debug("%s -> %s", _described(buffer, length), _outcome(reply))
         return reply
+
+
+def _gave_up(caller: int, interrupted: bool) -> bool:
+    """The kernel interrupts a request once; a caller that dies later says nothing (request_wait_answer()). Of one that
+    cannot be seen from here the interruption must do."""
+    if not interrupted:
+        return is_dying(caller)
+    return not caller or is_interrupted(caller)
 
 
 def _described(buffer: Buffer, length: int) -> str:

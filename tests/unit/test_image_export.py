@@ -74,7 +74,7 @@ def test_an_export_imported_shows_the_same(store: Store, tmp_path: Path) -> None
     assert store.verify() == []
 
 
-@pytest.mark.parametrize("data", [layer(a="a"), gzip.compress(layer(a="a"))])
+@pytest.mark.parametrize("data", [layer(a="a"), gzip.compress(layer(a="a"), mtime=0)], ids=["plain", "gzip"])
 def test_an_image_of_a_tar(store: Store, data: bytes) -> None:
     told: list[int] = []
     image = store.import_(io.BytesIO(data), progress=told.append)
@@ -102,6 +102,7 @@ def test_a_configuration_of_ones_own(store: Store) -> None:
         (layer(a="a"), "A", ReferenceFormatError),
         (layer(a="a"), "a@sha256:" + "0" * 64, ImageError),
     ],
+    ids=["text", "cut", "outside", "no name", "a digest"],
 )
 def test_what_is_no_root_file_system_or_no_name(store: Store, data: bytes, name: str, error: type[Exception]) -> None:
     store.import_(io.BytesIO(layer(there="there")), "there:1")

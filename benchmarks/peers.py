@@ -9,8 +9,10 @@ user of that engine would write, the same for every workload; none is tuned to a
     unionfs-fuse         the older C engine, copy-on-write
     ours-devfuse         unionfs, transport devfuse          ours-user             as an ordinary user (no passthrough)
     ours-cached          the same, --passthrough off         ours-fusepy           unionfs, transport fusepy
+    ours-tars            the layers as tars                  ratarmount            another engine for tars (tars.py)
 
-`tar-sha256sum` is no engine but what `commit` is measured beside; it takes part in that workload only.
+`tar-sha256sum` and `skopeo` are no engines but what commits and the image store are measured beside; they take part in
+those workloads only.
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ class Peer:
     ready_launch: Callable[[Stack, Path], Launch]
     user: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: It reads the layers as tars; see tars.py.
+    packed: bool = False
 
 
 # --- the kernel ------------------------------------------------------------------------------------------------------
@@ -239,33 +243,35 @@ def _ours(name: str, title: str, transport: str, *options: str, user: bool = Fal
     )
 
 
-# --- what commit is measured beside ----------------------------------------------------------------------------------
+# --- what commit and the image store are measured beside -------------------------------------------------------------
 
 
 def _no_mount(stack: Stack, mountpoint: Path) -> Launch:
-    raise AssertionError("tar-sha256sum mounts nothing; workloads name it in `tools`")
+    raise AssertionError("a tool mounts nothing; workloads name it in `only`")
 
 
-def _tar_missing() -> str | None:
-    absent = [program for program in ("tar", "sha256sum") if shutil.which(program) is None]
-    return f"no program {absent[0]} (Debian package {'tar' if absent[0] == 'tar' else 'coreutils'})" if absent else None
+def _tool(name: str, title: str, pattern: str, programs: Mapping[str, str]) -> Peer:
+    """`programs`: with their Debian packages; the version is the first's, by `pattern`."""
+
+    def missing() -> str | None:
+        absent = [program for program in programs if shutil.which(program) is None]
+        return f"no program {absent[0]} (Debian package {programs[absent[0]]})" if absent else None
+
+    version = _version_of(next(iter(programs)), "--version", pattern=pattern)
+    return Peer(name, title, frozenset(), version, missing, _no_mount, _no_mount)
 
 
-TAR = Peer(
-    "tar-sha256sum",
-    "tar -cf - | sha256sum",
-    frozenset(),
-    _version_of("tar", "--version", pattern=r"tar \(.*"),
-    _tar_missing,
-    _no_mount,
-    _no_mount,
-)
+TAR = _tool("tar-sha256sum", "tar -cf - | sha256sum", r"tar \(.*", {"tar": "tar", "sha256sum": "coreutils"})
+SKOPEO = _tool("skopeo", "skopeo", r"skopeo version \S+", {"skopeo": "skopeo"})
+TOOLS = frozenset((TAR.name, SKOPEO.name))
 
 
 def all_peers(programs: Mapping[str, str] | None = None) -> dict[str, Peer]:
     """Every peer by name, in the order they are run and shown. `programs` replaces an engine's program by another
     build of it: {"fuse-overlayfs": "/opt/bin/fuse-overlayfs"}."""
-    use = {"fuse-overlayfs": "fuse-overlayfs", "unionfs-fuse": "unionfs-fuse", **(programs or {})}
+    from benchmarks import tars  # which is made of this module
+
+    use = {name: name for name in ("fuse-overlayfs", "unionfs-fuse", "ratarmount")} | dict(programs or {})
     peers = [
         _kernel("kernel", "overlayfs", ""),
         _kernel("kernel-redirect", "overlayfs, redirect_dir=on,index=on", ",redirect_dir=on,index=on"),
@@ -276,6 +282,9 @@ def all_peers(programs: Mapping[str, str] | None = None) -> dict[str, Peer]:
         _ours("ours-cached", "ours, passthrough off", "devfuse", "--passthrough", "off"),
         _ours("ours-user", "ours, as a user", "devfuse", user=True),
         _ours("ours-fusepy", "ours, fusepy", "fusepy"),
+        tars.our_tars(),
+        tars.ratarmount(use["ratarmount"]),
         TAR,
+        SKOPEO,
     ]
     return {peer.name: peer for peer in peers}

@@ -31,14 +31,14 @@ from benchmarks import machine, report
 from benchmarks.arena import Arena
 from benchmarks.backing import Backing, BackingFailed, backing, fuse_control
 from benchmarks.mounting import MountFailed
-from benchmarks.peers import TAR, Peer, all_peers
+from benchmarks.peers import TOOLS, Peer, all_peers
 from benchmarks.plot import NothingToPlot, plot
 from benchmarks.processes import MARKER, Runner, Step, StepError, StepTimedOut, WrongResult, kill_pids, marked_pids
 from benchmarks.trees import FULL, QUICK, Scale, Trees
 from benchmarks.workloads import Workload, load_all
 
 #: Without --peer. Each start of a Python server takes a good part of a quick workload's time.
-_QUICK_PEERS = ("kernel", "fuse-overlayfs", "unionfs-fuse", "ours-devfuse", "ours-fusepy", TAR.name)
+_QUICK_PEERS = ("kernel", "fuse-overlayfs", "unionfs-fuse", "ours-devfuse", "ours-fusepy", "ours-tars", *sorted(TOOLS))
 
 Choice = TypeVar("Choice", Peer, Workload)
 
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backing", choices=("tmpfs", "ext4", "both"), default="tmpfs")
     parser.add_argument("--timeout", type=_positive, metavar="S", help="seconds a client may take (300; quick 30)")
     parser.add_argument("--program", type=_assignment, action="append", default=[], metavar="PEER=PATH",
-                        help="another build of fuse-overlayfs or unionfs-fuse")  # fmt: skip
+                        help="another build of fuse-overlayfs, unionfs-fuse or ratarmount")  # fmt: skip
     parser.add_argument("--work", type=Path, metavar="DIR", help="where to mount and to keep the ext4 image")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and medians, after each workload")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios to the kernel as PNG")
@@ -108,8 +108,8 @@ def _positive(text: str) -> int:
 
 def _assignment(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
-    if not separator or name not in ("fuse-overlayfs", "unionfs-fuse"):
-        raise argparse.ArgumentTypeError("must be fuse-overlayfs=PATH or unionfs-fuse=PATH")
+    if not separator or name not in ("fuse-overlayfs", "unionfs-fuse", "ratarmount"):
+        raise argparse.ArgumentTypeError("must be fuse-overlayfs=PATH, unionfs-fuse=PATH or ratarmount=PATH")
     return name, value
 
 
@@ -263,7 +263,7 @@ def _left_as_found(cpus: set[int], environment: dict[str, str]) -> Iterator[None
 def _takes_part(peer: Peer, workload: Workload) -> bool:
     if workload.only is not None:
         return peer.name in workload.only
-    return peer.name != TAR.name and (workload.user or not peer.user)
+    return peer.name not in TOOLS and (workload.user or not peer.user) and (workload.packed or not peer.packed)
 
 
 def _once(workload: Workload, arena: Arena, results: Sequence[report.Result]) -> None:

@@ -4,6 +4,7 @@
     archive    a tar of 5,000 such files                       five_k    the same 5,000 files as a directory
     big        one incompressible file of 1 GiB                many      100,000 empty files in 1,000 directories
     images     20,000 files, 1 GiB in all, as an upper to commit
+    million    a tar of 1,000,000 empty files in directories of 1,000, which is nowhere unpacked
 
 (The full scale's figures; `QUICK` has small ones.) A tree is built under a temporary name and renamed when complete,
 so one that exists is whole. Trees are read-only by agreement: they serve as lowers, and `arena` compares a digest of
@@ -21,6 +22,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from unionfs.changeset.tar_format import DIR, REG, TRAILER, Fields, member
 
 NEEDLE = "#needle#"
 _MTIME_NS = 1_700_000_000_000_000_000
@@ -40,16 +43,18 @@ class Scale:
     layers: int
     many: int
     image_bytes: int
+    million: int
 
     @property
     def room(self) -> int:
         """Bytes a backing needs for all trees, and for what one workload at a time writes beside them."""
         small = (3 * self.files + 3 * self.unpacked) * 12288 + self.many * 1024
-        return small + 2 * self.big + 2 * self.image_bytes + self.small_writes + (512 << 20)
+        small += self.million * 1400  # a header for each, and indexes
+        return small + 3 * self.big + 2 * self.image_bytes + self.small_writes + (512 << 20)
 
 
-FULL = Scale("full", 20_000, 400, 5_000, 1 << 30, 200 << 20, 64, 100_000, 1 << 30)
-QUICK = Scale("quick", 600, 12, 200, 16 << 20, 4 << 20, 8, 2_000, 8 << 20)
+FULL = Scale("full", 20_000, 400, 5_000, 1 << 30, 200 << 20, 64, 100_000, 1 << 30, 1_000_000)
+QUICK = Scale("quick", 600, 12, 200, 16 << 20, 4 << 20, 8, 2_000, 8 << 20, 5_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,9 @@ class Trees:
         return _describe(self._built("small", lambda top: self._write(top, files)), files)
 
     def layered(self) -> tuple[list[Path], Tree]:
-        """The files of `small`, file i in layer i mod n: (layers topmost first, what their union holds)."""
-        files = list(_small_files(self.scale.files, self.scale.directories))
+        """The files of `small` dealt in the order of their names, so that most layers have most directories: (layers
+        topmost first, what their union holds)."""
+        files = sorted(_small_files(self.scale.files, self.scale.directories), key=lambda file: file.name)
         count = self.scale.layers
 
         def build(top: Path) -> None:
@@ -132,6 +138,22 @@ class Trees:
         """Very many empty files: what a walk makes a server remember."""
         files = [_File(f"m{i % 1000:03d}/f{i:06d}", 0, False) for i in range(self.scale.many)]
         return _describe(self._built("many", lambda top: self._write(top, files)), files)
+
+    def million(self) -> tuple[Path, int]:
+        """A layer that is there only as its tar (tars.packed): (where it would be unpacked, directories at its top)."""
+        count = self.scale.million
+
+        def build(top: Path) -> None:
+            top.mkdir()
+            with open(top / "layer.tar", "wb") as tar:
+                for i in range(count):
+                    if i % 1000 == 0:
+                        tar.write(member(Fields(b"d%04d" % (i // 1000), DIR, 0o755)))
+                    tar.write(member(Fields(b"d%04d/f%07d" % (i // 1000, i), REG, 0o644)))
+                tar.write(TRAILER)
+            (top / "layer").mkdir()
+
+        return self._built("million", build) / "layer", -(-count // 1000)
 
     def images(self) -> Tree:
         """A tree to commit: the small files' names, each of equal size, incompressible."""

@@ -10,11 +10,12 @@ import typer
 from unionfs import api
 
 from . import schemas
-from .options import AsJson, Layers, Work
+from .options import AsJson, Layers, Work, store_directory
 from .output import as_json, text
 
 
 def check(
+    context: typer.Context,
     directory: Annotated[str, typer.Argument(metavar="(UPPER | LAYER)", help="A directory.", show_default=False)],
     layers: Layers = None,
     work: Work = None,
@@ -28,7 +29,7 @@ def check(
     With the layers below it (-l), also whiteouts, redirects and metacopies of nothing. The exit status is 1 if
     something is wrong, and left so.
     """
-    result = api.check(directory, layers=layers or (), work=work, repair=repair)
+    result = api.check(directory, layers=layers or (), work=work, repair=repair, store=store_directory(context))
     if json:
         as_json([schemas.Finding.of(finding) for finding in result.findings])
     else:

@@ -12,11 +12,14 @@ from unionfs import api
 
 from . import schemas
 from .options import (
+    HOLD_SECONDS,
     AsJson,
     Changes,
     Layers,
     MaybeMountpoint,
     Message,
+    Pause,
+    PauseLimit,
     Upper,
     Work,
     check_target,
@@ -24,7 +27,7 @@ from .options import (
     source_date_epoch,
     store_directory,
 )
-from .output import as_json, progress, text
+from .output import as_json, note_on_terminal, progress, text, warn_of_hold
 
 
 class Compression(StrEnum):
@@ -68,12 +71,15 @@ def commit(
     skip_sockets: Annotated[
         bool, typer.Option("--skip-sockets", help="Leave sockets out, which a layer cannot hold, instead of failing.")
     ] = False,
+    pause: Pause = True,
+    pause_limit: PauseLimit = HOLD_SECONDS,
     json: AsJson = False,
 ) -> None:
     """Make an image of what the upper changes and print its ID; or, with -o, an OCI layer tar and print its diff_id.
 
     The image has the layers of the mount and one more. The same changes give the same bytes; SOURCE_DATE_EPOCH is the
     latest time stamp written, and when the image was made. All of it appears complete or not at all.
+    Of a live mount it is one moment: changes wait meanwhile.
     """
     if output is None and name is None and (layers or upper):
         mountpoint, name = None, mountpoint  # then there is no MOUNTPOINT
@@ -88,6 +94,9 @@ def commit(
         "upper": upper,
         "work": work,
         "skip_sockets": skip_sockets,
+        "pause": pause,
+        "pause_limit": pause_limit,
+        "on_hold": warn_of_hold,
     }
     epoch = source_date_epoch(os.environ)
     if name is not None:
@@ -105,6 +114,7 @@ def commit(
             progress=report,
             store=store_directory(context),
         )
+    _note_pause(result.held_seconds)
     if json:
         as_json(schemas.Commit.of(result))
     else:
@@ -134,10 +144,16 @@ def _commit_image(
             epoch=epoch,
             progress=report,
         )
+    _note_pause(image.held_seconds)
     if json:
         as_json(schemas.CommittedImage.of(image))
     else:
         text(image.id)
+
+
+def _note_pause(seconds: float | None) -> None:
+    if seconds is not None:
+        note_on_terminal(f"changes were held for {seconds:.2f} s")
 
 
 def _compression(chosen: Compression) -> Literal["none", "gzip", "zstd"] | None:

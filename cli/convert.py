@@ -9,7 +9,7 @@ import typer
 from unionfs import api
 
 from . import schemas
-from .options import AsJson, Work
+from .options import AsJson, Layers, Work
 from .output import as_json, text
 
 
@@ -23,14 +23,16 @@ def convert(
         Literal["trusted", "user"] | None,
         typer.Option("--xattrs", help="Namespace of the union's own attributes. Default: as they are."),
     ] = None,
+    layers: Layers = None,
     work: Work = None,
     json: AsJson = False,
 ) -> None:
     """Change the encoding of whiteouts in place: character devices, attributes, AUFS/OCI .wh. files.
 
-    What the encoding cannot hold is named, and then nothing is changed.
+    What the encoding cannot hold is named, and then nothing is changed. With the layers below (-l), metacopies get
+    their data first, where the encoding has none.
     """
-    result = api.convert(directory, to, xattrs=xattrs, work=work)
+    result = api.convert(directory, to, xattrs=xattrs, layers=layers or (), work=work)
     if json:
         as_json(schemas.Convert.of(result))
     else:

@@ -7,8 +7,19 @@ import typer
 from unionfs import api
 
 from . import schemas
-from .options import AsJson, Layers, MaybeMountpoint, Upper, Work, check_target, store_directory
-from .output import as_json, text
+from .options import (
+    HOLD_SECONDS,
+    AsJson,
+    Layers,
+    MaybeMountpoint,
+    Pause,
+    PauseLimit,
+    Upper,
+    Work,
+    check_target,
+    store_directory,
+)
+from .output import as_json, text, warn_of_hold
 
 
 def diff(
@@ -17,11 +28,22 @@ def diff(
     layers: Layers = None,
     upper: Upper = None,
     work: Work = None,
+    pause: Pause = True,
+    pause_limit: PauseLimit = HOLD_SECONDS,
     json: AsJson = False,
 ) -> None:
     """List what the upper changes: A added, C changed, D deleted, as `docker diff` does."""
     check_target(mountpoint, layers, upper, work)
-    changes = api.diff(mountpoint, layers=layers or (), upper=upper, work=work, store=store_directory(context))
+    changes = api.diff(
+        mountpoint,
+        layers=layers or (),
+        upper=upper,
+        work=work,
+        store=store_directory(context),
+        pause=pause,
+        pause_limit=pause_limit,
+        on_hold=warn_of_hold,
+    )
     if json:
         as_json([schemas.Change.of(change) for change in changes])
         return

@@ -35,7 +35,8 @@ def history(
     name: ImageName,
     fmt: RowFormat = "table",
     human_readable: Annotated[
-        bool, typer.Option("-H/ ", "--human/--no-human", help="Sizes and dates for people, or as numbers.")
+        bool,
+        typer.Option("-H", "--human/--no-human", help="Sizes and dates for people, or as numbers.", show_default=False),
     ] = True,
     no_trunc: NoTrunc = False,
     platform: PlatformOption = None,

@@ -33,6 +33,8 @@ def import_(
     """
     if file.startswith(("http://", "https://")):
         raise api.ImageError(f"{file} is not fetched", hint=f"curl -sSf {file} | unionfs image import -")
+    if os.path.isdir(file):
+        raise api.ImageError(f"{file} is a directory", hint=f"tar -C {file} -c . | unionfs image import - NAME")
     epoch = source_date_epoch(os.environ)
     source: str | BinaryIO = sys.stdin.buffer if file == "-" else file
     total = None if file == "-" else os.stat(file).st_size

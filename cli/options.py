@@ -121,6 +121,18 @@ def source_date_epoch(environ: Mapping[str, str]) -> int | None:
     return int(value)
 
 
+Pause = Annotated[
+    bool,
+    typer.Option(
+        "--pause/--no-pause", help="Hold the mount's changes while its upper is read: the result is of one moment."
+    ),
+]
+PauseLimit = Annotated[
+    float, typer.Option("--pause-limit", metavar="SECONDS", help="Fail where changes would be held for longer.")
+]
+HOLD_SECONDS = api.HOLD_SECONDS
+
+
 def check_target(mountpoint: str | None, layers: list[str] | None, upper: str | None, work: str | None) -> None:
     """A command on a mount or on directories: exactly one of the two, the second complete."""
     if mountpoint is not None and (layers or upper or work):

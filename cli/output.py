@@ -15,6 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from unionfs import api
+
 #: Called now and then with the bytes done so far.
 ProgressCallback = Callable[[int], None]
 
@@ -40,6 +42,25 @@ def as_json(value: BaseModel | list[Any]) -> None:
 def note(line: str) -> None:
     """One line for people, on stderr."""
     _stderr(line)
+
+
+def note_on_terminal(line: str) -> None:
+    """The same, if somebody is there to read it."""
+    if sys.stderr.isatty():
+        _stderr(line)
+
+
+def warn_of_hold(hold: api.Held) -> None:
+    """What is read of a mount may not be one moment: say why."""
+    for what, hint in hold.warnings():
+        warning(what, hint)
+
+
+def warning(what: str, hint: str | None = None) -> None:
+    """`warning: what`, for what was done all the same, and `hint: what to do`."""
+    _stderr(f"warning: {what}")
+    if hint:
+        _stderr(f"hint: {hint}")
 
 
 def error(what: str, hint: str | None = None) -> None:

@@ -53,6 +53,9 @@ class Commit(Model):
     uncompressed_size: int = Field(description="bytes of the tar")
     media_type: str = Field(description="OCI media type of the layer")
     entries: int = Field(description="members of the tar")
+    held_seconds: float | None = Field(description="how long the mount's changes were held; null: they were not")
+    unfrozen: list[int] = Field(description="processes that may have gone on writing meanwhile")
+    unseen: int = Field(description="files that somebody unknown may have gone on writing to")
 
     @classmethod
     def of(cls, result: api.CommitResult) -> Commit:
@@ -64,6 +67,9 @@ class Commit(Model):
             uncompressed_size=result.uncompressed_size,
             media_type=result.media_type,
             entries=result.entries,
+            held_seconds=result.held_seconds,
+            unfrozen=list(result.unfrozen),
+            unseen=result.unseen,
         )
 
 
@@ -208,10 +214,22 @@ class CommittedImage(Model):
     diff_id: str | None = Field(description="of the new layer; null: nothing had changed")
     digest: str | None = Field(description="of the new layer as it is stored")
     size: int = Field(description="bytes of the new layer as it is stored")
+    held_seconds: float | None = Field(description="how long the mount's changes were held; null: they were not")
+    unfrozen: list[int] = Field(description="processes that may have gone on writing meanwhile")
+    unseen: int = Field(description="files that somebody unknown may have gone on writing to")
 
     @classmethod
     def of(cls, result: api.CommittedImage) -> CommittedImage:
-        return cls(id=result.id, name=result.name, diff_id=result.diff_id, digest=result.digest, size=result.size)
+        return cls(
+            id=result.id,
+            name=result.name,
+            diff_id=result.diff_id,
+            digest=result.digest,
+            size=result.size,
+            held_seconds=result.held_seconds,
+            unfrozen=list(result.unfrozen),
+            unseen=result.unseen,
+        )
 
 
 class Fault(Model):

@@ -84,6 +84,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "podman": _command("podman", "podman"),
     "buildah": _command("buildah", "buildah"),
     "crun": _command("crun", "crun"),
+    "dockerd": Requirement(
+        "the command dockerd (its package starts a service, so scripts/test does not install it)", None,
+        lambda: shutil.which("dockerd") is not None and shutil.which("docker") is not None,
+    ),
     "systemd-analyze": _command("systemd-analyze", "systemd"),
     "busybox": _command("busybox", "busybox-static"),
     "debootstrap": _command("debootstrap", "debootstrap"),
@@ -99,6 +103,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "rsync": _command("rsync", "rsync"),
     "taskset": _command("taskset", "util-linux"),
     "unshare": _command("unshare", "util-linux"),
+    "newuidmap": _command("newuidmap", "uidmap"),
     "mkfs.ext4": _command("mkfs.ext4", "e2fsprogs"),
     "mkfs.xfs": _command("mkfs.xfs", "xfsprogs"),
     "mkfs.btrfs": _command("mkfs.btrfs", "btrfs-progs"),

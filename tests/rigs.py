@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.requirements import missing
+from unionfs import api
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 START_TIMEOUT: Final = 20.0
@@ -48,10 +49,11 @@ class Population:
 
 #: What a rig may lack, and what that means. Tests ask with `@pytest.mark.needs("tmpfile")`.
 CAPABILITIES: Final[Mapping[str, str]] = {
-    "union": "it is a union: overlay xattrs are hidden and char device 0:0 is refused",
+    "union": "it is a union: overlay xattrs are hidden",
     "rename_flags": "renameat2 with RENAME_NOREPLACE, RENAME_EXCHANGE (libfuse 2 has no flags)",
     "rename_whiteout": "renameat2 with RENAME_WHITEOUT",
     "tmpfile": "O_TMPFILE",
+    "file_flags": "FS_IOC_GETFLAGS and the like (libfuse 2 through fusepy has no ioctl)",
     "seek_hole": "SEEK_HOLE and SEEK_DATA that see holes (without it: the file is all data)",
     "acl": "POSIX ACLs grant and refuse access, and are kept equal to the mode (needs FUSE_POSIX_ACL)",
     "removed_listing": "a removed directory that is open is listed as empty (libfuse 2 has no path for it)",
@@ -64,6 +66,7 @@ class Rig:
     """One way to get a tree. `fs` and `transport` are what `unionfs.testing.serve` is asked for; None: no server.
 
     `options` are further arguments for the server; `modules`, unless empty, are the only test modules for this rig.
+    `packed`: the server gets each lower layer as the tar that committing it gives.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Rig:
     transport: str | None = None
     options: tuple[str, ...] = ()
     modules: frozenset[str] = frozenset()
+    packed: bool = False
 
     def has(self, capability: str) -> bool:
         if capability not in CAPABILITIES:
@@ -87,7 +91,9 @@ class Rig:
 
 _NOT_A_UNION: Final = frozenset({"union"})
 _FUSE: Final = frozenset({"trusted_hidden"})
-_LIBFUSE2: Final = frozenset({"rename_flags", "rename_whiteout", "tmpfile", "seek_hole", "acl", "removed_listing"})
+_LIBFUSE2: Final = frozenset(
+    {"rename_flags", "rename_whiteout", "tmpfile", "file_flags", "seek_hole", "acl", "removed_listing"}
+)
 
 #: Where it matters whether the kernel or the server moves the data.
 _DATA: Final = frozenset(
@@ -96,6 +102,12 @@ _DATA: Final = frozenset(
     test_real_compile test_real_git test_real_rsync""".split()
 )
 _NO_PASSTHROUGH: Final = ("--passthrough", "off")
+#: Where it matters what a lower layer is, and what is in it a tar can hold (no sockets).
+_LOWERS: Final = frozenset(
+    """test_io test_open test_rename test_setattr test_unlink test_xattr
+    test_copy_up test_data_paths test_open_again test_open_unlinked
+    test_rename_directory test_tar test_whiteout""".split()
+)
 
 RIGS: Final[Mapping[str, Rig]] = {
     rig.name: rig
@@ -108,12 +120,23 @@ RIGS: Final[Mapping[str, Rig]] = {
         Rig("union-fusepy", ("fuse", "libfuse"), _FUSE | _LIBFUSE2, "union", "fusepy"),
         Rig("union-devfuse", ("fuse",), _FUSE, "union", "devfuse"),
         Rig("union-cached", ("fuse",), _FUSE, "union", "devfuse", _NO_PASSTHROUGH, _DATA),
+        Rig("union-tars", ("fuse",), _FUSE, "union", "devfuse", modules=_LOWERS, packed=True),
     )
 }
 
 #: (rig, test function) -> why that rig does not do it. The tests are not generated there.
+_DENSE: Final = "commit writes zeros where a lower file has holes, and a tar has those that it says"
 _CHUNKS: Final = "copy-up keeps holes only where 1 MiB of the chunked copy is hole (ovl_copy_up_file)"
+_MKNOD: Final = "nobody makes a whiteout (ovl_mknod)"
 DEVIATIONS: Final[Mapping[tuple[str, str], str]] = {
+    ("kernel", "test_what_would_protect_nothing_is_refused"): "it obeys both itself (ovl_set_protattr)",
+    ("kernel", "test_flags_as_they_are_copy_nothing_up"): "it copies up first (ovl_fileattr_set)",
+    ("union-tars", "test_sparse_file_takes_few_blocks"): _DENSE,
+    ("union-tars", "test_seek_hole_and_data"): _DENSE,
+    ("union-tars", "test_seek_hole_and_data_after_copy_up"): _DENSE,
+    ("kernel", "test_char_device_0_0_is_a_device"): _MKNOD,
+    ("kernel", "test_mknod_of_a_whiteout_is_seen_and_hides_nothing"): _MKNOD,
+    ("kernel", "test_mknod_of_a_whiteout_where_something_was"): _MKNOD,
     ("kernel", "test_sparse_file_takes_few_blocks"): _CHUNKS,
     ("kernel", "test_seek_hole_and_data_after_copy_up"): _CHUNKS,
     ("kernel", "test_its_link_count_is_zero_for_readers"): "fstat of an unlinked lower file still says 1",
@@ -296,9 +319,22 @@ def _server_arguments(mounted: Mounted) -> list[str]:
     argv = ["--fs", rig.fs, "--transport", rig.transport, *rig.options]
     if rig.fs == "loopback":
         return [*argv, "--root", str(mounted.directory / "root")]
-    for layer in mounted.layers:
+    for layer in _packed(mounted) if rig.packed else mounted.layers:
         argv += ["--lower", str(layer)]
     return [*argv, "--upper", str(mounted.upper), "--work", str(mounted.directory / "work")]
+
+
+def _packed(mounted: Mounted) -> list[Path]:
+    """The layers as tars: what each changes of those below it."""
+    bottom = mounted.directory / "bottom"
+    bottom.mkdir(exist_ok=True)
+    bottom.chmod(0o755)
+    tars = []
+    for number, layer in enumerate(mounted.layers):
+        tars.append(mounted.directory / f"layer{number}.tar")
+        below = [*mounted.layers[number + 1 :], bottom]
+        api.commit(layers=below, upper=layer, output=tars[-1], skip_sockets=True)
+    return tars
 
 
 @contextlib.contextmanager
@@ -308,7 +344,10 @@ def _served(mounted: Mounted, options: Sequence[str]) -> Iterator[None]:
     with open(log, "wb") as stderr:
         process = subprocess.Popen(
             argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
-            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1",
+                "UNIONFS_CACHE": str(mounted.directory / "cache"),
+            },
         )  # fmt: skip
     try:
         _await_ready(process, log)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import stat as _stat
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -115,6 +116,31 @@ class Now:
 
 
 NOW: Final = Now()
+
+
+class FlagsForm(NamedTuple):
+    """One of the two forms in which ioctl(2) hands over an inode's flags (chattr(1)); either is bytes of `size`, that
+    begin with the flags. `get` and `set` are the ioctls' numbers, `protecting` the flags for append-only and immutable.
+    """
+
+    get: int
+    set: int
+    size: int
+    protecting: int
+
+    @staticmethod
+    def flags(value: bytes) -> int:
+        return int.from_bytes(value[:4], sys.byteorder)
+
+    @staticmethod
+    def with_flags(value: bytes, flags: int) -> bytes:
+        return flags.to_bytes(4, sys.byteorder) + value[4:]
+
+
+#: FS_IOC_GETFLAGS and FS_IOC_SETFLAGS: an int, FS_…_FL.
+SHORT_FLAGS: Final = FlagsForm(0x80086601, 0x40086602, 4, 0x20 | 0x10)
+#: FS_IOC_FSGETXATTR and FS_IOC_FSSETXATTR: struct fsxattr, FS_XFLAG_….
+LONG_FLAGS: Final = FlagsForm(0x801C581F, 0x401C5820, 28, 0x10 | 0x08)
 
 
 class SetAttr(NamedTuple):
@@ -221,6 +247,40 @@ class Notifier(Protocol):
         ...
 
 
+class Gate(Protocol):
+    """A transport's way to hold changes: while it is shut, whatever would change the file system waits, and reads go
+    on. None of this may be called by a thread that answers requests; one thread at a time works the gate.
+    """
+
+    #: st_dev of the mount, (major, minor).
+    device: tuple[int, int]
+    #: The kernel has been let write a file by itself: it, or who maps it, needs no request for that.
+    bypassed: bool
+
+    def shut(self, seconds: float) -> None:
+        """From the return on nothing is changed, and what was being changed is done. TimeoutError where that took
+        longer: then the gate is open again."""
+        ...
+
+    def open(self) -> None:
+        """What waits goes on, in the order in which it came. Idempotent."""
+        ...
+
+    def waiting(self) -> frozenset[int]:
+        """The threads whose operations wait at the gate. Those among them that are to die, or to handle a signal, are
+        sent away with EINTR by this call."""
+        ...
+
+    def bypasses(self, node: NodeId) -> bool:
+        """Does the kernel write this open file by itself?"""
+        ...
+
+    def flush(self, node: NodeId) -> None:
+        """Have what was written through mappings of a file, and is only in the kernel's cache, come as writes now. Only
+        while the gate is open."""
+        ...
+
+
 class Filesystem(Protocol):
     """One method per operation. Every failure is an `OSError` with an errno; nothing else may come out.
 
@@ -235,9 +295,9 @@ class Filesystem(Protocol):
         cancellation(asked)            from now on in this thread, `asked()` says whether the caller of an operation has
                                        given up; None: nobody can tell. An operation that takes long asks now and then,
                                        and may fail with EINTR for it, having changed nothing
-        attach(notifier, statistics)   called once before the first operation, with a `Notifier` and a function that
-                                       returns the transport's own counters, by name; and at the end with None and
-                                       the function
+        attach(notifier, statistics, gate)   called once before the first operation, with a `Notifier`, a function that
+                                       returns the transport's own counters, by name, and a `Gate`, None where the
+                                       transport has none; and at the end with None, the function and None
     """
 
     # names ------------------------------------------------------------------------------------------------------

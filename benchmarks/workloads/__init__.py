@@ -40,7 +40,7 @@ class Metric:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """One question. `user`: makes sense for an ordinary user (changes nothing that root owns). `only`: the peers
-    that can answer, where these are not all."""
+    that can answer, where these are not all. `packed`: only reads, so that engines for tars can take part."""
 
     name: str
     question: str
@@ -48,6 +48,7 @@ class Workload:
     run: Callable[[Arena], Mapping[str, Step | float]]
     user: bool = False
     only: frozenset[str] | None = None
+    packed: bool = False
 
 
 _MODULES = (
@@ -65,7 +66,10 @@ _MODULES = (
     "mount_ready",
     "stat_latency",
     "memory",
+    "million",
     "commit",
+    "image_commit",
+    "image_load",
 )
 
 

@@ -38,6 +38,7 @@ WORKLOAD = Workload(
             "ours-cached",
             "ours-user",
             "ours-fusepy",
+            "ours-tars",
         }
     ),
 )

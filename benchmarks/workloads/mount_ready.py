@@ -66,4 +66,5 @@ WORKLOAD = Workload(
     (Metric("mount-ready", "mount command to first stat", "ms", (Target(None, 150, 150),)),),
     run,
     user=True,
+    packed=True,
 )

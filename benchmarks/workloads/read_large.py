@@ -34,4 +34,5 @@ WORKLOAD = Workload(
     ),
     run,
     user=True,
+    packed=True,
 )

@@ -31,4 +31,5 @@ WORKLOAD = Workload(
     ),
     run,
     user=True,
+    packed=True,
 )

@@ -29,4 +29,5 @@ WORKLOAD = Workload(
     ),
     run,
     user=True,
+    packed=True,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from cli.main import main
 from tests.compat.real_mount import pack
 from tests.rigs import connection_of, mount_line
 from tests.unit.cli_runner import PROJECT, Ran
@@ -38,8 +42,9 @@ class Images:
 
     @property
     def environment(self) -> dict[str, str]:
+        outer = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
         return {
-            **os.environ,
+            **outer,
             "PYTHONPATH": str(PROJECT),
             "LC_ALL": "C.UTF-8",
             "HOME": str(self.directory),
@@ -49,8 +54,11 @@ class Images:
             **self.env,
         }
 
-    def call(self, *argv: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> Ran:
-        """`unionfs ARGV`, as a process of its own."""
+    def call(self, *argv: str | Path, stdin: bytes | None = None) -> Ran:
+        """`unionfs ARGV`: as a process of its own where it forks, or is another user's, else in this one, which is
+        sooner."""
+        if self.user is None and argv[0] != "mount":
+            return self._here([os.fsdecode(argument) for argument in argv], stdin or b"")
         start = "import sys; from cli.main import main; sys.exit(main())"
         who = [] if self.user is None else ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
         done = subprocess.run(
@@ -60,9 +68,22 @@ class Images:
             capture_output=True,
             timeout=60,
             env=self.environment,
-            cwd=cwd or self.directory,
+            cwd=self.directory,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    def _here(self, argv: list[str], stdin: bytes) -> Ran:
+        out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - self.environment.keys():
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            status = main(argv)
+        return Ran(status, *(stream.buffer.getvalue() for stream in (out, err)))
 
     def run(self, *argv: str | Path, stdin: bytes | None = None) -> str:
         """The stdout of a command that succeeds and says nothing on stderr, without the newline at its end."""

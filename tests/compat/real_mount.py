@@ -67,10 +67,11 @@ class RealStack:
         return ran.out.decode()
 
     @contextlib.contextmanager
-    def mounted(self) -> Iterator[Path]:
+    def mounted(self, *options: str) -> Iterator[Path]:
         layers = [word for layer in self.layers for word in ("-l", str(layer))]
         log = self.directory / "daemon.log"
-        self.unionfs("mount", *layers, "-u", self.upper, "--log-file", log, *TRANSPORTS[self.transport][1], self.mnt)
+        more = (*TRANSPORTS[self.transport][1], *options)
+        self.unionfs("mount", *layers, "-u", self.upper, "--log-file", log, *more, self.mnt)
         try:
             yield self.mnt
             self.unionfs("umount", self.mnt)
@@ -90,7 +91,9 @@ class RealStack:
     def commit(self, name: str = "layer.tar") -> Path:
         """The layer of the live mount."""
         layer = self.directory / name
-        said = self.unionfs("commit", self.mnt, "-o", layer)
+        # What cannot be held is warned of, and nobody writes here.
+        pause = "--no-pause" if self.transport == "fusepy" else "--pause"
+        said = self.unionfs("commit", self.mnt, "-o", layer, pause)
         assert said.startswith("sha256:")
         return layer
 

@@ -42,8 +42,8 @@ class KernelArena:
 class EngineArena:
     """Our engine. `keep`: whether the driver holds on to entries (see EngineDriver). `store`: see rigs.STORES."""
 
-    def __init__(self, stack: Stack, keep: bool = True, store: Store = "native") -> None:
-        self.bench = Bench(stack, store)
+    def __init__(self, stack: Stack, keep: bool = True, store: Store = "native", metacopy: bool = False) -> None:
+        self.bench = Bench(stack, store, metacopy)
         self.forgets = STORES[store]
         try:
             self.engine = EngineDriver(self.bench.filesystem, keep, self.bench.push)
@@ -74,12 +74,14 @@ class MountArena:
 
     forgets = STORES["native"]
 
-    def __init__(self, stack: Stack, transport: str = "devfuse", passthrough: bool = True) -> None:
+    def __init__(
+        self, stack: Stack, transport: str = "devfuse", passthrough: bool = True, metacopy: bool = False
+    ) -> None:
         self.transport, self.passthrough = transport, passthrough
-        self.benches = [Bench(stack)]
+        self.benches = [Bench(stack, metacopy=metacopy)]
         try:
             self.ours = self.benches[0].ours(transport, passthrough)
-            self.benches.append(Bench(stack))
+            self.benches.append(Bench(stack, metacopy=metacopy))
             self.kernel = self.benches[1].kernel()
         except BaseException:
             self.close()

@@ -46,6 +46,7 @@ class EngineDriver:
         self.root = _Dentry(ROOT)
         self.lookups: Counter[int] = Counter()  # node: lookups we were given and did not give back
         self.pins: Counter[int] = Counter()  # node: dentries and open files that hold it
+        self.linkable: set[int] = set()  # nodes of files that never had a name (I_LINKABLE)
 
     def run(self, op: Op) -> Any:
         os.umask(0)  # ours is in `caller`
@@ -182,12 +183,6 @@ class EngineDriver:
 
     def mkfifo(self, path: str, mode: int) -> None:
         self._make(path, lambda parent, name: self.fs.mknod(parent, name, stat.S_IFIFO | mode, 0, self.caller))
-
-    def mkwhiteout(self, path: str) -> None:
-        parent, name = self._parent(path)
-        if self._peek(parent, name):
-            fail(E.EEXIST)
-        self.fs.mknod(parent.node, name, stat.S_IFCHR, 0, self.caller)
 
     def link(self, source: str, path: str) -> None:
         node = self._walk(source).node
@@ -354,6 +349,7 @@ class EngineDriver:
             fail(E.ENOTDIR)
         entry, opened = self.fs.tmpfile(dentry.node, stat.S_IFREG | mode, os.O_RDWR, self.caller)
         self.lookups[entry.node] += 1
+        self.linkable.add(entry.node)
         self._hold(slot, entry.node, opened.fh, True)
 
     def close_slot(self, slot: int) -> None:
@@ -396,7 +392,12 @@ class EngineDriver:
 
     def hlink(self, slot: int, path: str) -> None:
         node = self._open(slot)[0].node
+        parent, name = self._parent(path)
+        # vfs_link(), after filename_create()
+        if not self._peek(parent, name) and node not in self.linkable and not Attr.unpack(self.fs.getattr(node)).nlink:
+            fail(E.ENOENT)
         self._make(path, lambda parent, name: self.fs.link(node, parent, name, self.caller))
+        self.linkable.discard(node)
 
     def hsetxattr(self, slot: int, name: str, value: bytes) -> None:
         self.fs.setxattr(self._open(slot)[0].node, name.encode(), value, 0)

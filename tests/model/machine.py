@@ -43,7 +43,6 @@ ARGUMENTS: dict[str, Callable[[Inode], tuple[Strategy, ...]]] = {
     "mkdir": lambda root: (free(root), directory_modes),
     "symlink": lambda root: (targets, free(root)),
     "mkfifo": lambda root: (free(root), modes),
-    "mkwhiteout": lambda root: (free(root),),
     "link": lambda root: (known(root), free(root)),
     "unlink": lambda root: (known(root),),
     "rmdir": lambda root: (known(root),),

@@ -97,10 +97,6 @@ class Model:
     def mkfifo(self, path: str, mode: int) -> None:
         self._make(path, "fifo", mode & ~UMASK)
 
-    def mkwhiteout(self, path: str) -> None:
-        """mknod c 0 0: ovl_mknod() forbids it, after the VFS looked whether the name is free."""
-        fail(E.EEXIST if self._parent(path)[2] else E.EPERM)
-
     def link(self, source: str, path: str) -> None:
         self._link(self._walk(source), path)
 

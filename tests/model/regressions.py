@@ -59,9 +59,62 @@ REGRESSIONS: dict[str, tuple[Stack, list[Op]]] = {
         ),
         [("chown", "a/c/a", 1000, 0)],
     ),
+    "an unlinked file that is open gets no name any more": (
+        Stack(lowers=((Node("dir", "a"),),)),
+        [("create", "a/c", 0o644), ("open", 0, "a/c", False), ("unlink", "a/c"), ("hlink", 0, "a/c")],
+    ),
+    "nor does an unlinked lower file that is open": (
+        Stack(lowers=((Node("file", "a", mode=0o644),),)),
+        [
+            ("open", 0, "a", False),
+            ("unlink", "a"),
+            ("hlink", 0, "b"),
+            ("hlink", 0, "a"),
+            ("tmpfile", 1, "", 0o600),
+            ("hlink", 1, "a"),
+        ],
+    ),
     "chown takes set-user-ID away even if it changes no id": (
         Stack(lowers=((Node("file", "a", mode=0o4755),),)),
         [("chown", "a", -1, -1)],
+    ),
+}
+
+#: Those of a store whose marks are `user.` xattrs.
+USER_MARKS: dict[str, tuple[Stack, list[Op]]] = {
+    "an attribute that a user has named as other unions name a mark is none in the next layer": (
+        Stack(lowers=((Node("dir", "d"), Node("dir", "d/d")),)),
+        [("setxattr", "d", "trusted.overlay.redirect", b"value", 0), ("rotate",)],
+    ),
+    "nor is it where a rename has copied it": (
+        Stack(lowers=((Node("dir", "a"), Node("file", "a/b", mode=0o644)), ())),
+        [
+            ("setxattr", "a", "trusted.overlay.opaque", b"y", 0),
+            ("rotate",),
+            ("rename", "a", "c"),
+            ("rotate",),
+            ("chmod", "c", 0o700),
+        ],
+    ),
+}
+
+#: Those of a store that may hold metacopies.
+METACOPIES: dict[str, tuple[Stack, list[Op]]] = {
+    **REGRESSIONS,
+    "a metacopy of a metacopy, moved and then written to": (
+        Stack(lowers=((Node("dir", "d"), Node("file", "d/a", data=b"hello")),)),
+        [
+            ("chmod", "d/a", 0o600),
+            ("rotate",),
+            ("rename", "d/a", "b"),
+            ("rotate",),
+            ("chown", "b", 1000, 1000),
+            ("write", "b", 1, b"x"),
+        ],
+    ),
+    "an open metacopy is unlinked, changed and written to": (
+        Stack(lowers=((Node("file", "a", data=b"hello"),),)),
+        [("chmod", "a", 0o600), ("open", 0, "a", False), ("unlink", "a"), ("hchmod", 0, 0o644), ("hread", 0)],
     ),
 }
 

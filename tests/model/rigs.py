@@ -100,10 +100,11 @@ def forget(target: str) -> None:
 
 
 class Bench:
-    """The layers of one stack on disk, and what is mounted of them."""
+    """The layers of one stack on disk, and what is mounted of them, all with `metacopy` or without."""
 
-    def __init__(self, stack: Stack, store: Store = "native") -> None:
+    def __init__(self, stack: Stack, store: Store = "native", metacopy: bool = False) -> None:
         self.store = store
+        self.metacopy = metacopy
         self.directory = tempfile.mkdtemp(prefix="unionfs-model-", dir=scratch())
         self.mounted: list[str] = []
         if store == "ramfs":
@@ -119,8 +120,9 @@ class Bench:
         """Kernel overlayfs on these layers, with what DESIGN promises to be compatible with."""
 
         def start(at: str) -> None:
+            metacopy = "on" if self.metacopy else "off"
             layers = f"lowerdir={':'.join(self.lowers)},upperdir={self.upper},workdir={self.work}"
-            mount("overlay", at, "overlay", f"{layers},redirect_dir=on,index=on,metacopy=off,nfs_export=off")
+            mount("overlay", at, "overlay", f"{layers},redirect_dir=on,index=on,metacopy={metacopy},nfs_export=off")
 
         return self._driver(name, start, self.quirks)
 
@@ -140,7 +142,7 @@ class Bench:
             os.utime(upper, ns=(st.st_atime_ns, st.st_mtime_ns))
 
     def filesystem(self) -> UnionFilesystem:
-        options = UnionOptions(xattr_prefix=b"user." if self.store == "user" else None)
+        options = UnionOptions(xattr_prefix=b"user." if self.store == "user" else None, metacopy=self.metacopy)
         lowers = [DirectoryLayer(path) for path in self.lowers]
         return UnionFilesystem(lowers, WritableDirectory(self.upper), WritableDirectory(self.work), options)
 

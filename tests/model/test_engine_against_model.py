@@ -17,7 +17,7 @@ from .arenas import EngineArena
 from .drivers import Op
 from .layers import Node, Stack
 from .machine import run
-from .regressions import PLAIN, REGRESSIONS, applicable
+from .regressions import METACOPIES, PLAIN, REGRESSIONS, USER_MARKS, applicable
 from .strategies import stacks, without_upper, without_xattrs
 from .trial import replay
 
@@ -51,6 +51,24 @@ def test_a_rename_that_is_refused_copies_nothing_up() -> None:
 
 def test_with_marks_in_user_xattrs() -> None:
     run(partial(EngineArena, store="user"), any_stack.map(without_upper))
+
+
+@requires("root")
+@pytest.mark.parametrize("script", USER_MARKS.values(), ids=USER_MARKS)
+def test_regression_with_marks_in_user_xattrs(script: tuple[Stack, list[Op]]) -> None:
+    replay(*script, partial(EngineArena, store="user"))
+
+
+@requires("root")
+@keeping
+def test_with_metacopies(keep: bool) -> None:
+    run(partial(EngineArena, keep=keep, metacopy=True), any_stack)
+
+
+@requires("root")
+@pytest.mark.parametrize("script", METACOPIES.values(), ids=METACOPIES)
+def test_regression_with_metacopies(script: tuple[Stack, list[Op]]) -> None:
+    replay(*script, partial(EngineArena, metacopy=True))
 
 
 def test_on_an_upper_with_aufs_whiteouts() -> None:

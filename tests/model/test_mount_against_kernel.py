@@ -5,6 +5,9 @@ At the end of each example our file system is mounted on the kernel's upper, and
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from functools import partial
 
 import pytest
@@ -24,6 +27,7 @@ pytestmark = [requires("root", "overlayfs", "fuse"), pytest.mark.needs_root, pyt
 ARENAS = {
     "devfuse": partial(MountArena, transport="devfuse"),
     "devfuse without passthrough": partial(MountArena, transport="devfuse", passthrough=False),
+    "devfuse with metacopies": partial(MountArena, transport="devfuse", metacopy=True),
 }
 
 arenas = pytest.mark.parametrize("arena", ARENAS.values(), ids=ARENAS)
@@ -62,5 +66,21 @@ def test_known_difference_stale_readers() -> None:
                 seen[name] = reader.read(3)
             driver.close()
         assert seen == {"ours": b"old", "kernel": b"new"}
+    finally:
+        arena.close()
+
+
+def test_known_difference_whiteouts_by_hand() -> None:
+    """The same: and neither shows anything else by it."""
+    arena = MountArena(Stack(lowers=((Node("file", "a"),),)))
+    try:
+        outcomes = {}
+        for name, driver in (("ours", arena.ours), ("kernel", arena.kernel)):
+            try:
+                os.mknod(f"{driver.base}/w", stat.S_IFCHR, 0)
+                outcomes[name] = 0
+            except OSError as e:
+                outcomes[name] = e.errno or 0
+        assert outcomes == {"ours": 0, "kernel": errno.EPERM}
     finally:
         arena.close()

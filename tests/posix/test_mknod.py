@@ -43,13 +43,23 @@ def test_device_numbers_are_kept(mnt: Path, kind: int, device: tuple[int, int]) 
 
 
 @pytest.mark.needs_root
-@pytest.mark.needs("union")
-def test_char_device_0_0_is_eperm_on_unions(mnt: Path) -> None:
-    with expect(errno.EPERM):
+def test_char_device_0_0_is_a_device(mnt: Path) -> None:
+    """It is a whiteout to an overlayfs whose upper this is (vfs_whiteout() of fs/namei.c)."""
+    os.mknod(mnt / "whiteout", stat.S_IFCHR | 0o600, 0)
+    st = os.lstat(mnt / "whiteout")
+    assert (stat.S_IFMT(st.st_mode), st.st_rdev, st.st_size, st.st_nlink) == (stat.S_IFCHR, 0, 0, 1)
+    with expect(errno.EEXIST):
         os.mknod(mnt / "whiteout", stat.S_IFCHR | 0o600, 0)
-    assert names(mnt) == set()
+    os.link(mnt / "whiteout", mnt / "linked")
+    assert os.lstat(mnt / "linked").st_ino == st.st_ino and os.lstat(mnt / "linked").st_nlink == 2
+    os.mkdir(mnt / "d")
+    os.rename(mnt / "linked", mnt / "d" / "moved")
+    assert [(entry.name, entry.is_file()) for entry in os.scandir(mnt / "d")] == [("moved", False)]
+    assert stat.S_ISCHR(os.lstat(mnt / "d" / "moved").st_mode)
+    os.unlink(mnt / "whiteout")
+    assert names(mnt) == {"d"}
     (mnt / "whiteout").write_bytes(b"the name is free, and the directory intact")
-    assert names(mnt) == {"whiteout"}
+    assert names(mnt) == {"whiteout", "d"}
 
 
 @pytest.mark.needs_root

@@ -16,6 +16,7 @@ import pytest
 
 from tests.posix.tools import expect
 from tests.unit.overlay_rig import ME, Rig, tree, union
+from tests.unit.test_overlay_marks import NoMarks
 from unionfs.vfs import ROOT, Attr
 
 Step = Callable[[Rig], None]
@@ -49,16 +50,35 @@ def test_nothing_follows_a_link(tmp_path: Path, target: str) -> None:
 
 
 # Whiteouts ---------------------------------------------------------------------------------------------------------
-def test_whiteout_by_hand_is_eperm_and_the_listing_stays_whole(tmp_path: Path) -> None:
-    base = tree(tmp_path / "base", a="a")
+def test_whiteout_by_hand_is_a_device_that_hides_nothing(tmp_path: Path) -> None:
+    base = tree(tmp_path / "base", a="a", d__x="x")
     with union(tmp_path, [base]) as rig:
         rig.unlink("a")
         for name in (b"a", b"new"):
-            with expect(errno.EPERM):
+            entry = rig.fs.mknod(ROOT, name, stat.S_IFCHR | 0o600, 0, ME)
+            rig.fs.forget(entry.node, 1)
+        assert rig.list() == ["a", "d", "new"]
+        rig.link("new", "d/linked")
+        rig.rename("new", "d/moved")
+        rig.rename("d", "e")
+    with union(tmp_path, [base]) as rig:  # nothing of it is in memory only
+        assert rig.list() == ["a", "e"] and rig.list("e") == ["linked", "moved", "x"]
+        for path in ("a", "e/linked", "e/moved"):
+            assert (stat.S_IFMT(rig.stat(path).mode), rig.stat(path).rdev) == (stat.S_IFCHR, 0)
+            assert not rig.is_whiteout(path)
+        assert rig.stat("e/linked").ino == rig.stat("e/moved").ino
+        rig.unlink("a")
+        assert rig.is_whiteout("a")
+        rig.fs.refresh()
+        assert rig.list() == ["e"] and rig.list("e") == ["linked", "moved", "x"]
+
+
+def test_whiteout_by_hand_where_marks_cannot_be_kept(tmp_path: Path) -> None:
+    with union(tmp_path, [tree(tmp_path / "base", a="a")], upper=NoMarks) as rig:
+        for name, refusal in ((b"a", errno.EEXIST), (b"new", errno.EPERM)):
+            with expect(refusal):
                 rig.fs.mknod(ROOT, name, stat.S_IFCHR | 0o600, 0, ME)
-        assert rig.list() == []
-        rig.create("new", b"x")
-        assert rig.list() == ["new"]
+        assert rig.list() == ["a"]
 
 
 def rmtree(path: str) -> Step:

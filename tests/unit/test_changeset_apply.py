@@ -345,6 +345,13 @@ def test_inherited_acls_are_removed(root: Path) -> None:
     assert stat.S_IMODE((root / "d/new").stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("kind", [FIFO, SYMLINK])
+def test_what_replaces_a_directory_does_not_get_its_attributes(tmp_path: Path, kind: bytes) -> None:
+    """Where the file system gives it the number that the directory had, as ext4 does."""
+    put(tmp_path, entry(b"d/", DIR, mode=0o711), entry(b"d", kind, linkname=b"x" * (kind == SYMLINK), mode=0o604))
+    assert (tmp_path / "d").lstat().st_mode & 0o777 == (0o604 if kind == FIFO else 0o777)
+
+
 @requires("root")
 def test_devices_and_inherited_groups(root: Path) -> None:
     os.chown(root / "d", 0, 55)

@@ -251,3 +251,61 @@ def test_random_bytes_raise_nothing_but_tar_errors(data: bytes) -> None:
     for magic in (b"", b"\x1f\x8b\x08\0", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"):
         with contextlib.suppress(TarError):
             read(magic + data)
+
+
+@pytest.mark.parametrize("cut", [1024, 1024 + 500, 1024 + 512])
+def test_an_archive_without_an_end_is_read_where_a_digest_says_that_it_is_whole(cut: int) -> None:
+    """umoci's `insert` ends its layers amid the padding of the last file."""
+    whole = archive(entry(b"a", data=b"12345"), entry(b"b", data=b"x" * 12))
+    data = whole[:-cut]
+    with pytest.raises(TarError):
+        list(TarReader(io.BytesIO(data)))
+    if cut == 1024 + 512:
+        with pytest.raises(TarError, match="ends inside a file"):
+            list(TarReader(io.BytesIO(data), marked=False))
+        return
+    reader = TarReader(io.BytesIO(data), marked=False)
+    assert [entry.name for entry in reader] == [b"a", b"b"]
+    assert reader.diff_id == "sha256:" + hashlib.sha256(data).hexdigest()
+    with pytest.raises(TarError, match="is empty"):
+        list(TarReader(io.BytesIO(b""), marked=False))
+
+
+def test_only_the_data_that_is_asked_for_is_read(tmp_path: Path) -> None:
+    big = b"x" * (8 << 20)
+    (tmp_path / "a.tar").write_bytes(archive(entry(b"big", data=big), entry(b"small", data=b"12345"), entry(b"c")))
+    with open(tmp_path / "a.tar", "rb", buffering=0) as file:
+        reader = TarReader(file, digests=False)
+        found = [
+            (one.name, one.data_offset, b"".join(reader.data()) if one.name == b"small" else None) for one in reader
+        ]
+        position = file.tell()
+    assert [(name, data) for name, _, data in found] == [(b"big", None), (b"small", b"12345"), (b"c", None)]
+    assert found[1][1] == 512 + len(big) + 512
+    assert reader.size == position == (tmp_path / "a.tar").stat().st_size
+    read: list[int] = []
+
+    class Counting(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            read.append(len(data))
+            return data
+
+    with Counting(str(tmp_path / "a.tar")) as counting:
+        assert len(list(TarReader(counting, digests=False))) == 3
+    assert sum(read) < 4 << 20
+
+
+def test_a_member_that_ends_beyond_the_archive_is_found_without_reading_it(tmp_path: Path) -> None:
+    whole = archive(entry(b"big", data=b"x" * (3 << 20)), entry(b"c"))
+    (tmp_path / "a.tar").write_bytes(whole[: 2 << 20])
+    with open(tmp_path / "a.tar", "rb", buffering=0) as file, pytest.raises(TarError, match="ends inside a file"):
+        list(TarReader(file, digests=False))
+
+
+def test_a_scan_begins_where_the_stream_stands(tmp_path: Path) -> None:
+    whole = archive(entry(b"big", data=b"x" * (3 << 20)), entry(b"c"))
+    (tmp_path / "a.tar").write_bytes(b"before" + whole)
+    with open(tmp_path / "a.tar", "rb", buffering=0) as file:
+        file.seek(6)
+        assert [one.name for one in TarReader(file, digests=False)] == [b"big", b"c"]

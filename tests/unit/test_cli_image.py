@@ -14,6 +14,7 @@ import pytest
 from cli import schemas
 from tests.unit.cli_images import Cli, tar_of
 from tests.unit.cli_runner import refused
+from unionfs.api import Stack
 
 
 @pytest.fixture
@@ -191,11 +192,11 @@ def test_no_archive_goes_to_a_terminal_or_comes_from_one(cli: Cli, monkeypatch: 
     main, terminal = os.openpty()
     try:
         with open(terminal, "w", closefd=False) as tty:
-            monkeypatch.setattr(sys, "stdout", tty)
             for verb in ("save", "export"):
-                ran = cli.call("image", verb, "app:1")
+                with monkeypatch.context() as patch:
+                    patch.setattr(sys, "stdout", tty)
+                    ran = cli.call("image", verb, "app:1")
                 refused(ran, 1, "cowardly refusing to save to a terminal. Use the -o flag or redirect", "-o FILE")
-            monkeypatch.undo()
         with open(terminal, closefd=False) as tty:
             monkeypatch.setattr(sys, "stdin", tty)
             refused(cli.call("image", "load"), 1, "requested load from stdin, but stdin is empty", "-i FILE")
@@ -237,6 +238,7 @@ def test_import_takes_changes_and_refuses_bad_ones_before_it_reads(cli: Cli, tmp
         "CMD",
     )
     refused(cli.call("image", "import", "https://example.com/x.tar"), 1, "is not fetched", "curl")
+    refused(cli.call("image", "import", tmp_path), 1, f"{tmp_path} is a directory", f"tar -C {tmp_path} -c .")
 
 
 # upkeep --------------------------------------------------------------------------------------------------------------
@@ -279,6 +281,18 @@ def test_diff_of_two_images_and_of_one(cli: Cli) -> None:
     changes = [schemas.Change.model_validate(change) for change in json.loads(cli.image("diff", "--json", "b", "a"))]
     assert [(change.kind, change.path) for change in changes] == [("C", "/changed"), ("D", "/gone"), ("A", "/new")]
     assert cli.image("diff", "a", "a") == ""
+
+
+# elsewhere -----------------------------------------------------------------------------------------------------------
+def test_check_takes_images_as_layers(cli: Cli, tmp_path: Path) -> None:
+    cli.import_("app", files={"etc/motd": b"hello"})
+    upper = tmp_path / "upper"
+    with Stack(["app"], upper) as stack:
+        stack.unlink("etc/motd")
+    assert cli.run("check", "-l", "app", upper) == ""
+    cli.import_("other", files={"x": b""})
+    ran = cli.call("check", "-l", "other", upper)
+    assert ran.status == 1 and "/etc/motd" in ran.lines[0]
 
 
 # stores --------------------------------------------------------------------------------------------------------------

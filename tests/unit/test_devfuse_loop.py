@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from unionfs.transport.devfuse.loop import _Patience
 from unionfs.transport.devfuse.reading import SENT, FileReader, Splicer
 from unionfs.transport.devfuse.workers import Workers
 
@@ -71,30 +70,6 @@ def test_threads_are_reused_and_limited() -> None:
         workers.submit(i, b"")
     workers.stop()
     assert len(threads) <= 3
-
-
-# patience ----------------------------------------------------------------------------------------------------------
-def test_looking_stops_where_it_finds_nothing_and_is_tried_again_ever_later() -> None:
-    patience = _Patience(True)
-    pauses = []
-    for _ in range(3):
-        assert patience.pause == 0
-        for _ in range(_Patience.TRIALS):
-            patience.looked(False)
-        pauses.append(patience.pause)
-        patience.pause = 0  # the loop has counted it down
-    assert pauses == [_Patience.PAUSE, 2 * _Patience.PAUSE, 4 * _Patience.PAUSE]
-
-
-def test_looking_goes_on_where_it_pays() -> None:
-    patience = _Patience(True)
-    for i in range(10 * _Patience.TRIALS):
-        patience.looked(i % 2 == 0)
-    assert patience.pause == 0
-
-
-def test_on_one_cpu_nothing_is_looked_for() -> None:
-    assert _Patience(False).pause < 0
 
 
 # reading -----------------------------------------------------------------------------------------------------------

@@ -177,8 +177,7 @@ def test_a_variable_is_replaced_as_in_a_shell(word: str, value: str) -> None:
 
 
 _NAME = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
-_LINES = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
-_VALUE = st.text(st.characters(codec="utf-8", exclude_characters=_LINES + "'"), max_size=20)
+_VALUE = st.text(st.characters(codec="utf-8", exclude_characters="\n'"), max_size=20)
 
 
 @given(st.dictionaries(_NAME, _VALUE, min_size=1, max_size=4))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import queue
 import socket
 import stat
 import threading
@@ -20,7 +22,7 @@ from tests.requirements import requires
 from tests.unit.as_user import NOBODY, run_as_nobody
 from unionfs.errors import LayerError, MountError, ProtocolError
 from unionfs.mounts import control
-from unionfs.mounts.control import ControlServer, error_from_json, error_to_json, request
+from unionfs.mounts.control import ControlServer, Lease, Leased, error_from_json, error_to_json, request
 
 
 def _refuse(params: dict[str, Any]) -> dict[str, Any]:
@@ -33,6 +35,22 @@ def _fail(params: dict[str, Any]) -> dict[str, Any]:
 
 def _bug(params: dict[str, Any]) -> dict[str, Any]:
     raise KeyError("a bug")
+
+
+#: What became of leases, in order: ("had", pid), ("released", params).
+LEASES: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+
+def _lease(params: dict[str, Any], pid: int) -> Leased:
+    if not params:
+        raise MountError("nothing to have")
+    LEASES.put(("had", pid))
+
+    def release() -> dict[str, Any]:
+        LEASES.put(("released", params))
+        return {"was": params}
+
+    return Leased({"yours": True}, params["seconds"], release)
 
 
 HANDLERS = {
@@ -52,7 +70,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
     socket_path = os.fsencode(directory / "s")
     old = os.umask(0)  # as in a daemon
     try:
-        with ControlServer(socket_path, HANDLERS):
+        with ControlServer(socket_path, HANDLERS, {"lease": _lease}):
             yield socket_path
     finally:
         os.umask(old)
@@ -133,6 +151,13 @@ def test_line_without_end_is_refused_at_the_limit(path: bytes) -> None:
         request(path, "echo", {"a": "x" * control.REQUEST_LIMIT})
 
 
+@pytest.mark.parametrize("data", [b"x" * (8 << 20), b"\n" * (1 << 20), b"\0" * (1 << 20), b"[" * (1 << 20) + b"\n"])
+def test_flood_is_cut_or_swallowed(path: bytes, data: bytes) -> None:
+    for line in raw(path, data).splitlines():
+        assert json.loads(line)["error"]["type"] == "ProtocolError"
+    assert request(path, "echo") == {"params": {}}
+
+
 def test_half_a_line_is_not_answered(path: bytes) -> None:
     assert raw(path, b'{"method": "echo"}') == b""
 
@@ -148,6 +173,44 @@ def test_any_bytes_leave_the_server_serving(path: bytes, data: bytes) -> None:
         if "error" in told:
             assert isinstance(error_from_json(told["error"]), (ProtocolError, MountError, LayerError, OSError))
     assert request(path, "echo") == {"params": {}}
+
+
+# leases ---------------------------------------------------------------------------------------------------------------
+def _next_event() -> tuple[str, Any]:
+    return LEASES.get(timeout=20)
+
+
+def test_lease_is_given_back_and_the_connection_goes_on(path: bytes) -> None:
+    lines = b'{"method": "lease", "params": {"seconds": 60}}\n{"method": "release"}\n{"method": "echo"}\n'
+    assert raw(path, lines).splitlines() == [
+        b'{"result": {"yours": true}}',
+        b'{"result": {"was": {"seconds": 60}}}',
+        b'{"result": {"params": {}}}',
+    ]
+    assert (_next_event(), _next_event()) == (("had", os.getpid()), ("released", {"seconds": 60}))
+    lease = Lease(path, "lease", {"seconds": 60}, timeout=20)
+    assert lease.answer == {"yours": True} and _next_event()[0] == "had"
+    assert lease.release() == {"was": {"seconds": 60}} and _next_event()[0] == "released"
+
+
+def test_lease_ends_with_its_connection(path: bytes) -> None:
+    lease = Lease(path, "lease", {"seconds": 60}, timeout=20)
+    assert _next_event()[0] == "had"
+    lease.close()
+    assert _next_event()[0] == "released"
+
+
+def test_lease_ends_at_its_time_limit_with_its_connection(path: bytes) -> None:
+    lease = Lease(path, "lease", {"seconds": 0.01}, timeout=20)
+    assert (_next_event()[0], _next_event()[0]) == ("had", "released")
+    with pytest.raises((ProtocolError, MountError)):
+        lease.release()
+
+
+def test_lease_that_is_refused(path: bytes) -> None:
+    with pytest.raises(MountError, match="nothing to have"):
+        Lease(path, "lease", {}, timeout=20)
+    assert LEASES.empty()
 
 
 # who may ask, and how many ------------------------------------------------------------------------------------------
@@ -171,15 +234,68 @@ def test_another_user_is_not_answered_even_if_the_mode_lets_him(tmp_path: Path) 
     os.close(directory)
 
 
-def test_idle_peers_do_not_keep_others_out(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "IDLE_SECONDS", 0.2)
-    idle = [socket.socket(socket.AF_UNIX) for _ in range(control.MAX_CONNECTIONS)]
+@pytest.mark.parametrize("begun", [b"", b'{"method": "ec', b'{"method": "echo"}\n{"met'])
+def test_peers_that_never_finish_do_not_keep_others_out(path: bytes, begun: bytes) -> None:
+    """Twice as many as are served at a time; whoever has been waited for longest goes."""
+    idle = [socket.socket(socket.AF_UNIX) for _ in range(2 * control.MAX_CONNECTIONS)]
     try:
         for connection in idle:
+            connection.settimeout(10)
             connection.connect(path)
-        assert request(path, "echo", timeout=10) == {"params": {}}
+            connection.sendall(begun)
+        for _ in range(3):
+            assert request(path, "echo", timeout=4) == {"params": {}}
+        while idle[0].recv(65536):
+            pass  # the answer to what it did finish
     finally:
         for connection in idle:
+            connection.close()
+
+
+def test_peers_that_never_read_do_not_keep_others_out(tmp_path: Path) -> None:
+    path, large = os.fsencode(tmp_path / "s"), "x" * (8 << 20)
+    with ControlServer(path, {"large": lambda params: {"x": large}, "echo": lambda params: {}}):
+        deaf = [socket.socket(socket.AF_UNIX) for _ in range(control.MAX_CONNECTIONS)]
+        try:
+            for connection in deaf:
+                connection.connect(path)
+                connection.sendall(b'{"method": "large"}\n')
+            assert request(path, "echo", timeout=4) == {}
+        finally:
+            for connection in deaf:
+                connection.close()
+
+
+def test_request_that_comes_byte_by_byte_has_to_end_in_time(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "IDLE_SECONDS", 0.3)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.settimeout(0.05)
+        sent = 0
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 200:
+                connection.sendall(b" ")
+                sent += 1
+                with contextlib.suppress(TimeoutError):
+                    assert connection.recv(1) == b""
+                    break
+        assert sent < 200
+    assert request(path, "echo") == {"params": {}}
+
+
+def test_many_at_once_are_all_answered(path: bytes) -> None:
+    """As many as are served at a time: none of them loses its place to the next."""
+    peers = [socket.socket(socket.AF_UNIX) for _ in range(control.MAX_CONNECTIONS)]
+    try:
+        for connection in peers:
+            connection.settimeout(10)
+            connection.connect(path)
+        for connection in peers:
+            connection.sendall(b'{"method": "echo"}\n')
+        for connection in peers:
+            assert connection.recv(65536) == b'{"result": {"params": {}}}\n'
+    finally:
+        for connection in peers:
             connection.close()
 
 

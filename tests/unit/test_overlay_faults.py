@@ -25,6 +25,7 @@ from tests.unit.overlay_rig import ME, Rig, tree, union
 from unionfs.layers.fd_file import FdFile
 from unionfs.layers.layer import LayerFile
 from unionfs.layers.upper import WritableDirectory
+from unionfs.overlay import UnionOptions
 from unionfs.overlay.inode import FileInode
 from unionfs.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, ROOT
 
@@ -176,10 +177,10 @@ def symlink(path: str) -> Callable[[Rig], None]:
     return operate
 
 
-def mknod(path: str) -> Callable[[Rig], None]:
+def mknod(path: str, mode: int = stat.S_IFIFO | 0o600) -> Callable[[Rig], None]:
     def operate(u: Rig) -> None:
         with u.parent(path) as (parent, name):
-            entry(u, u.fs.mknod(parent, name, stat.S_IFIFO | 0o600, 0, ME))
+            entry(u, u.fs.mknod(parent, name, mode, 0, ME))
 
     return operate
 
@@ -211,13 +212,17 @@ class Case(NamedTuple):
     """`prepare` what exists, `operate`. `held` is open for reading meanwhile.
 
     `whiteout_late`: a visible whiteout takes the old name's place after the rename. That replaces a name, so it takes
-    no space, and is not made to fail here.
+    no space, and is not made to fail here. `time_late`: who dies may leave another time of modification (fill.py).
+    `inner_whiteout`: there is a visible whiteout.
     """
 
     operate: Callable[[Rig], object]
     prepare: Callable[[Rig], object] = nothing
     held: str = ""
     whiteout_late: bool = False
+    time_late: str = ""
+    options: UnionOptions = UnionOptions()
+    inner_whiteout: bool = False
 
 
 def rename(old: str, new: str, flags: int = 0) -> Callable[[Rig], None]:
@@ -244,6 +249,38 @@ def name_unnamed(u: Rig) -> None:
             entry(u, made)
 
 
+_META = UnionOptions(metacopy=True)
+METACOPIES: dict[str, Case] = {
+    "chmod to a metacopy": Case(lambda u: u.setattr("big", mode=0o600), options=_META),
+    "chmod a hard link to a metacopy": Case(lambda u: u.setattr("one", mode=0o600), held="pair", options=_META),
+    "rename to a metacopy": Case(rename("big", "dir/new"), options=_META),
+    "rename a metacopy": Case(rename("big", "new"), touched("big"), held="big", options=_META),
+    "link to a metacopy": Case(lambda u: u.link("big", "dir/new"), options=_META),
+    "link a metacopy": Case(lambda u: u.link("big", "dir/new"), touched("big"), options=_META),
+    "unlink a metacopy that is open": Case(lambda u: u.unlink("big"), touched("big"), held="big", options=_META),
+    "exchange metacopies": Case(rename("big", "dir/inner", RENAME_EXCHANGE), touched("big"), options=_META),
+    "rename a directory with metacopies and no redirect": Case(
+        rename("dir", "new"), touched("dir/inner"), options=_META._replace(redirect_dir=False)
+    ),
+    "truncate a metacopy": Case(lambda u: u.setattr("big", size=10), touched("big"), options=_META),
+    "open and truncate a metacopy": Case(opening("big", os.O_WRONLY | os.O_TRUNC), touched("big"), options=_META),
+    "open a metacopy for writing": Case(opening("big", os.O_RDWR), touched("big"), options=_META),
+    "open a metacopy for writing that is open": Case(
+        opening("big", os.O_RDWR), touched("big"), held="big", options=_META
+    ),
+    "open a sparse metacopy for writing": Case(opening("sparse", os.O_RDWR), touched("sparse"), options=_META),
+    "open a metacopy with links for writing": Case(
+        opening("new", os.O_RDWR),
+        both(touched("big"), lambda u: u.link("big", "new")),
+        held="big",
+        time_late="big new",
+        options=_META,
+    ),
+    "truncate a metacopy with links": Case(
+        lambda u: u.setattr("one", size=1), touched("pair"), time_late="one pair", options=_META
+    ),
+}
+
 EMPTIED = ("dir/sub/x", "dir/sub/deep", "dir/sub", "dir/inner", "dir/above")
 CASES: dict[str, Case] = {
     "create": Case(lambda u: create(u, "new")),
@@ -256,6 +293,9 @@ CASES: dict[str, Case] = {
     "symlink": Case(symlink("dir/new")),
     "symlink over a whiteout": Case(symlink("file"), without("file")),
     "mknod over a whiteout": Case(mknod("file"), without("file")),
+    "mknod of a whiteout": Case(mknod("dir/new", stat.S_IFCHR), inner_whiteout=True),
+    "mknod of a whiteout over a whiteout": Case(mknod("file", stat.S_IFCHR), without("file"), inner_whiteout=True),
+    "link of a visible whiteout": Case(lambda u: u.link("w", "dir/new"), mknod("w", stat.S_IFCHR), inner_whiteout=True),
     "tmpfile": Case(unnamed),
     "link": Case(lambda u: u.link("file", "dir/new")),
     "link of a lower hard link": Case(lambda u: u.link("one", "new")),
@@ -327,6 +367,7 @@ CASES: dict[str, Case] = {
     "open a hard link for writing that is open": Case(opening("pair", os.O_RDWR), held="one"),
     "chmod a file that is open": Case(lambda u: u.setattr("big", mode=0o600), held="big"),
     "open a sparse file for writing": Case(opening("sparse", os.O_RDWR)),
+    **METACOPIES,
     "name an unnamed file": Case(name_unnamed),
     "name an unnamed file over a whiteout": Case(name_unnamed, without("dir/inner")),
 }  # fmt: skip
@@ -360,7 +401,7 @@ def changes_nothing(case: Case) -> bool:
 
 def one_failure(base: Path, layers: list[Path], case: Case, fault: Fault, at: int) -> bool:
     """The operation with its call number `at` refused. False where it made fewer calls."""
-    with union(base, layers, upper=failing(fault)) as u:
+    with union(base, layers, upper=failing(fault), options=case.options) as u:
         case.prepare(u)
         before = seen(u)
         with holding(u, case.held):
@@ -384,7 +425,7 @@ def one_failure(base: Path, layers: list[Path], case: Case, fault: Fault, at: in
         held = [inode for inode in u.fs._union.table if inode.node != ROOT]
         assert not held, f"still known: {[i.names if isinstance(i, FileInode) else i for i in held]}"
         assert seen(u) == after
-    with union(base, layers) as u:
+    with union(base, layers, options=case.options) as u:
         again = seen(u)
         assert plain(again) == plain(after), f"another tree after a remount ({fault.met})"
         if not failed:

@@ -67,7 +67,7 @@ def dies(place: Path, layers: list[Path], case: Case, at: int) -> bool:
     fault = Death(0, CHANGING)
 
     def work() -> None:
-        with union(place, layers, upper=failing(fault)) as u:
+        with union(place, layers, upper=failing(fault), options=case.options) as u:
             case.prepare(u)
             with holding(u, case.held):
                 fault.arm(at)
@@ -99,7 +99,7 @@ def kernels(place: Path, layers: list[Path]) -> Tree:
     mountpoint.mkdir(exist_ok=True)
     options = (
         f"lowerdir={':'.join(map(str, layers))},upperdir={place}/upper,workdir={place}/work,"
-        "redirect_dir=on,index=on,xino=auto,metacopy=off"
+        "redirect_dir=on,index=on,xino=auto,metacopy=on"
     )
     mount(b"overlay", os.fsencode(mountpoint), b"overlay", 0, options.encode())
     try:
@@ -153,10 +153,10 @@ def old_layers(base: Path) -> list[Path]:
 
 def before_and_after(place: Path, layers: list[Path], case: Case) -> tuple[Tree, Tree]:
     """The tree that the operation finds, and the one it makes, when nothing goes wrong."""
-    with union(place, layers) as u:
+    with union(place, layers, options=case.options) as u:
         case.prepare(u)
     before = ours(place, layers)
-    with union(place, layers) as u:
+    with union(place, layers, options=case.options) as u:
         case.operate(u)
     return visible(before), visible(ours(place, layers))
 
@@ -164,14 +164,21 @@ def before_and_after(place: Path, layers: list[Path], case: Case) -> tuple[Tree,
 def is_allowed(tree: Tree, before: Tree, after: Tree, case: Case) -> bool:
     if tree in (before, after):
         return True
+    if case.time_late:
+        return timeless(tree, case) in (timeless(before, case), timeless(after, case))
     # RENAME_WHITEOUT of a mount on top of ours: the visible whiteout comes after the rename.
     late = {path for path in before if path not in tree}
     return case.whiteout_late and len(late) == 1 and set(tree) == set(after) - late
 
 
+def timeless(tree: Tree, case: Case) -> Tree:
+    late = case.time_late.split()
+    return {path: (*values[:4], 0, *values[5:]) if path in late else values for path, values in tree.items()}
+
+
 def look(place: Path, layers: list[Path], case: Case, kernel_first: bool) -> Tree:
     """The tree that is left, as both show it; the work directory is swept."""
-    kernel = _KERNEL and not case.whiteout_late  # which the kernel does not know
+    kernel = _KERNEL and not (case.whiteout_late or case.inner_whiteout)  # which the kernel does not know
     there = kernels(place, layers) if kernel and kernel_first else None
     with union(place, layers) as u:
         assert os.listdir(place / "work/work") == []
@@ -203,7 +210,7 @@ def test_process_dying_at_every_call_leaves_the_old_or_the_new(backing: Backing,
         left = visible(tree)
         assert is_allowed(left, before, after, case), f"call {at} of {died}:\n{difference(left, before, after)}"
         if died and left == before:
-            with union(place, layers) as u:
+            with union(place, layers, options=case.options) as u:
                 case.operate(u)
             again = visible(ours(place, layers))
             assert again == after, f"the second run, after call {at}:\n{difference(again, after)}"

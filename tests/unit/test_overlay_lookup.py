@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.requirements import requires
 from tests.unit.overlay_rig import tree, union
+from unionfs.overlay import UnionOptions
+
+#: A union that heeds what anybody may set.
+USER = UnionOptions(xattr_prefix=b"user.")
 
 AS_ROOT = os.geteuid() == 0
 
@@ -87,6 +92,22 @@ def test_xattr_whiteouts_only_where_the_directory_announces_them(tmp_path: Path,
         assert u.read("e/gone") == b""
 
 
+@requires("root")
+@pytest.mark.parametrize("value", [b"/private", b"private"])
+def test_redirect_that_a_user_could_set_shows_him_nothing(tmp_path: Path, value: bytes) -> None:
+    """In a union of root's, a directory's owner would see what lies behind another's 0700, as his own."""
+    a = tree(tmp_path / "a", theirs__mine="", way__on__mine="", private__on__above="")
+    b = tree(tmp_path / "b", private__key="", private__on__key="")
+    (b / "private").chmod(0o700)
+    os.setxattr(a / "theirs", "user.overlay.redirect", value)
+    os.setxattr(a / "way", "user.overlay.redirect", value)
+    with union(tmp_path, [a, b]) as u:
+        assert u.list("theirs") == ["mine"] and u.list("way") == ["on"] and u.list("way/on") == ["mine"]
+    os.setxattr(tree(tmp_path / "upper", renamed__x="") / "renamed", "trusted.overlay.redirect", b"/way/on")
+    with union(tmp_path, [a, b]) as u:  # and not on the way of another
+        assert u.list("renamed") == ["mine", "x"]
+
+
 def test_redirects_relative_and_absolute_through_layers(tmp_path: Path) -> None:
     a = tree(tmp_path / "a", renamed__from_a="", deep__moved__from_a="")
     b = tree(tmp_path / "b", original__from_b="", far__away=None)
@@ -94,7 +115,7 @@ def test_redirects_relative_and_absolute_through_layers(tmp_path: Path) -> None:
     os.setxattr(a / "renamed", "user.overlay.redirect", b"original")
     os.setxattr(a / "deep/moved", "user.overlay.redirect", b"/far/away")
     os.setxattr(b / "far/away", "user.overlay.redirect", b"/elsewhere")
-    with union(tmp_path, [a, b, c]) as u:
+    with union(tmp_path, [a, b, c], options=USER) as u:
         assert u.list("renamed") == ["from_a", "from_b", "from_c"]
         assert u.list("deep/moved") == ["from_a", "from_c"]
 
@@ -104,7 +125,7 @@ def test_invalid_redirect_is_ignored(tmp_path: Path, value: bytes) -> None:
     tree(tmp_path / "outside", secret="")
     a, b = tree(tmp_path / "a", d__mine=""), tree(tmp_path / "b", d__below="", x__y="")
     os.setxattr(a / "d", "user.overlay.redirect", value)
-    with union(tmp_path, [a, b]) as u:
+    with union(tmp_path, [a, b], options=USER) as u:
         assert u.list("d") == ["below", "mine"]
 
 
@@ -113,7 +134,7 @@ def test_redirect_loop_ends(tmp_path: Path) -> None:
     for i, layer in enumerate(layers):
         os.setxattr(layer / "x", "user.overlay.redirect", b"/y" if i % 2 else b"y")
         os.setxattr(layer / "y", "user.overlay.redirect", b"/x")
-    with union(tmp_path, layers) as u:
+    with union(tmp_path, layers, options=USER) as u:
         assert u.list("x") == ["a", "b"]
 
 

@@ -56,6 +56,17 @@ def test_numbers_in_a_listing_stay_when_the_inodes_are_forgotten(tmp_path: Path)
     fs.close()
 
 
+def test_a_listed_file_that_nobody_names_has_no_object_of_its_own(tmp_path: Path) -> None:
+    fs = lower_of(FILES, tmp_path)
+    known, table = read_all(fs), fs._union.table
+    assert len(known) == FILES and len(table) == FILES + 1 and len(table.nodes) == 1
+    for entry in known:
+        fs.forget(entry.node, 1)
+    assert len(table) == 1 and not table._batches
+    fs.check_invariants()
+    fs.close()
+
+
 def test_forgetting_most_inodes_closes_directories_and_makes_the_table_anew(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/f").touch()
@@ -65,6 +76,8 @@ def test_forgetting_most_inodes_closes_directories_and_makes_the_table_anew(tmp_
     (layer,) = fs._union.stack.lowers
     assert isinstance(layer, DirectoryLayer) and len(layer._dirs) == 2
     known, table = read_all(fs), fs._union.table.nodes
+    for entry in known:
+        fs.getattr(entry.node)  # nobody had named them
     for entry in known:
         fs.forget(entry.node, 1)
     assert len(layer._dirs) == 1

@@ -99,7 +99,8 @@ def test_tables_name_what_exists() -> None:
         assert rig.lacks <= set(CAPABILITIES)
     lacking = frozenset().union(*(rig.lacks for rig in RIGS.values()))
     assert set(CAPABILITIES) == lacking, "a capability that every rig has"
-    tests = "".join(path.read_text() for path in (PROJECT / "tests" / "posix").glob("test_*.py"))
+    suites = (PROJECT / "tests" / suite for suite in ("posix", "semantics"))
+    tests = "".join(path.read_text() for suite in suites for path in suite.glob("test_*.py"))
     for rig_name, test in DEVIATIONS:
         assert rig_name in RIGS
         assert f"def {test}(" in tests

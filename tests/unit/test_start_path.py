@@ -29,6 +29,22 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
+_LISTING = """
+import json, sys
+before = set(sys.modules)
+from cli.main import main
+main(["image", "ls"])
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+#: What costs time and is of no use to a list.
+UNWANTED_OF_A_LIST = {
+    "asyncio", "fuse", "rich", "tarfile", "unionfs.api.mounting", "unionfs.changeset.diff",
+    "unionfs.changeset.tar_writer", "unionfs.image.load", "unionfs.image.save", "unionfs.mounts", "unionfs.overlay",
+    "unionfs.transport",
+}  # fmt: skip
+
+
 def imported() -> set[str]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)}
     run = subprocess.run([sys.executable, "-S", "-c", _PROGRAM], env=environment, capture_output=True, check=True)
@@ -45,3 +61,11 @@ def test_a_mount_imports_nothing_that_it_has_no_use_for() -> None:
     found = imported()
     assert {name.partition(".")[0] for name in found} & UNWANTED == set()
     assert not {name for name in found if name.startswith(("unionfs.changeset", "unionfs.testing", "unionfs_cli"))}
+
+
+def test_a_list_of_images_imports_nothing_that_it_has_no_use_for(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "UNIONFS_STORE": str(tmp_path / "store")}
+    run = subprocess.run([sys.executable, "-c", _LISTING], env=environment, capture_output=True, check=True)
+    found = set(json.loads(run.stdout.splitlines()[-1]))
+    assert "unionfs.image.listing" in found
+    assert found & UNWANTED_OF_A_LIST == set()

@@ -71,15 +71,25 @@ LAYERS = {
     ),
     "a redirect that leads somewhere": Case(["dir a redirect=/d"], [], lowers=True),
     "a redirect that opaqueness overrules": Case(["dir a redirect=/no opaque=y"], [], lowers=True),
-    "a metacopy with data": Case(["file f metacopy=", "file g metacopy= redirect=/d/x"], [], lowers=True),
-    "a metacopy without data": Case(["file g metacopy="], ["g metacopy-without-data !"], lowers=True),
-    "a metacopy of a directory": Case(["file d metacopy="], ["d metacopy-without-data !"], lowers=True),
-    "a metacopy redirected to nothing": Case(
-        ["file f metacopy= redirect=/no"], ["f metacopy-without-data !"], lowers=True
+    "a metacopy with data": Case(
+        ["dir . impure=y", "file f metacopy=", "file g metacopy= redirect=/d/x"], [], lowers=True
     ),
-    "a metacopy in a new directory": Case(["file new/f metacopy="], ["new/f metacopy-without-data !"], lowers=True),
-    "a metacopy with a digest": Case(["file f metacopy=%00%08%00%01abcd"], []),
-    "a malformed metacopy": Case(["file f metacopy=%00%09%00%01abcd"], ["f bad-metacopy !"]),
+    "a metacopy without data": Case(["dir . impure=y", "file g metacopy="], ["g metacopy-without-data !"], lowers=True),
+    "a metacopy of a directory": Case(
+        ["dir . impure=y", "file d metacopy="], ["d metacopy-without-data !"], lowers=True
+    ),
+    "a metacopy redirected to nothing": Case(
+        ["dir . impure=y", "file f metacopy= redirect=/no"], ["f metacopy-without-data !"], lowers=True
+    ),
+    "a metacopy in a new directory": Case(
+        ["dir new impure=y", "file new/f metacopy="], ["new/f metacopy-without-data !"], lowers=True
+    ),
+    "a metacopy with a digest": Case(["dir . impure=y", "file f metacopy=%00%08%00%01abcd"], []),
+    "a metacopy with a malformed redirect": Case(
+        ["dir . impure=y", "file f metacopy= redirect=/../etc"], ["f bad-redirect !"]
+    ),
+    "a metacopy in a directory that does not say so": Case(["file d/f metacopy="], ["d metacopy-not-announced"]),
+    "a malformed metacopy": Case(["dir . impure=y", "file f metacopy=%00%09%00%01abcd"], ["f bad-metacopy !"]),
     "an opaque of another value": Case(["dir d opaque=n", "dir e opaque="], ["d bad-opaque", "e bad-opaque"]),
     "an opaque that readers disagree about": Case(["dir d opaque=yes"], ["d bad-opaque !"]),
     "an origin that does not decode": Case(["file f origin=%00", "dir d origin=%00%fb%04%00"], ["d bad-origin", "f bad-origin"]),  # noqa: E501
@@ -112,6 +122,8 @@ LAYERS = {
         ["dev d/.wh..wh.opq", "dev d/.wh..opq"], ["d/.wh..opq aufs-debris", "d/.wh..wh.opq aufs-debris"]
     ),
     "a whiteout of no name": Case(["file d/.wh."], ["d/.wh. aufs-debris"]),
+    "a whiteout of the directory itself": Case(["file d/.wh.."], ["d/.wh.. aufs-debris"]),
+    "a whiteout of the one above": Case(["file d/.wh..."], ["d/.wh... aufs-debris"]),
     "a whiteout of no name with data": Case(["data d/.wh. text"], ["d/.wh. aufs-malformed !"]),
     "AUFS's own": Case(
         ["file .wh..wh.aufs", "dir .wh..wh.plnk", "dir .wh..wh.orph", "file .wh..wh.orph/kept", "file d/.wh..wh.aufs"],
@@ -172,12 +184,15 @@ def test_rule_is_found_and_repaired_without_loss(name: str, tmp_path: Path) -> N
     assert run(case, tmp_path, repair=True) == left
 
 
+_NO_WHITEOUTS = (".wh.", ".wh..", ".wh...")
+
+
 def seen(case: Case, tmp_path: Path) -> View:
-    """What a union shows. The name `.wh.` has no meaning; an upper's users may have it, a layer's lose it."""
+    """What a union shows. Whiteouts of nothing mean nothing; an upper's users may have them, a layer's not."""
     if case.upper:
         return shown_over(tmp_path / "tree", tmp_path / "tree.work", tmp_path / "base")
     view = shown(tmp_path / "tree", tmp_path / "base")
-    return {path: line for path, line in view.items() if line != "- " or not path.endswith(".wh.")}
+    return {path: line for path, line in view.items() if line != "- " or not path.endswith(_NO_WHITEOUTS)}
 
 
 def directories(found: dict[str, str]) -> dict[str, str]:

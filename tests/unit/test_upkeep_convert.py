@@ -184,6 +184,7 @@ REFUSED: dict[str, tuple[Encoding, tuple[str, ...], str]] = {
     "a whiteout that is a directory": ("xattr", ("dir d/.wh.x",), "/d/.wh.x: a whiteout that is no empty file"),
     "AUFS's own": ("kernel", ("dir .wh..wh.plnk",), "/.wh..wh.plnk: AUFS's own; unionfs check --repair removes it"),
     "a whiteout of no name": ("kernel", ("file .wh.",), "/.wh.: AUFS's own"),
+    "a whiteout of the directory above": ("kernel", ("file .wh...",), "/.wh...: AUFS's own"),
     "xattr whiteouts in an opaque directory": (
         "kernel", ("file .wh.d", "dir d opaque=x", "file d/x whiteout="), "/.wh.d: a whiteout beside a directory"
     ),
@@ -201,7 +202,7 @@ def test_what_the_target_cannot_hold_is_named_and_nothing_is_changed(name: str, 
     before = stored(layer)
     with pytest.raises(LayerError) as caught:
         convert(layer, encoding)
-    assert message in str(caught.value) and caught.value.hint == "nothing was changed"
+    assert message in str(caught.value) and (caught.value.hint or "").startswith("nothing was changed")
     assert stored(layer) == before
 
 

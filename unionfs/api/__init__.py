@@ -6,6 +6,7 @@
     remount          have a mount notice changed layers
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
+    held             the changes of a mount wait, so that what is read of its upper is one moment
     check, convert   what is wrong with an upper or a layer, mended; its whiteouts in another encoding
     image_store      the images of a store: listed, named, inspected, saved, loaded, removed, verified
     mount_image      an image as a mount, whose changes the store keeps; kept_changes, remove_changes
@@ -23,15 +24,18 @@ Names are imported when first used: `unionfs-mount`, which is in a hurry, comes 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
+    from unionfs.api.hold import Held, held
     from unionfs.api.image_commit import CommittedImage, commit_image
+    from unionfs.api.image_diff import diff_images
+    from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
-    from unionfs.api.images import diff_images, image_store, import_image
+    from unionfs.api.images import image_store
     from unionfs.api.layers import StackSpec, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -74,6 +78,10 @@ if TYPE_CHECKING:
     from unionfs.overlay import UnionOptions
     from unionfs.vfs import Caller
 
+#: The longest that changes of a mount are held for a reader, unless told otherwise. Here, since the help of commands
+#: tells it, for which they are not to import what holds.
+HOLD_SECONDS: Final = 600.0
+
 __all__ = [
     "Stack",
     "Tree",
@@ -84,6 +92,7 @@ __all__ = [
     "diff",
     "commit",
     "apply",
+    "held",
     "check",
     "convert",
     "demo",
@@ -117,6 +126,8 @@ __all__ = [
     "ImageSummary",
     "KeptChanges",
     "Loaded",
+    "HOLD_SECONDS",
+    "Held",
     "Match",
     "MountResult",
     "MountStatus",
@@ -151,8 +162,11 @@ _HOMES = {
     "unionfs.api.demonstration": ("DemoStep", "demo"),
     "unionfs.api.doctor": ("Diagnosis", "doctor"),
     "unionfs.api.image_commit": ("CommittedImage", "commit_image"),
+    "unionfs.api.image_diff": ("diff_images",),
+    "unionfs.api.image_import": ("import_image",),
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
-    "unionfs.api.images": ("diff_images", "image_store", "import_image"),
+    "unionfs.api.images": ("image_store",),
+    "unionfs.api.hold": ("Held", "held"),
     "unionfs.api.layers": ("StackSpec", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",

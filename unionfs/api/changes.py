@@ -1,8 +1,8 @@
 """What an upper changes: listed (`diff`), written as an OCI layer tar (`commit`), put on a directory (`apply`).
 
 `diff` and `commit` take a live mount, or the layers and the upper of a stack that is not mounted. They open the same
-directories once more, read-only; a mount's own cached writes are flushed first. Somebody who goes on writing
-meanwhile may be seen in part.
+directories once more, read-only. The changes of a mount are held meanwhile (`unionfs.api.hold`), so that they are those
+of one moment; without that, somebody who goes on writing may be seen in part.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from unionfs.api import HOLD_SECONDS
+from unionfs.api.hold import Held, held
 from unionfs.api.layers import LayerSpec, StackSpec, open_layer, plan
 from unionfs.api.mounting import find_stack
 from unionfs.api.union import open_union
@@ -20,26 +22,31 @@ from unionfs.changeset.apply import apply as _apply
 from unionfs.changeset.change import Change
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.diff import diff as _diff
-from unionfs.changeset.tar_writer import write_layer
+from unionfs.changeset.tar_writer import AllRead, write_layer
 from unionfs.errors import LayerError, MountError
 from unionfs.layers.layer import Layer
-from unionfs.linux.data import syncfs
+from unionfs.overlay import UnionOptions
 from unionfs.vfs import Filesystem
 
 __all__ = [
     "AppliedLayer",
     "CommitResult",
     "Progress",
+    "OnHold",
     "apply",
     "changed_stack",
+    "check_outside",
     "commit",
     "commit_spec",
     "diff",
     "diff_spec",
+    "holding",
 ]
 
 #: Called now and then with the bytes done so far.
 Progress = Callable[[int], None]
+#: Called with the hold once there is one, or was to be: see Held.warnings.
+OnHold = Callable[[Held], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,8 @@ class CommitResult:
     """A layer that was written.
 
     `diff_id` is the digest of the uncompressed tar, `digest` and `size` are of the bytes in the file `path`, all as
-    "sha256:…". `entries` counts the members of the tar.
+    "sha256:…". `entries` counts the members of the tar. `held_seconds`: for how long the changes of a mount were held;
+    None where they were not. `unfrozen`, `unseen`: see Held.
     """
 
     path: bytes
@@ -57,6 +65,9 @@ class CommitResult:
     uncompressed_size: int
     media_type: str
     entries: int
+    held_seconds: float | None = None
+    unfrozen: tuple[int, ...] = ()
+    unseen: int = 0
 
 
 def diff(
@@ -66,14 +77,20 @@ def diff(
     upper: LayerSpec | None = None,
     work: LayerSpec | None = None,
     store: LayerSpec | None = None,
+    pause: bool = True,
+    pause_limit: float = HOLD_SECONDS,
+    on_hold: OnHold | None = None,
 ) -> list[Change]:
     """What the upper changes, in order of paths, as `docker diff` lists it.
 
     Give a live mount, or the layers (topmost first) and the upper, with its work directory, which knows of hard
     links, unless that is UPPER.work. `store`: where images among the layers are looked for by name. MountError or
-    LayerError where they are not there.
+    LayerError where they are not there. `pause`: hold the mount's changes meanwhile, for `pause_limit` seconds at most;
+    MountError where that is not enough.
     """
-    return diff_spec(changed_stack(mountpoint, layers, upper, work, store))
+    spec = changed_stack(mountpoint, layers, upper, work, store)
+    with holding(mountpoint, pause, pause_limit, on_hold):
+        return diff_spec(spec)
 
 
 def commit(
@@ -88,21 +105,30 @@ def commit(
     skip_sockets: bool = False,
     progress: Progress | None = None,
     store: LayerSpec | None = None,
+    pause: bool = True,
+    pause_limit: float = HOLD_SECONDS,
+    on_hold: OnHold | None = None,
 ) -> CommitResult:
     """Write what the upper changes as an OCI layer tar to the file `output`.
 
-    The stack as in `diff`. `compression` None goes by the suffix (.tar, .tar.gz, .tar.zst). `clamp_mtime`: no later
-    time (in seconds, SOURCE_DATE_EPOCH) is written. The same changes give the same bytes. Atomic: `output` appears
-    complete, or stays as it was. ChangesetError names what a layer cannot hold.
+    The stack, and the pause, as in `diff`. `compression` None goes by the suffix (.tar, .tar.gz, .tar.zst).
+    `clamp_mtime`: no later time (in seconds, SOURCE_DATE_EPOCH) is written. The same changes give the same bytes.
+    Atomic: `output` appears complete, or stays as it was. ChangesetError names what a layer cannot hold.
     """
-    return commit_spec(
-        changed_stack(mountpoint, layers, upper, work, store),
-        output,
-        compression=compression,
-        clamp_mtime=clamp_mtime,
-        skip_sockets=skip_sockets,
-        progress=progress,
-    )
+    spec = changed_stack(mountpoint, layers, upper, work, store)
+    if mountpoint is not None and pause:
+        check_outside(output, mountpoint)
+    with holding(mountpoint, pause, pause_limit, on_hold) as hold:
+        result = commit_spec(
+            spec,
+            output,
+            compression=compression,
+            clamp_mtime=clamp_mtime,
+            skip_sockets=skip_sockets,
+            progress=progress,
+            all_read=hold.end,
+        )
+    return replace(result, held_seconds=hold.seconds, unfrozen=hold.unfrozen, unseen=hold.unseen)
 
 
 def apply(
@@ -136,8 +162,9 @@ def commit_spec(
     clamp_mtime: int | None = None,
     skip_sockets: bool = False,
     progress: Progress | None = None,
+    all_read: AllRead | None = None,
 ) -> CommitResult:
-    """`commit` of a checked stack."""
+    """`commit` of a checked stack. `all_read` is called when nothing more is read; what it raises is a failure."""
     path = os.path.abspath(os.fsencode(output))
     with _views(spec) as (before, after, upper):
         written = write_layer(
@@ -149,6 +176,7 @@ def commit_spec(
             clamp_mtime=clamp_mtime,
             skip_sockets=skip_sockets,
             progress=progress,
+            all_read=all_read,
         )
     return CommitResult(
         path,
@@ -168,32 +196,41 @@ def changed_stack(
     work: LayerSpec | None,
     store: LayerSpec | None = None,
 ) -> StackSpec:
-    """The stack of a live mount, whose cached writes are flushed, or of layers and an upper; the one or the other."""
+    """The stack of a live mount, or of layers and an upper; the one or the other."""
     layers = tuple(layers)
     if mountpoint is not None:
         if layers or upper is not None or work is not None:
             raise LayerError("a mountpoint and layers given at once", hint="give one or the other")
-        spec = find_stack(mountpoint)
-        _flush(mountpoint)
-        return spec
+        return find_stack(mountpoint)
     if not layers or upper is None:
         raise LayerError("neither a mountpoint nor layers and an upper given", hint="give MOUNTPOINT, or -l and -u")
     return plan(layers, upper, work, read_only=True, store=store)
 
 
-def _flush(mountpoint: LayerSpec) -> None:
-    """Have the kernel hand what it caches for the mount to its daemon."""
-    shown = os.fsdecode(mountpoint)
+@contextmanager
+def holding(mountpoint: LayerSpec | None, pause: bool, limit: float, on_hold: OnHold | None) -> Iterator[Held]:
+    """`held`, where there is a mount."""
+    if mountpoint is None:
+        yield Held(None, limit)
+        return
+    with held(mountpoint, pause, limit=limit) as hold:
+        if on_hold is not None:
+            on_hold(hold)
+        yield hold
+
+
+def check_outside(output: LayerSpec, mountpoint: LayerSpec) -> None:
+    """What is written into the mount would wait for its own end."""
+    directory = os.path.dirname(os.path.abspath(os.fsencode(output)))
     try:
-        fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as e:
+        inside = os.stat(directory).st_dev == os.stat(mountpoint).st_dev
+    except FileNotFoundError:
+        return  # it cannot be written either, and that will be said
+    if inside:
         raise MountError(
-            f"the mount on {shown} cannot be opened: {e.strerror}", hint="name its -l and -u instead"
-        ) from e
-    try:
-        syncfs(fd)
-    finally:
-        os.close(fd)
+            f"{os.fsdecode(output)} lies in the mount whose changes are held meanwhile",
+            hint="write it to a place outside, or commit with --no-pause",
+        )
 
 
 @contextmanager
@@ -202,9 +239,10 @@ def _views(spec: StackSpec) -> Iterator[tuple[Filesystem, Filesystem, Layer]]:
     if spec.upper is None:
         raise LayerError("a stack that has no upper has no changes", hint="give an upper")
     with ExitStack() as stack:
-        before = open_union(StackSpec(spec.lowers, owners=spec.owners))
+        # Metacopies are looked for everywhere: few files are looked at.
+        before = open_union(StackSpec(spec.lowers, owners=spec.owners), UnionOptions(metacopy=True))
         stack.callback(before.close)
-        after = open_union(spec._replace(read_only=True))
+        after = open_union(spec._replace(read_only=True), UnionOptions(metacopy=True))
         stack.callback(after.close)
         upper = open_layer(spec.upper)
         if spec.owners is not None:

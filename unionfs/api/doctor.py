@@ -27,7 +27,7 @@ from unionfs.changeset.compression import compressor
 from unionfs.errors import LayerError, TransportUnavailable, UnionFSError
 from unionfs.layers.upper import WritableDirectory
 from unionfs.linux import data, fuse_dev, libfuse2
-from unionfs.linux.process import flock_exclusive
+from unionfs.linux.process import flock_exclusive, in_user_namespace
 from unionfs.linux.xattr import has_xattrat
 from unionfs.mounts.control import request
 from unionfs.mounts.mountpoint import check_device, find_fusermount
@@ -114,6 +114,8 @@ def _dev_fuse() -> Diagnosis:
 
 def _fusermount() -> Diagnosis:
     """Root mounts without it; to everybody else it is the only way."""
+    if _is_namespace_root():
+        return Diagnosis("fusermount3", "ok", "not needed: root of a user namespace mounts by itself, for those in it")
     worst: State = "warning" if os.geteuid() == 0 else "problem"
     path = find_fusermount()
     if path is None:
@@ -132,12 +134,20 @@ def _fusermount() -> Diagnosis:
     return Diagnosis("fusermount3", "ok", f"{shown}, set-user-ID root", path=path)
 
 
+def _is_namespace_root() -> bool:
+    """Root of another user namespace than the initial one: the host's set-user-ID programs and their settings mean
+    nothing to it (fs/fuse/dir.c, fuse_allow_current_process(), lets everybody in the namespace in)."""
+    return os.geteuid() == 0 and in_user_namespace()
+
+
 def _no_new_privileges() -> bool:
     with open("/proc/self/status") as file:
         return any(line.split() == ["NoNewPrivs:", "1"] for line in file)
 
 
 def _allow_other() -> Diagnosis:
+    if _is_namespace_root():
+        return Diagnosis("user-allow-other", "ok", "not needed: a user namespace's mounts are for all who are in it")
     try:
         with open(FUSE_CONF, errors="replace") as file:
             allowed = any(line.partition("#")[0].strip() == "user_allow_other" for line in file)

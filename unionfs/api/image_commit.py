@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from unionfs.api.changes import CommitResult, Progress, changed_stack, commit_spec
-from unionfs.api.image_mounts import layer_path
-from unionfs.api.images import view
+from unionfs.api import HOLD_SECONDS
+from unionfs.api.changes import CommitResult, OnHold, Progress, changed_stack, check_outside, commit_spec, holding
+from unionfs.api.image_diff import view
+from unionfs.api.image_layers import layer_path
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec, open_layer
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.tar_writer import WrittenLayer, write_layer
@@ -35,13 +36,16 @@ CREATED_BY = "unionfs commit"
 @dataclass(frozen=True, slots=True)
 class CommittedImage:
     """An image that was made. `name` in familiar form. `diff_id`, `digest` and `size` (bytes as stored) are of the new
-    layer; None, None and 0 where nothing had changed."""
+    layer; None, None and 0 where nothing had changed. The last three as in CommitResult."""
 
     id: str
     name: str
     diff_id: str | None
     digest: str | None
     size: int
+    held_seconds: float | None = None
+    unfrozen: tuple[int, ...] = ()
+    unseen: int = 0
 
 
 @dataclass(slots=True)
@@ -68,8 +72,11 @@ def commit_image(
     epoch: int | None = None,
     skip_sockets: bool = False,
     progress: Progress | None = None,
+    pause: bool = True,
+    pause_limit: float = HOLD_SECONDS,
+    on_hold: OnHold | None = None,
 ) -> CommittedImage:
-    """Make an image `name` (NAME[:TAG]) of a mount, or of layers and an upper as in `diff`.
+    """Make an image `name` (NAME[:TAG]) of a mount, or of layers and an upper; these, and the pause, as in `diff`.
 
     `changes` as `docker commit -c` has them. `epoch`: SOURCE_DATE_EPOCH, in seconds, is the time the image was made at
     and the latest in the layer; the same changes then give the same image. ChangesetError names what a layer cannot
@@ -86,9 +93,18 @@ def commit_image(
         base = _Base(below)
         _add_lowers(base, store, staging, spec, compression, epoch)
         path = staging.new_file()
-        result = commit_spec(
-            spec, path, compression=compression, clamp_mtime=epoch, skip_sockets=skip_sockets, progress=progress
-        )
+        if mountpoint is not None and pause:
+            check_outside(path, mountpoint)
+        with holding(mountpoint, pause, pause_limit, on_hold) as hold:
+            result = commit_spec(
+                spec,
+                path,
+                compression=compression,
+                clamp_mtime=epoch,
+                skip_sockets=skip_sockets,
+                progress=progress,
+                all_read=hold.end,
+            )
         layer = None
         if result.entries:
             layer = staging.add_layer_file(path, _written(result))
@@ -100,9 +116,10 @@ def commit_image(
         image = staging.add_image(config, base.layers)
         staging.publish({familiar: image})
     id = store.resolve(familiar).id
+    made = CommittedImage(id, familiar, None, None, 0, hold.seconds, hold.unfrozen, hold.unseen)
     if layer is None:
-        return CommittedImage(id, familiar, None, None, 0)
-    return CommittedImage(id, familiar, layer.diff_id, layer.descriptor.digest, layer.descriptor.size)
+        return made
+    return replace(made, diff_id=layer.diff_id, digest=layer.descriptor.digest, size=layer.descriptor.size)
 
 
 def _written(result: CommitResult) -> WrittenLayer:

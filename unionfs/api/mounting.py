@@ -30,8 +30,9 @@ from unionfs.api.layers import (
 from unionfs.api.union import open_union
 from unionfs.errors import MountError, OptionError, ProtocolError, UnionFSError
 from unionfs.mounts import daemon, helper
-from unionfs.mounts.control import ControlServer, Handler, request
-from unionfs.mounts.mountpoint import check_dev_fuse, check_mountpoint
+from unionfs.mounts.control import ControlServer, Handler, Leased, LeaseHandler, request
+from unionfs.mounts.hold import Holds
+from unionfs.mounts.mountpoint import check_dev_fuse, check_mountpoint, detach
 from unionfs.mounts.mountpoint import umount as _umount
 from unionfs.mounts.registry import Mounted, MountRecord, Registry
 from unionfs.overlay import UnionFilesystem, UnionOptions
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 TRANSPORTS = ("auto", "devfuse", "fusepy")
 #: A refresh reads every directory in use, and waits for copy-ups that hold a directory.
 REMOUNT_SECONDS = 600.0
+#: A commit that takes longer should not have all who write wait for it.
+LONGEST_HOLD_SECONDS = 86_400.0
 State = Literal["live", "dead", "foreign", "detached"]
 
 #: How the options of a record begin that are not those of the mount, but ours.
@@ -222,14 +225,20 @@ def run(asked: MountRequest) -> MountResult:
         _check_outside_layers(mountpoint, spec)
         transport, serve = choose_transport(options.get("transport") or asked.transport)
 
+        holds = Holds()
+
         def serve_union(ready: Callable[[], None]) -> None:
-            _serve(asked, spec, union_options, transport, serve, mountpoint, registry, ready)
+            _serve(asked, spec, union_options, transport, serve, mountpoint, registry, holds, ready)
+
+        def unmount(lazy: bool) -> None:
+            holds.end()  # who is frozen, or waits, uses the mount
+            detach(mountpoint, lazy)
 
         if asked.foreground:
-            daemon.run_in_foreground(serve_union, mountpoint, log_file=log_file, debug=asked.debug)
+            daemon.run_in_foreground(serve_union, mountpoint, log_file=log_file, debug=asked.debug, unmount=unmount)
             pid = os.getpid()
         else:
-            pid = daemon.run_in_background(serve_union, mountpoint, log_file=log_file)
+            pid = daemon.run_in_background(serve_union, mountpoint, log_file=log_file, unmount=unmount)
     except BaseException:
         if spec.temporary is not None:
             remove_temporary(spec.temporary)
@@ -245,6 +254,7 @@ def _serve(
     serve: Serve,
     mountpoint: bytes,
     registry: Registry,
+    holds: Holds,
     ready: Callable[[], None],
 ) -> None:
     """The life of a daemon: claim the upper, only then open the layers (which sweeps the work directory), and serve."""
@@ -257,8 +267,9 @@ def _serve(
     try:
         with registry.claim(record) as entry:
             fs = open_union(spec, union_options)
+            holds.attach(fs)
             try:
-                with ControlServer(entry.control_path, _handlers(fs)), _rare_collections():
+                with ControlServer(entry.control_path, _handlers(fs, holds), _leases(holds)), _rare_collections():
                     serve(
                         fs,
                         mountpoint,
@@ -266,6 +277,7 @@ def _serve(
                         ready,
                     )
             finally:
+                holds.end()
                 fs.close()
     finally:
         if spec.temporary is not None:
@@ -289,9 +301,9 @@ def _rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _handlers(fs: UnionFilesystem) -> dict[str, Handler]:
+def _handlers(fs: UnionFilesystem, holds: Holds) -> dict[str, Handler]:
     def statistics(params: dict[str, object]) -> dict[str, object]:
-        return dict(fs.statistics())
+        return {**fs.statistics(), **holds.statistics()}
 
     def remount(params: dict[str, object]) -> dict[str, object]:
         found = fs.refresh()
@@ -301,15 +313,45 @@ def _handlers(fs: UnionFilesystem) -> dict[str, Handler]:
     return {"statistics": statistics, "remount": remount}
 
 
+def _leases(holds: Holds) -> dict[str, LeaseHandler]:
+    def hold(params: dict[str, object], peer: int) -> Leased:
+        seconds = params.get("seconds")
+        if not isinstance(seconds, (int, float)) or not 0 < seconds <= LONGEST_HOLD_SECONDS:
+            raise ProtocolError(f"a hold lasts more than 0, and at most {LONGEST_HOLD_SECONDS:g} seconds")
+        lease = holds.take(frozenset((peer,)))
+        moment = lease.moment
+        answer = {"unfrozen": list(moment.unfrozen), "unseen": moment.unseen}
+        return Leased(answer, seconds, lambda: {"seconds": lease.release()})
+
+    return {"hold": hold}
+
+
 def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
     """What mount options say to the engine. OptionError for a value without meaning."""
-    index = options.get("index", "on")
-    if index not in ("on", "off"):
-        raise OptionError(f"index={index}: not on or off")
-    volatile = "volatile" in options or options.get("fsync") in ("0", "volatile")
+    metacopy = _is_on(options, "metacopy", default=False)
+    redirect_dir = options.get("redirect_dir", "on")
+    if redirect_dir not in ("on", "follow", "nofollow", "off"):
+        raise OptionError(
+            f"redirect_dir={redirect_dir}: not on, follow, nofollow or off", hint="redirect_dir=on or redirect_dir=off"
+        )
+    for key, conflicts in (("userxattr", "userxattr" in options), ("redirect_dir", redirect_dir != "on")):
+        if metacopy and conflicts:  # ovl_fs_params_verify() of fs/overlayfs/params.c
+            other = key if options[key] is None else f"{key}={options[key]}"
+            raise OptionError(f"metacopy=on and {other} exclude each other", hint="leave one of them out")
     return UnionOptions(
-        xattr_prefix=b"user." if "userxattr" in options else None, index=index == "on", volatile=volatile
+        xattr_prefix=b"user." if "userxattr" in options else None,
+        index=_is_on(options, "index", default=True),
+        volatile="volatile" in options or options.get("fsync") in ("0", "volatile"),
+        metacopy=metacopy,
+        redirect_dir=redirect_dir == "on",
     )
+
+
+def _is_on(options: Mapping[str, str | None], key: str, *, default: bool) -> bool:
+    value = options.get(key, "on" if default else "off")
+    if value not in ("on", "off"):
+        raise OptionError(f"{key}={value}: not on or off", hint=f"{key}=on or {key}=off")
+    return value == "on"
 
 
 def owners_of(options: Mapping[str, str | None]) -> Owners | None:
@@ -371,7 +413,7 @@ def remount(mountpoint: LayerSpec) -> RemountResult:
     The directories given as layers themselves stay those of the mount. MountError where there is no live mount, or it
     is somebody else's.
     """
-    record = _live(os.fsencode(mountpoint))
+    record = live_record(os.fsencode(mountpoint))
     if record.control is None:
         raise MountError(f"the mount on {os.fsdecode(mountpoint)} has no control socket", hint="mount it again")
     answer = request(record.control, "remount", timeout=REMOUNT_SECONDS)
@@ -391,7 +433,7 @@ def find_stack(mountpoint: LayerSpec) -> StackSpec:
     """The stack behind a live mount; MountError where there is none, or it is not ours to know."""
     path = os.fsencode(mountpoint)
     shown = os.fsdecode(path)
-    record = _live(path, "; name its -l and -u instead")
+    record = live_record(path, "; name its -l and -u instead")
     if record.upper is None:
         raise MountError(f"the mount on {shown} has no upper", hint="without an upper there are no changes")
     inside = os.stat(path).st_dev
@@ -412,7 +454,7 @@ def find_stack(mountpoint: LayerSpec) -> StackSpec:
     )
 
 
-def _live(path: bytes, instead: str = "") -> MountRecord:
+def live_record(path: bytes, instead: str = "") -> MountRecord:
     """The record of a live mount; MountError where there is none, `instead` being what may be done if it is unknown."""
     found = Registry().find(path)
     shown = os.fsdecode(path)

@@ -37,8 +37,8 @@ def current_caller() -> Caller:
 class Stack(Tree):
     """Layers (topmost first) under an optional upper, as one tree.
 
-    `upper`, `work` and `ephemeral` as in `plan`: LayerError for a stack that makes no sense. The layers must not be
-    changed by others while the stack is open, and one upper is used by one stack or mount at a time.
+    `upper`, `work`, `ephemeral` and `store` as in `plan`: LayerError for a stack that makes no sense. The layers must
+    not be changed by others while the stack is open, and one upper is used by one stack or mount at a time.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class Stack(Tree):
         ephemeral: bool = False,
         options: UnionOptions | None = None,
         caller: Caller | None = None,
+        store: LayerSpec | None = None,
     ) -> None:
-        self.spec = plan(layers, upper, work, read_only=read_only, ephemeral=ephemeral)
+        self.spec = plan(layers, upper, work, read_only=read_only, ephemeral=ephemeral, store=store)
         self._open = False
         try:
             super().__init__(open_union(self.spec, options), caller or current_caller())

@@ -8,10 +8,12 @@ Attributes of the trusted. namespace are seen by root alone: to all others a tre
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from unionfs.api.layers import LayerSpec, check_directory, check_layer, default_work, open_layer
+from unionfs.api.layers import LayerSpec, check_directory, default_work, expand, open_layer
 from unionfs.errors import LayerError
 from unionfs.layers.upper import WritableDirectory
 from unionfs.mounts.registry import Registry
@@ -19,6 +21,7 @@ from unionfs.upkeep.check import Checked, Finding
 from unionfs.upkeep.check import check as _check
 from unionfs.upkeep.convert import ENCODINGS, Converted, Encoding, Namespace
 from unionfs.upkeep.convert import convert as _convert
+from unionfs.upkeep.data import bring_up_data, metacopies
 
 __all__ = ["ENCODINGS", "Checked", "Converted", "Encoding", "Finding", "Namespace", "check", "convert"]
 
@@ -29,15 +32,16 @@ def check(
     layers: Iterable[LayerSpec] = (),
     work: LayerSpec | None = None,
     repair: bool = False,
+    store: LayerSpec | None = None,
 ) -> Checked:
     """What is wrong with an upper or a layer, by rules about its whiteouts, attributes and work directory.
 
     `layers`: what is below it, topmost first; without them nothing is said of whiteouts, redirects and metacopies that
-    lead to nothing. `repair`: mend what can be mended without loss; MountError where a live mount uses it. Without,
-    the work directory of one in use is not judged.
+    lead to nothing; `store`: where images among them are looked for by name. `repair`: mend what can be mended without
+    loss; MountError where a live mount uses it. Without, the work directory of one in use is not judged.
     """
     path, desk = _tree(directory, work)
-    below = [check_layer(spec) for spec in layers]
+    below, _ = expand(layers, store)
     with ExitStack() as stack:
         tree = stack.enter_context(_open(path, repair))
         shelf = stack.enter_context(_open(desk, repair)) if desk is not None else None
@@ -59,21 +63,52 @@ def convert(
     encoding: Encoding,
     *,
     xattrs: Namespace | None = None,
+    layers: Iterable[LayerSpec] = (),
     work: LayerSpec | None = None,
 ) -> Converted:
     """Bring the whiteouts and opaque marks of an upper or a layer into another encoding, in place.
 
+    `layers`: what is below it, topmost first: from them, metacopies get their data where the encoding has none.
     `xattrs`: the namespace its own attributes shall be in; None leaves them in theirs. LayerError names what the
     encoding cannot hold, before anything is changed; MountError where a live mount uses it. Idempotent; what a crash
     leaves half done reads the same, and the next call completes it.
     """
     path, desk = _tree(directory, work)
+    below, _ = expand(layers)
     with ExitStack() as stack:
         tree = stack.enter_context(_open(path, True))
         shelf = stack.enter_context(_open(desk, True)) if desk is not None else None
         stack.enter_context(_held(path, desk))
+        if below and encoding in ("aufs", "fuse-overlayfs"):
+            _bring_up_data(path, desk, below)
         privileged = os.geteuid() == 0
         return _convert(tree, encoding, xattrs=xattrs, work=shelf, upper=desk is not None, privileged=privileged)
+
+
+def _bring_up_data(path: bytes, desk: bytes | None, below: tuple[bytes, ...]) -> None:
+    with _open(path, True) as tree:
+        if not metacopies(tree, upper=desk is not None):
+            return
+    with _work(path, desk) as shelf:
+        lowers = [open_layer(one) for one in below]
+        umask = os.umask(0)
+        try:
+            bring_up_data(WritableDirectory(path), WritableDirectory(shelf), lowers, upper=desk is not None)
+        finally:
+            os.umask(umask)
+
+
+@contextmanager
+def _work(path: bytes, desk: bytes | None) -> Iterator[bytes]:
+    """The tree's work directory; for a layer, one made for the time being."""
+    if desk is not None:
+        yield desk
+        return
+    made = tempfile.mkdtemp(prefix=b"unionfs-", dir=os.path.dirname(os.path.abspath(path)))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
 
 
 def _tree(directory: LayerSpec, work: LayerSpec | None) -> tuple[bytes, bytes | None]:

@@ -135,7 +135,8 @@ class _Applier:
                 parent = self._existing(parts[:-1])
                 name = parts[-1] if parts else b"."
                 st = None if parent is None else _lstat(parent, name)
-                if parent is not None and st is not None and (st.st_dev, st.st_ino) == key:
+                # A file system may have given the number of a directory that was replaced to what replaced it.
+                if parent is not None and st and (st.st_dev, st.st_ino) == key and stat.S_ISDIR(st.st_mode):
                     self._attributes(parent, name, entry)
 
     # whiteouts ----------------------------------------------------------------------------------------------------

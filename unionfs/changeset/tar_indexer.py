@@ -4,7 +4,8 @@ What apply makes of a tar on an empty directory is what the index shows, but tha
 by their names, for the union to judge. So: what comes last wins, a directory stays a directory and takes the last
 attributes, symbolic links in parents are followed within the tree, hard links are one object. A directory that the tar
 needs but does not describe is marked so, and the one below it shows through; where there is none it has mode 0755, root
-as owner, and the time of the member that first needs it.
+as owner, and the time of the member that first needs it. If only whiteouts need it, and it is whited out itself, it is
+not there (`.wh.d` beside `d/.wh.f`, which writers make of a directory that was emptied and then removed).
 
 The result depends on the tar alone: inode numbers count from 1, the root, level by level in the order of names.
 Memory: some 300 bytes an object, for as long as the tar is read.
@@ -21,6 +22,7 @@ from unionfs.changeset import tar_format as tar
 from unionfs.changeset.member import Member, Parts, components, member_of, refuse
 from unionfs.changeset.tar_reader import Extents, TarEntry
 from unionfs.changeset.tree import is_carried
+from unionfs.layers import whiteout
 from unionfs.layers.tar_index import NO_EXTRA, BlockRef, Extra, IndexHeader, IndexWriter, Item
 from unionfs.vfs import ATTR_RECORD, AttrRecord
 
@@ -66,6 +68,7 @@ class TarIndexer:
     def __init__(self) -> None:
         self._root = _Dir()
         self._known: dict[Parts, _Dir] = {}  # parents as named in the tar, resolved
+        self._marked = False  # has it any marks?
 
     # building -------------------------------------------------------------------------------------------------------
     def add(self, entry: TarEntry) -> None:
@@ -79,9 +82,15 @@ class TarIndexer:
                 refuse(entry, "only a directory can be the root")
             self._describe(self._root, entry)
         else:
+            self._mark(member, entry)
+
+    def _mark(self, member: Member, entry: TarEntry) -> None:
+        parent = self._walk(member.parents, entry, create=True, strict=False)
+        if parent is not None:
             # Whatever its type: AUFS made them hard links.
             record = _record(stat.S_IFREG, 0, 0, 0, entry.mtime_ns)
-            self._put(self._directory(member.parents, entry), member.name, _Leaf(record, 0, NO_EXTRA))
+            self._put(parent, member.name, _Leaf(record, 0, NO_EXTRA))
+            self._marked = True
 
     def _object(self, member: Member, entry: TarEntry) -> None:
         parent, name = self._directory(member.parents, entry), member.name
@@ -150,8 +159,9 @@ class TarIndexer:
             self._known[parts] = known
         return known
 
-    def _walk(self, parts: Parts, entry: TarEntry, *, create: bool) -> _Dir | None:
-        """A directory, symbolic links followed as in scoped.ScopedRoot. None where it is missing, unless `create`."""
+    def _walk(self, parts: Parts, entry: TarEntry, *, create: bool, strict: bool = True) -> _Dir | None:
+        """A directory, symbolic links followed as in scoped.ScopedRoot. None where it is missing, unless `create`, or
+        not `strict` and something else is in its place."""
         chain = [self._root]
         todo, links = list(reversed(parts)), 0
         while todo:
@@ -173,6 +183,8 @@ class TarIndexer:
                 chain.append(child)
                 continue
             if not child.extra.target:
+                if not strict:
+                    return None
                 refuse(entry, "a part of its path is no directory")
             links += 1
             if links > _MAX_LINKS:
@@ -182,9 +194,29 @@ class TarIndexer:
             todo.extend(reversed(child.extra.target.split(b"/")))
         return chain[-1]
 
+    def _prune(self) -> None:
+        """Remove what only whiteouts need and that is whited out itself."""
+        order, todo = [], [self._root]
+        while todo:
+            directory = todo.pop()
+            order.append(directory)
+            todo += [child for child in directory.children.values() if isinstance(child, _Dir)]
+        hollow: set[_Dir] = set()
+        for directory in reversed(order):  # children first
+            children = directory.children
+            for name, child in list(children.items()):
+                if child in hollow and (whiteout.OPAQUE in children or whiteout.PREFIX + name in children):
+                    del children[name]
+            if directory.extra.implied and all(
+                name.startswith(whiteout.PREFIX) or child in hollow for name, child in children.items()
+            ):
+                hollow.add(directory)
+
     # writing --------------------------------------------------------------------------------------------------------
     def write(self, file: BinaryIO, diff_id: bytes, tar_size: int) -> IndexHeader:
         """Write the index to `file`, which is empty and can seek. `diff_id`: 32 bytes. To be called once."""
+        if self._marked:
+            self._prune()
         writer = IndexWriter(file)
         self._root.ino, last = 1, 1
         refs: dict[int, BlockRef] = {}  # of directories by inode number, until their parents have them

@@ -74,11 +74,19 @@ class TarReader:
 
     `digests` False is for archives of which only some members matter: there are no digests then, what follows the last
     member is not read, and data that nobody asks for is passed over by seeking, where `stream` can and is plain.
+    `marked` False: the archive may end without a marker, or amid the padding before it (umoci's `insert` writes such
+    layers), since the caller will know by its digest whether it is whole.
     """
 
     def __init__(
-        self, stream: BinaryIO, progress: Callable[[int], None] | None = None, *, digests: bool = True
+        self,
+        stream: BinaryIO,
+        progress: Callable[[int], None] | None = None,
+        *,
+        digests: bool = True,
+        marked: bool = True,
     ) -> None:
+        self._marked = marked
         #: Gets all uncompressed bytes as they come.
         self.tee: Callable[[bytes], object] | None = None
         self._raw = _Hashed(stream, progress, digests)
@@ -161,7 +169,8 @@ class TarReader:
         for _ in self.data():
             pass
         if self._padding:
-            self._exactly(self._padding, "a file's padding")
+            if self._marked or self._peek():
+                self._exactly(self._padding, "a file's padding")
             self._padding = 0
 
     def _seek_past_data(self, end: int) -> None:
@@ -207,6 +216,8 @@ class TarReader:
         """The next header, None at the end marker."""
         at = self._offset
         if not self._peek():
+            if first and at and not self._marked:
+                return None
             missing = "is empty" if at == 0 else "ends without its end marker: it was cut short"
             raise TarError(
                 f"the archive {missing}" if first else "the archive ends after an extended header", offset=at

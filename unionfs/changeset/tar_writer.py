@@ -46,6 +46,7 @@ from unionfs.vfs import (
 )
 
 Progress = Callable[[int], None]
+AllRead = Callable[[], None]
 
 _TAR_TYPES = {
     DT_REG: tar.REG,
@@ -81,11 +82,13 @@ def write_layer(
     clamp_mtime: int | None = None,
     skip_sockets: bool = False,
     progress: Progress | None = None,
+    all_read: AllRead | None = None,
 ) -> WrittenLayer:
     """Write what changed from `before` to `after` (see `diff`) as a layer tar at `out_path`.
 
     `compression` None: by the suffix of `out_path`. `clamp_mtime`: seconds (SOURCE_DATE_EPOCH); later mtimes become
-    this one. `progress` gets the bytes of tar made so far, each MiB. Atomic: an older file of the name is replaced by
+    this one. `progress` gets the bytes of tar made so far, each MiB. `all_read` is called when nothing more is read of
+    the trees, and what it raises is a failure. Atomic: an older file of the name is replaced by
     the complete new one, synced to disk; on failure it stays, and nothing else does. (A device or fifo is
     written to as it is.) ChangesetError for what the format cannot hold, OSError as file systems and output say.
     """
@@ -94,7 +97,7 @@ def write_layer(
     with Survey(before, after, upper) as survey:
         writer = _Writer(survey.after, survey.changes, clamp_mtime, skip_sockets)
         with replacing(path) as out:
-            return writer.write(out, compression, progress)
+            return writer.write(out, compression, progress, all_read)
 
 
 def write_layer_stream(
@@ -107,10 +110,12 @@ def write_layer_stream(
     clamp_mtime: int | None = None,
     skip_sockets: bool = False,
     progress: Progress | None = None,
+    all_read: AllRead | None = None,
 ) -> WrittenLayer:
     """As `write_layer`, into an open binary stream, which is flushed and stays open. A failure leaves a partial tar."""
     with Survey(before, after, upper) as survey:
-        layer = _Writer(survey.after, survey.changes, clamp_mtime, skip_sockets).write(out, compression, progress)
+        writer = _Writer(survey.after, survey.changes, clamp_mtime, skip_sockets)
+        layer = writer.write(out, compression, progress, all_read)
     out.flush()
     return layer
 
@@ -118,7 +123,7 @@ def write_layer_stream(
 def write_tree(fs: Filesystem, out: BinaryIO, *, progress: Progress | None = None) -> WrittenLayer:
     """Write all of a file system as one tar, the root itself left out, into an open stream, which stays open."""
     with Tree(fs) as tree:
-        written = _Writer(tree, _everything(tree), None, False).write(out, "none", progress)
+        written = _Writer(tree, _everything(tree), None, False).write(out, "none", progress, None)
     out.flush()
     return written
 
@@ -177,13 +182,17 @@ class _Writer:
         for change in self._changes:
             _check(change)
 
-    def write(self, out: BinaryIO, compression: Compression, progress: Progress | None) -> WrittenLayer:
+    def write(
+        self, out: BinaryIO, compression: Compression, progress: Progress | None, all_read: AllRead | None
+    ) -> WrittenLayer:
         pipeline = Pipeline(out, compressor(compression), progress)
         try:
             for change in self._changes:
                 self._write_change(pipeline, change)
             pipeline.write(tar.TRAILER)
             size = pipeline.total
+            if all_read is not None:
+                all_read()
             diff_id, digest, stored = pipeline.finish()
         finally:
             pipeline.close()
@@ -296,5 +305,10 @@ def _check(change: Change) -> None:
     path = os.fsdecode(b"/" + change.path)
     if change.path.rpartition(b"/")[2].startswith(whiteout.PREFIX):
         raise ChangesetError(f"{path}: a layer tar cannot hold a name that begins with .wh.", hint="rename it")
+    if change.attr is not None and whiteout.is_whiteout_device(change.attr.mode, change.attr.rdev):
+        raise ChangesetError(
+            f"{path}: a layer tar cannot hold the whiteout of an overlay that lies inside",
+            hint="remove that overlay's upper; what is to be kept of it, commit from a mount of it",
+        )
     if change.type == DT_SOCK and change.kind is not Kind.DELETED:
         raise ChangesetError(f"{path}: a layer tar cannot hold a socket", hint="remove it, or use --skip-sockets")

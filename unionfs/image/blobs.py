@@ -126,13 +126,15 @@ class BlobWriter:
     """A new blob. `write` it, then `finish` once; a context manager that removes what was not finished.
 
     Hashing (by `algorithm`; None: the caller does it) is on a thread of its own: hashlib lets go of the interpreter
-    lock. A chunk that was written must not be changed afterwards.
+    lock. A chunk that was written must not be changed afterwards. `there`: the file has the bytes already, and stays
+    in any case; they are only counted and hashed.
     """
 
-    def __init__(self, path: bytes, algorithm: str | None = "sha256") -> None:
+    def __init__(self, path: bytes, algorithm: str | None = "sha256", there: bool = False) -> None:
         self.path = path
         self.size = 0
-        self._file = open(path, "xb", buffering=0)  # noqa: SIM115  # closed by finish or __exit__
+        # Closed by finish or __exit__.
+        self._file = None if there else open(path, "xb", buffering=0)  # noqa: SIM115
         self._verifier = None if algorithm is None else Verifier(algorithm)
         self._queue: queue.Queue[bytes | memoryview | None] = queue.Queue(_AHEAD)
         self._thread: threading.Thread | None = None
@@ -141,9 +143,9 @@ class BlobWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if not self._file.closed:
-            self._stop()
+        if self._file is not None and not self._file.closed:
             os.unlink(self.path)
+        self._stop()
 
     def write(self, data: bytes | memoryview) -> int:
         if self._verifier is not None:
@@ -151,9 +153,10 @@ class BlobWriter:
                 self._thread = threading.Thread(target=self._hash, name="blob-hash", daemon=True)
                 self._thread.start()
             self._queue.put(data) if self._thread else self._verifier.feed(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        if self._file is not None:
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
         self.size += len(data)
         return len(data)
 
@@ -171,7 +174,9 @@ class BlobWriter:
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
-        self._file.close()
+            self._thread = None
+        if self._file is not None:
+            self._file.close()
 
 
 class Workspace:
@@ -192,8 +197,9 @@ class Workspace:
         """A path where nothing is yet. Not a blob's: `leftovers` leaves it out."""
         return os.path.join(self.directory, b"file-%d" % next(self._files))
 
-    def writer(self, algorithm: str | None = "sha256") -> BlobWriter:
-        return BlobWriter(self.new_file(), algorithm)
+    def writer(self, algorithm: str | None = "sha256", path: bytes | None = None) -> BlobWriter:
+        """For a new file; or for `path`, which has the bytes already."""
+        return BlobWriter(self.new_file() if path is None else path, algorithm, there=path is not None)
 
     def finished(self, writer: BlobWriter) -> Digest:
         """`finish` and `adopt` what a `writer` that hashes has written."""
@@ -206,6 +212,14 @@ class Workspace:
         """The finished file `path` (from `new_file`) is the blob `digest`."""
         target = os.path.join(self.directory, str(digest).encode())
         os.replace(path, target)
+        self._new.add(digest)
+
+    def adopt_also(self, path: bytes, digest: Digest) -> None:
+        """`adopt`, with `path` staying there as well, for whoever else reads it."""
+        try:
+            os.link(path, os.path.join(self.directory, str(digest).encode()))
+        except FileExistsError:
+            pass  # the same bytes
         self._new.add(digest)
 
     def add(self, data: bytes) -> Digest:

@@ -29,7 +29,7 @@ from typing import BinaryIO, Final, NamedTuple, Protocol
 from unionfs.changeset.compression import HEAD, recognise
 from unionfs.changeset.tar_indexer import TarIndexer
 from unionfs.changeset.tar_reader import TarReader
-from unionfs.errors import LayerError, TarError
+from unionfs.errors import LayerError, OptionError, TarError
 from unionfs.layers.tar import TarLayer
 from unionfs.layers.tar_index import IndexDamaged, IndexHeader, TarIndex
 from unionfs.linux.data import pwrite_sparse
@@ -71,6 +71,14 @@ def cache_directory(environ: Mapping[str, str] = os.environ) -> bytes:
     if not base.startswith("/"):  # XDG base directory specification: a relative one is invalid
         base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
     return os.path.join(os.fsencode(base), b"unionfs")
+
+
+def user_cache(environ: Mapping[str, str] = os.environ) -> LayerCache:
+    """The cache as the environment has it: UNIONFS_CACHE, UNIONFS_LAYER_LIMIT (bytes). OptionError for no number."""
+    limit = environ.get("UNIONFS_LAYER_LIMIT")
+    if limit is not None and not (limit.isascii() and limit.isdigit()):
+        raise OptionError(f"UNIONFS_LAYER_LIMIT={limit}: not a number of bytes")
+    return LayerCache(cache_directory(environ), limit=None if limit is None else int(limit))
 
 
 class LayerCache:
@@ -155,19 +163,20 @@ class LayerCache:
             os.close(fd)
 
     def add_held(self, stream: BinaryIO, diff_id: str | None = None) -> Added:
-        """`add` for a stream whose bytes the caller keeps in a file. If they are a plain tar, only its index is made,
-        and the caller tells with `note` where the file is, once it is there to stay."""
+        """`add` for a stream whose bytes the caller keeps in a file. If they are a plain tar, only its index is made.
+        Where the file is, the caller tells with `note` once it is there to stay."""
         return self._take(stream, None if diff_id is None else _hex(diff_id), None, b"")
 
     def note(self, diff_id: str, path: bytes) -> None:
-        """The file `path` is the plain tar `diff_id`, which the caller has just hashed. LayerError where it is gone."""
+        """The file `path` is the layer `diff_id`, which the caller has just hashed. LayerError where it is gone."""
+        key = _hex(diff_id)
         fd = _open_file(path)
         try:
             identity = _identity(os.fstat(fd))
+            if not recognise(os.pread(fd, HEAD, 0)):
+                self._note_place(key, _Place(identity, path))
         finally:
             os.close(fd)
-        key = _hex(diff_id)
-        self._note_place(key, _Place(identity, path))
         self._write_small("files", identity, key.encode())
 
     def _take(
@@ -176,7 +185,7 @@ class LayerCache:
         """Read a layer to its end. `place`: where it lies and can stay, if it is a plain tar; None: nowhere."""
         shown = f"layer {os.fsdecode(place)}" if place else "layer"
         with self._new_file() as (index_file, publish_index), self._new_file() as (tar_file, publish_tar):
-            reader = TarReader(stream, progress)  # type: ignore[arg-type]  # read() is all it uses
+            reader = TarReader(stream, progress, marked=wanted is None)  # type: ignore[arg-type]  # it uses read() only
             kept = None
             if reader.compressed or place is None:
                 kept = _Kept(tar_file, reader, self.limit, shown)
@@ -243,7 +252,7 @@ class LayerCache:
 
     def _index(self, fd: int, key: str, file: BinaryIO) -> None:
         """Write the index of an uncompressed tar. LayerError where that is not the tar `key`."""
-        reader, indexer = TarReader(_Positioned(fd)), TarIndexer()  # type: ignore[arg-type]
+        reader, indexer = TarReader(_Positioned(fd), marked=False), TarIndexer()  # type: ignore[arg-type]
         for entry in reader:
             indexer.add(entry)
         if reader.compressed or _hex(reader.diff_id) != key:

@@ -40,15 +40,17 @@ def take_layer(
     diff_id: Digest | None = None,
     digest: Digest | None = None,
     count: Count | None = None,
+    path: bytes | None = None,
 ) -> StoredLayer:
-    """Add the layer tar in `stream` to the workspace, and make it ready in the cache.
+    """Add the layer tar in `stream` to the workspace, and make it ready in the cache. `path`: a file of the workspace
+    that holds these bytes, and no others, already.
 
     `diff_id`, `digest`: what its bytes must be, uncompressed and as they are. ImageFormatError, naming `what`, for what
-    is no layer, is damaged, or unpacks beyond reason. A plain tar must be `note`d to the cache where it is published.
+    is no layer, is damaged, or unpacks beyond reason. The blob must be `note`d to the cache where it is published.
     """
     # TarReader hashes what it reads by sha256.
-    writer = space.writer(digest.algorithm if digest and digest.algorithm != "sha256" else None)
-    with writer:
+    algorithm = digest.algorithm if digest and digest.algorithm != "sha256" else None
+    with space.writer(algorithm, path) as writer:
         tee = _Tee(stream, writer, count)
         try:
             added = cache.add_held(tee, diff_id)  # type: ignore[arg-type]  # read() is all that it uses
@@ -64,7 +66,7 @@ def take_layer(
         compression = tee.compression
         if digest is None and compression not in _KEPT:
             return StoredLayer(_decompressed(writer.path, space), plain, added.size)
-        space.adopt(writer.path, found)
+        (space.adopt if path is None else space.adopt_also)(writer.path, found)
     media_type = mediatypes.oci_layer(_KEPT.get(compression, "none"))
     return StoredLayer(descriptor_of(media_type, found, added.stored_size), plain, added.size)
 

@@ -102,6 +102,7 @@ class Layout:
     def create(self) -> None:
         """Make what is missing. Idempotent; the file that says that it is a layout comes last."""
         there = self.exists()
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)  # images are nobody else's business
         os.makedirs(os.path.join(self.blobs.root, b"sha256"), exist_ok=True)
         os.makedirs(self._staging, mode=0o700, exist_ok=True)
         if there:
@@ -180,7 +181,7 @@ class Layout:
         """The directories of those that are open, and of those whose process died."""
         try:
             return [os.path.join(self._staging, name) for name in os.listdir(self._staging)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     @contextmanager

@@ -108,7 +108,8 @@ class _Taker:
                 diff_id=layer.diff_id,
                 digest=layer.digest,
                 what=f"the layer {shown(layer.member.name)}",
-                count=None if layer.member.kept else self._count,
+                count=None if layer.member.path is not None else self._count,
+                path=layer.member.path,
             )
         self._layers.setdefault(layer.diff_id, stored.descriptor)
         self._blobs[stored.descriptor.digest] = layer.diff_id
@@ -123,7 +124,7 @@ class _Taker:
         with member.open() as stream, space.writer(descriptor.digest.algorithm) as writer:
             while data := stream.read(CHUNK):
                 writer.write(data)
-                if not member.kept:
+                if member.path is None:
                     self._count(len(data))
             found = space.finished(writer)
         if found != descriptor.digest:

@@ -45,14 +45,14 @@ _MAX_LINKS: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file. `open_fd` opens what has its `size` bytes, at `offset`. `kept`: they were read from the source already,
-    and lie in the workspace."""
+    """One file. `open_fd` opens what has its `size` bytes, at `offset`. `path`: the file of the workspace that holds
+    just them, where they had to be read from the source already."""
 
     name: str
     size: int
     open_fd: Callable[[], int]
     offset: int = 0
-    kept: bool = False
+    path: bytes | None = None
 
     def open(self) -> BinaryIO:
         return io.BufferedReader(_Window(self.open_fd(), self.offset, self.size), 1 << 20)
@@ -247,7 +247,7 @@ def _kept(reader: TarReader, entry: TarEntry, space: Workspace) -> Member:
             writer.write(piece)
         writer.finish()
         path = writer.path
-    return Member(os.fsdecode(entry.name), entry.size, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC), kept=True)
+    return Member(os.fsdecode(entry.name), entry.size, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0, path)
 
 
 def _bomb(reader: TarReader) -> NoReturn:

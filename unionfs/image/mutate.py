@@ -83,7 +83,7 @@ def _lines(changes: Iterable[str]) -> list[str]:
     """Logical lines: a backslash at the end of one continues it; comments and empty lines are none."""
     lines: list[str] = []
     pending = ""
-    for text in "\n".join(changes).splitlines():
+    for text in "\n".join(changes).split("\n"):
         if not text.strip() or text.lstrip().startswith("#"):
             continue
         continued = re.fullmatch(r"(.*?)\\[ \t]*", text)

@@ -1,8 +1,10 @@
 """Taking names away, and images with their last one: `rmi` with moby's rules (daemon/images/image_delete.go).
 
-by name       the name goes; the image too, if that was its last
-by ID         the image goes with its name; with names in several repositories, or several tags, by force only
-in use        an image that a live mount shows keeps its layers: by name and force only the name goes
+    by name       the name goes; the image too, if that was its last (else `take_one_of_several`)
+    by ID         the image goes with its name; with names in several repositories, or several tags, by force only
+    in use        an image that a live mount shows keeps its layers: by name and force only the name goes
+
+What goes is told in docker's order: names, then images, each with its layers, the topmost first.
 """
 
 from __future__ import annotations
@@ -37,10 +39,6 @@ class Removal:
             return self._drop(catalog, [entry], None)
         user = self._user(catalog, group)
         if named is not None and named.name is not None:
-            # All entries of that name: another tool may have left a second one.
-            gone = [one for one in group.entries if one.name == named.name]
-            if len(group.names) > 1:
-                return self._drop(catalog, gone, None)
             if user is not None:
                 if not force:
                     raise ImageInUse(
@@ -48,7 +46,7 @@ class Removal:
                         f"referenced image {group.id.short}",
                         hint="unmount it first; with force the name goes and the image stays",
                     )
-                return untag(self.layout, gone)
+                return untag(self.layout, group.entries)
         elif user is not None:
             raise ImageInUse(
                 f"conflict: unable to delete {group.id.short} (cannot be forced) - image is being used by {user}",
@@ -84,21 +82,21 @@ class Removal:
         return next((self.uses[digest] for digest in ids if digest in self.uses), None)
 
     def _drop(self, catalog: Catalog, entries: Sequence[Entry], group: Group | None) -> list[Removed]:
-        """Take entries out of index.json, then what they alone led to. `group`: the image that goes with them."""
-        before = _images(catalog)
+        """Take entries out of index.json, and what they alone led to. `group`: the image that goes with them.
+
+        First what was unpacked of it, which can be made anew; last the blobs, which `prune` finds after a crash."""
+        rest = Catalog(self.layout, [entry for entry in catalog.entries if entry not in entries])
+        kept = {diff_id for image in _images(rest) for diff_id in image.diff_ids}
+        left = {digest for image in _images(rest) for digest in (image.id, *image.chain_ids)}
+        lost = {image.id: image for image in _images_of(catalog, entries) if image.id not in left}
+        for diff_id in {diff_id for image in lost.values() for diff_id in image.diff_ids} - kept:
+            self._cache.remove(diff_id)
         candidates = {digest for entry in entries for digest in _digests(catalog, entry)}
         self.layout.update(lambda now: without(now, entries))
         self.reclaimed += gc.remove_unreferred(self.layout, candidates)[1]
         removed = untagged(entries)
-        after = Catalog(self.layout, self.layout.entries())
-        left = {digest for image in _images(after) for digest in (image.id, *image.chain_ids)}
-        kept = {diff_id for image in _images(after) for diff_id in image.diff_ids}
-        lost = {image.id: image for image in before if image.id not in left}
         for image in lost.values():
             removed.append(Removed("deleted", str(image.id)))
-            for diff_id in image.diff_ids:
-                if diff_id not in kept:
-                    self._cache.remove(diff_id)
             for chain_id in reversed(image.chain_ids):
                 if chain_id not in left:
                     left.add(chain_id)
@@ -106,6 +104,16 @@ class Removal:
         if group is None and not lost and not any(entry.name for entry in entries):
             removed += [Removed("deleted", str(entry.descriptor.digest)) for entry in entries]
         return removed
+
+
+def take_one_of_several(catalog: Catalog, name: str) -> list[Removed] | None:
+    """Remove a name whose image has others. None where that is not so, and more is to be done."""
+    entry = catalog.named(name)
+    group = None if entry is None or entry.name is None else _group_of(catalog, entry)
+    if entry is None or group is None or len(group.names) < 2:
+        return None
+    # All entries of that name: another tool may have left a second one.
+    return untag(catalog.layout, [one for one in group.entries if one.name == entry.name])
 
 
 def untagged(entries: Iterable[Entry]) -> list[Removed]:

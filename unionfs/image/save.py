@@ -113,13 +113,13 @@ def _entry(descriptor: Descriptor, name: str | None, format: Format) -> dict[str
 
 
 def _annotations(name: str, format: Format) -> dict[str, str]:
-    """docker's archive has the tag, as containerd writes it; elsewhere the name must tell several images apart."""
+    """docker's archive has the tag, as containerd writes it; others the whole name, as podman writes and reads it."""
     try:
         full = reference.parse_normalized(name)
     except ReferenceFormatError:
         return {REF_NAME: name}
     if format != "docker-archive":
-        return {REF_NAME: name}
+        return {REF_NAME: str(full)}
     return {CONTAINERD_NAME: str(full), REF_NAME: full.tag or "latest"}
 
 

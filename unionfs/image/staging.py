@@ -30,7 +30,7 @@ class Staging:
 
     def __init__(self, layout: Layout, space: Workspace, cache: LayerCache) -> None:
         self.layout, self.space, self.cache = layout, space, cache
-        self._plain: dict[Digest, Digest] = {}  # diff_ids of layers that can be read in place, by digest
+        self._layers: dict[Digest, Digest] = {}  # diff_ids of what was added, by digest
         self._unpacked: set[Digest] = set()  # diff_ids that were brought into the cache
 
     def new_file(self) -> bytes:
@@ -45,13 +45,14 @@ class Staging:
         digest: Digest | None = None,
         what: str = "the layer",
         count: Count | None = None,
+        path: bytes | None = None,
     ) -> StoredLayer:
         """A layer tar, compressed or not, kept as it is; read once, and ready to be mounted. See `take_layer`."""
         known = diff_id is not None and self.cache.has(diff_id)
-        layer = take_layer(stream, self.space, self.cache, what, diff_id=diff_id, digest=digest, count=count)
+        layer = take_layer(stream, self.space, self.cache, what, diff_id=diff_id, digest=digest, count=count, path=path)
         if not known:
             self._unpacked.add(layer.diff_id)
-        self._note_later(layer)
+        self._layers[layer.descriptor.digest] = layer.diff_id
         return layer
 
     def add_layer_file(self, path: bytes, written: WrittenLayer) -> StoredLayer:
@@ -60,12 +61,8 @@ class Staging:
         self.space.adopt(path, digest)
         descriptor = descriptor_of(written.media_type, digest, written.size)
         layer = StoredLayer(descriptor, Digest(written.diff_id), written.uncompressed_size)
-        self._note_later(layer)
+        self._layers[layer.descriptor.digest] = layer.diff_id
         return layer
-
-    def _note_later(self, layer: StoredLayer) -> None:
-        if layer.descriptor.digest == layer.diff_id:
-            self._plain[layer.descriptor.digest] = layer.diff_id
 
     def add_document(self, data: bytes, media_type: str) -> Descriptor:
         """Bytes that are a config, manifest or index already."""
@@ -119,7 +116,7 @@ class Staging:
 
         self.layout.update(change)
         self._unpacked.clear()
-        for digest, diff_id in self._plain.items():
+        for digest, diff_id in self._layers.items():
             self.cache.note(diff_id, self.layout.blobs.path(digest))
         return taken
 

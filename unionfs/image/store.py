@@ -20,21 +20,24 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import platformdirs
 
 from unionfs.errors import ImageError, ImageNotFound, OptionError
-from unionfs.image import gc, listing, platforms, reference, removal, save, validate
-from unionfs.image import load as loading
-from unionfs.image import prune as pruning
+from unionfs.image import listing, platforms, reference
 from unionfs.image.catalog import Catalog, Group
 from unionfs.image.digest import Digest
 from unionfs.image.image import Image
-from unionfs.image.layer_cache import LayerCache, cache_directory
+from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.image.layout import Layout, familiar
 from unionfs.image.results import Fault, HistoryRow, ImageSummary, InUse, Loaded, Pruned, Removed, StoredLayer
-from unionfs.image.staging import Staging
+
+# What adds, writes and removes images is imported where it is done: it needs all that reads and writes tars, and to
+# list images takes a quarter of a second as it is.
+if TYPE_CHECKING:
+    from unionfs.image import removal, save
+    from unionfs.image.staging import Staging
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 #: Called now and then with the bytes taken in, or given out, so far.
@@ -59,7 +62,7 @@ class Store:
         self, directory: AnyPath | None = None, *, cache: LayerCache | None = None, in_use: InUse = dict
     ) -> None:
         self.layout = Layout(store_directory(directory))
-        self.cache = LayerCache(cache_directory()) if cache is None else cache
+        self.cache = user_cache() if cache is None else cache
         self._in_use = in_use
 
     @property
@@ -134,12 +137,21 @@ class Store:
 
     def untag(self, name: str, names: Sequence[str] = ()) -> list[Removed]:
         """Take `names` (none: all) from the image, which stays, as podman does it."""
+        from unionfs.image import removal
+
         with self.catalog() as catalog:
             return removal.untag(self.layout, removal.names_to_take(catalog, name, [familiar(one) for one in names]))
 
     def remove(self, name: str, *, force: bool = False) -> list[Removed]:
         """As `docker rmi`: takes the name, and the image with its last one. ImageInUse where a mount uses it, or
-        where it has several names and is named by ID, without `force`."""
+        where it has several names and is named by ID, without `force`. Waits for whoever reads blobs, unless only a
+        name goes."""
+        from unionfs.image import removal
+
+        with self.catalog() as catalog:
+            removed = removal.take_one_of_several(catalog, name)
+        if removed is not None:
+            return removed
         with self._removing() as removing:
             return removing.remove(name, force)
 
@@ -149,6 +161,8 @@ class Store:
     ) -> list[Loaded]:
         """Take in the images of a docker archive, an OCI archive or an OCI layout directory, told by its content, and
         compressed or not. ImageFormatError names what is wrong with it; the store is then as it was."""
+        from unionfs.image import load as loading
+
         wanted = None if platform is None else platforms.parse(platform)
         with self.staging() as staging:
             return loading.load(staging, _source(source), wanted, progress)
@@ -164,6 +178,8 @@ class Store:
     ) -> None:
         """Write images to a file (atomically), a stream, or a new directory. A name without a tag is all tags of the
         repository. The same images give the same bytes."""
+        from unionfs.image import save
+
         if format not in save.FORMATS:
             raise OptionError(f"unknown format {format!r}", hint=f"choose {', '.join(save.FORMATS)}")
         with self.catalog() as catalog:
@@ -187,10 +203,12 @@ class Store:
     ) -> Image:
         """Make an image of one layer, the tar of a root file system, compressed or not. `config` makes the image's
         configuration for that layer; None: one that says nothing but the layer and this machine's platform."""
+        from unionfs.image.load import Counted
+
         if name is not None and reference.parse_normalized(name).digest is not None:
             raise ImageError("refusing to create a tag with a digest reference", hint="give a name and a tag")
         with self.staging() as staging, _opened(_source(source)) as stream:
-            counted = loading.Counted(stream, progress)
+            counted = Counted(stream, progress)
             layer = staging.add_layer(counted, what="the root file system")  # type: ignore[arg-type]  # read() is used
             descriptor = staging.add_image((config or plain_config)(layer), [layer.descriptor])
             if name is None:
@@ -208,7 +226,7 @@ class Store:
         progress: Progress | None = None,
     ) -> None:
         """Write the root file system of an image as one tar, its layers merged."""
-        from unionfs.image import root_fs  # with the overlay, which nothing else here needs
+        from unionfs.image import root_fs, save
 
         with self.using(name, platform) as image, save.archive_target(_source(target)) as out:
             root_fs.export(self.cache, image, out, progress)
@@ -223,6 +241,9 @@ class Store:
             image = staging.add_image(config_bytes, [*base.layers, layer.descriptor])
             staging.publish({"name:tag": image})
         """
+        from unionfs.image import gc
+        from unionfs.image.staging import Staging
+
         gc.sweep(self.layout)
         with self.layout.workspace() as space:
             staging = Staging(self.layout, space, self.cache)
@@ -235,12 +256,17 @@ class Store:
     def prune(self, *, all: bool = False, filters: Iterable[str] = ()) -> Pruned:
         """Remove dangling images (`all`: all that no mount uses), blobs that nothing refers to, what dead processes
         left, and layers unpacked for images that are gone. `filters`: "label=KEY[=VALUE]" of images to remove."""
+        from unionfs.image import gc
+        from unionfs.image import prune as pruning
+
         gc.sweep(self.layout)
         with self._removing() as removing:
             return pruning.prune(removing, self.cache, filters, all=all)
 
     def verify(self, name: str | None = None) -> list[Fault]:
         """Recompute every digest, diff_id, size and count of the store, or of one image; list all that is wrong."""
+        from unionfs.image import validate
+
         try:
             with self.catalog() as catalog:
                 if name is not None:
@@ -255,6 +281,8 @@ class Store:
     # ----------------------------------------------------------------------------------------------------------------
     @contextmanager
     def _removing(self) -> Iterator[removal.Removal]:
+        from unionfs.image import removal
+
         if not self.layout.exists():
             yield removal.Removal(self.layout, self.cache, {})
             return

@@ -23,11 +23,13 @@ def verify(catalog: Catalog, entries: Iterable[Entry], *, everything: bool) -> I
     """The faults of these entries; `everything`: of all other blobs, too. Hold `Layout.reading`."""
     blobs = catalog.layout.blobs
     seen: set[Digest] = set()
+    told = ""
     for descriptor in {entry.descriptor.digest: entry.descriptor for entry in entries}.values():
         try:
             found = catalog.found(descriptor)
         except ImageError as error:
             yield Fault(str(descriptor.digest), str(error))
+            told += str(error)
             continue
         if descriptor.digest not in found.digests:
             yield Fault(str(descriptor.digest), "it is missing, and index.json names it")
@@ -39,7 +41,8 @@ def verify(catalog: Catalog, entries: Iterable[Entry], *, everything: bool) -> I
                 seen.add(blob.digest)
                 yield from _blob(blobs, blob.digest, blob.size)
     for digest in sorted(set(blobs) - seen) if everything else ():
-        yield from _blob(blobs, digest, None)
+        if digest not in told:
+            yield from _blob(blobs, digest, None)
 
 
 def _image(blobs: Blobs, image: Image, seen: set[Digest]) -> Iterator[Fault]:
@@ -63,7 +66,7 @@ def _layer(blobs: Blobs, layer: Descriptor, diff_id: Digest) -> Iterator[Fault]:
         return
     with blobs.open(layer.digest) as file:
         try:
-            reader, indexer = TarReader(file), TarIndexer()
+            reader, indexer = TarReader(file, marked=False), TarIndexer()
             for entry in reader:
                 indexer.add(entry)
         except TarError as error:

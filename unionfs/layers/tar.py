@@ -38,6 +38,7 @@ _HANDLE_TYPE: Final = 0xD7
 _HANDLE: Final = struct.Struct("<QII")
 
 _T = TypeVar("_T")
+_NO_XATTRS: Final[dict[bytes, bytes]] = {}
 
 
 class Linked(NamedTuple):
@@ -64,6 +65,7 @@ class TarLayer:
         self._blocks: OrderedDict[Path, Block] = OrderedDict()
         self._names = 0  # in all of them
         self._links: dict[int, Linked] = {}  # by inode number
+        self._recorded: tuple[Path, int, dict[bytes, AttrRecord]] = (b"", -1, {})  # what `records` gave last
         self._top = self._read(lambda index: index.top())
 
     @property
@@ -141,7 +143,10 @@ class TarLayer:
 
     def _child(self, block: Block, at: int) -> Block:
         ref = block.child(at)
-        return self._read(lambda index: index.block(ref))
+        try:
+            return self._index.block(ref)
+        except IndexDamaged:
+            return self._read(lambda index: index.block(ref))
 
     def _keep(self, path: Path, block: Block) -> None:
         blocks = self._blocks
@@ -216,6 +221,8 @@ class TarLayer:
         numbers. None where some are not known here (hard links to layers below)."""
         if self._index.header.lower_links:
             return None
+        if self._recorded[:2] == (path, base):
+            return self._recorded[2]  # a large directory is read in many parts
         block = self._block(path)
         records = block.records
         if base:
@@ -223,7 +230,9 @@ class TarLayer:
             shifted[6::RECORD_SIZE] = bytes((base >> 48 & 0xFF,)) * count
             shifted[7::RECORD_SIZE] = bytes((base >> 56,)) * count
             records = bytes(shifted)
-        return dict(zip(block.names, [record for (record,) in _RECORDS.iter_unpack(records)], strict=True))
+        found = dict(zip(block.names, [record for (record,) in _RECORDS.iter_unpack(records)], strict=True))
+        self._recorded = path, base, found
+        return found
 
     def scan(self, path: Path) -> list[ScanEntry]:
         block = self._block(path)
@@ -242,7 +251,8 @@ class TarLayer:
 
     def is_implied(self, path: Path) -> bool:
         """Does the tar not describe this directory, which it needs?"""
-        return self._extra(*self._find(path)).implied
+        block, at = self._find(path)
+        return bool(block.extra_place(at)[1]) and self._extra(block, at).implied
 
     def readlink(self, path: Path) -> bytes:
         block, at = self._find(path)
@@ -256,6 +266,8 @@ class TarLayer:
 
     def _xattrs(self, path: Path) -> dict[bytes, bytes]:
         block, at = self._find(path)
+        if not block.extra_place(at)[1]:
+            return _NO_XATTRS
         linked = self._linked(block, at)
         if linked is None:
             return self._extra(block, at).xattrs

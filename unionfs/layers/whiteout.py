@@ -23,6 +23,8 @@ from collections.abc import Callable
 PREFIX = b".wh."
 META = b".wh..wh."
 OPAQUE = b".wh..wh..opq"
+#: What would hide nothing, the directory itself, the one above it.
+NO_WHITEOUTS = (b".wh.", b".wh..", b".wh...")
 #: Root marker of a tree whose `.wh.` names are whiteouts although it is an upper (AUFS wrote the same name).
 AUFS_MARKER = b".wh..wh.aufs"
 
@@ -47,9 +49,10 @@ def is_whiteout_device(mode: int, rdev: int) -> bool:
 def hidden_name(name: bytes) -> bytes | None:
     """The name that the AUFS whiteout `name` hides, or None if `name` is no AUFS whiteout.
 
-    `.wh.` alone hides nothing and is no whiteout; `.wh..wh.*` are AUFS's own files, not whiteouts.
+    `.wh.` alone hides nothing and is no whiteout, nor are `.wh..` and `.wh...`: a directory and what is above it are
+    no names in it. `.wh..wh.*` are AUFS's own files, not whiteouts.
     """
-    if name.startswith(PREFIX) and not name.startswith(META) and len(name) > len(PREFIX):
+    if name.startswith(PREFIX) and not name.startswith(META) and name not in NO_WHITEOUTS:
         return name[len(PREFIX) :]
     return None
 

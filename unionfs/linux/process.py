@@ -1,4 +1,4 @@
-"""What concerns the process: file locks, the number of files it may open, its memory."""
+"""What concerns the process: its user namespace, file locks, the number of files it may open, its memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ from unionfs.linux.syscalls import c_size_t
 RESERVED_DESCRIPTORS: Final = 8192
 
 _malloc_trim: Final = syscalls.declare("malloc_trim", c_size_t)
+
+
+def in_user_namespace() -> bool:
+    """Is this process in another user namespace than the initial one (user_namespaces(7)), as far as its mapping of ids
+    tells? False where there is no /proc to ask."""
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            return file.read().split() != [b"0", b"0", b"4294967295"]
+    except OSError:
+        return False
 
 
 def flock_exclusive(fd: int, blocking: bool = False) -> None:
@@ -76,6 +86,32 @@ def is_dying(thread: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return True
     return any(signals >> (signal.SIGKILL - 1) & 1 for signals in pending)
+
+
+#: What does nothing, or stops, where no handler is set (signal(7)).
+_HARMLESS: Final = sum(
+    1 << (number - 1)
+    for number in (
+        signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT,
+        signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+    )
+)  # fmt: skip
+
+
+_MASKS: Final = (b"SigPnd:", b"ShdPnd:", b"SigBlk:", b"SigIgn:", b"SigCgt:")
+
+
+def is_interrupted(thread: int) -> bool:
+    """Is a thread to handle a signal, or to die of one? As `is_dying`; false where it was merely asked to stop."""
+    if not thread:
+        return False
+    try:
+        with open(f"/proc/{thread}/status", "rb") as status:
+            masks = {line[:6]: int(line.split()[1], 16) for line in status if line.startswith(_MASKS)}
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    pending = (masks[b"SigPnd"] | masks[b"ShdPnd"]) & ~masks[b"SigBlk"] & ~masks[b"SigIgn"]
+    return bool(pending & (masks[b"SigCgt"] | ~_HARMLESS))
 
 
 def return_free_memory() -> None:

@@ -111,27 +111,32 @@ def lgetxattr(dir_fd: int, name: bytes, attr: bytes) -> bytes:
 
 def llistxattr(dir_fd: int, name: bytes) -> list[bytes]:
     """The names of the attributes that the caller may see; none where the file system has no attributes."""
-    try:
-        if not has_xattrat():
+    if not has_xattrat():
+        try:
             return [os.fsencode(attr) for attr in os.listxattr(_proc(dir_fd, name), follow_symlinks=False)]
-        return _listxattr_at(dir_fd, checked(name))
-    except OSError as e:
-        if e.errno == errno.EOPNOTSUPP:
-            return []
-        raise
-
-
-def _listxattr_at(dir_fd: int, name: bytes) -> list[bytes]:
-    address, room = _scratch.address, _SMALL
-    try:
-        size = call(_listxattrat, dir_fd, name, AT_SYMLINK_NOFOLLOW, address, room, name=name)
-    except OSError as e:
-        if e.errno != errno.ERANGE:
+        except OSError as e:
+            if e.errno == errno.EOPNOTSUPP:
+                return []
             raise
+    address = _scratch.address
+    size = _listxattrat(dir_fd, checked(name), AT_SYMLINK_NOFOLLOW, address, _SMALL)
+    if size == 0:
+        return []  # as nearly always
+    if size > 0:
+        return _names(string_at(address, size))
+    code = syscalls.last_errno()
+    if code == errno.EOPNOTSUPP:
+        return []
+    if code == errno.ERANGE:
         memory = syscalls.buffer(XATTR_LIST_MAX)
-        address, room = syscalls.address_of(memory), XATTR_LIST_MAX
-        size = call(_listxattrat, dir_fd, name, AT_SYMLINK_NOFOLLOW, address, room, name=name)
-    return string_at(address, size).split(b"\0")[:-1]  # each name ends in a NUL
+        address = syscalls.address_of(memory)
+        size = call(_listxattrat, dir_fd, name, AT_SYMLINK_NOFOLLOW, address, XATTR_LIST_MAX, name=name)
+        return _names(string_at(address, size))
+    raise syscalls.error(code, name)
+
+
+def _names(listed: bytes) -> list[bytes]:
+    return listed.split(b"\0")[:-1]  # each ends in a NUL
 
 
 def lsetxattr(dir_fd: int, name: bytes, attr: bytes, value: bytes, flags: int = 0) -> None:

@@ -2,6 +2,7 @@
 
     ControlServer    the daemon's end, in threads of its own
     request          one question from another process
+    Lease            something had from the daemon for as long as the connection lasts
 
 Format: one JSON object per line, UTF-8, at most REQUEST_LIMIT bytes with its newline.
 
@@ -11,33 +12,55 @@ Format: one JSON object per line, UTF-8, at most REQUEST_LIMIT bytes with its ne
 `type` is the name of a class of `unionfs.errors`, or "OSError" (then with "errno"), or "InternalError".
 A connection may carry several requests, one after the other. A line that is too long ends it, after the error.
 
+A *lease* is had by a request and given back by the next one on the connection, {"method": "release"}, whose answer is
+what the lease came to. It ends by itself with the connection, so with the process that has it; and at its time limit,
+which closes the connection.
+
 The socket is 0600 and only root and the daemon's own user are answered (SO_PEERCRED). Whatever arrives, the daemon
-goes on: every fault of a request is an answer, at most MAX_CONNECTIONS are served at a time, and a peer that neither
-sends nor reads for IDLE_SECONDS is dropped.
+goes on: every fault of a request is an answer, and at most MAX_CONNECTIONS are served at a time. A peer has
+IDLE_SECONDS to send all of a request, and as many to take an answer; when there are too many, the one that has been
+waited for longest makes place for the next. So nobody keeps others out by being slow.
 
 Methods are the caller's, by name; nothing here knows what they do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from unionfs import errors
 from unionfs.errors import MountError, ProtocolError, UnionFSError
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
+
+class Leased(NamedTuple):
+    """A lease that was given: the answer, how long it lasts at most, and how it ends, with the answer to that."""
+
+    answer: dict[str, Any]
+    seconds: float
+    release: Callable[[], dict[str, Any]]
+
+
+#: (params, the peer's process id or 0) -> lease
+LeaseHandler = Callable[[dict[str, Any], int], Leased]
+
 REQUEST_LIMIT: Final = 64 * 1024
 ANSWER_LIMIT: Final = 16 * 1024 * 1024
 MAX_CONNECTIONS: Final = 8
+MAX_LEASES: Final = MAX_CONNECTIONS // 2
 IDLE_SECONDS: Final = 5.0
+#: Who finds it full is refused at once (EAGAIN), since our own clients connect with a time limit.
+_BACKLOG: Final = 128
 
 _PEERCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 log = logging.getLogger("unionfs.control")
@@ -62,17 +85,61 @@ class _SocketName:
             os.close(self._directory)
 
 
+class _WaitedFor:
+    """The connections whose peers are to send or to read, the one that has been so for longest first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: dict[socket.socket, None] = {}
+
+    @contextlib.contextmanager
+    def entered(self, connection: socket.socket) -> Iterator[None]:
+        with self._lock:
+            self._connections[connection] = None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connections.pop(connection, None)
+
+    @contextlib.contextmanager
+    def left(self, connection: socket.socket) -> Iterator[None]:
+        """While its request is answered."""
+        with self._lock:
+            self._connections.pop(connection, None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connections[connection] = None
+
+    def drop_oldest(self) -> None:
+        """End one, if there is any; its thread then gives its slot back."""
+        with self._lock:
+            for connection in self._connections:
+                del self._connections[connection]
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                return
+
+
 class ControlServer:
-    """Serves `handlers` on a socket at `path` from `start` (or `with`) to `close`. What is at `path` is replaced.
+    """Serves `handlers` and `leases` on a socket at `path` from `start` (or `with`) to `close`. What is at `path` is
+    replaced.
 
     A handler gets the request's params and returns a JSON object; it may raise UnionFSError or OSError. Handlers run
     beside each other, in threads. Start it after the daemon's fork.
     """
 
-    def __init__(self, path: bytes, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, path: bytes, handlers: Mapping[str, Handler], leases: Mapping[str, LeaseHandler] | None = None
+    ) -> None:
         self._path = path
         self._handlers = dict(handlers)
+        self._leases = dict(leases or {})
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._lent = threading.BoundedSemaphore(MAX_LEASES)
+        self._waited_for = _WaitedFor()
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -87,7 +154,7 @@ class ControlServer:
                 listener.bind(name)
             # bind makes it 0777 less the umask, which a daemon has at 0. Nobody can connect before listen.
             os.chmod(self._path, 0o600)
-            listener.listen(MAX_CONNECTIONS)
+            listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
             raise
@@ -129,15 +196,18 @@ class ControlServer:
                 # EMFILE and the like: wait until a connection ends before trying again.
                 with self._slots:
                     continue
-            self._slots.acquire()
+            if not self._slots.acquire(blocking=False):
+                self._waited_for.drop_oldest()
+                self._slots.acquire()
             threading.Thread(target=self._serve, args=(connection,), name="control-peer", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            with connection:
+            with connection, self._waited_for.entered(connection):
                 connection.settimeout(IDLE_SECONDS)
-                if _peer_uid(connection) in (0, os.geteuid()):
-                    self._converse(connection)
+                pid, uid = _peer(connection)
+                if uid in (0, os.geteuid()):
+                    self._converse(connection, pid)
         except OSError:
             pass  # the peer went away, or was too slow: its own loss
         except BaseException:
@@ -145,42 +215,108 @@ class ControlServer:
         finally:
             self._slots.release()
 
-    def _converse(self, connection: socket.socket) -> None:
-        buffer = b""
-        while True:
-            line, newline, rest = buffer.partition(b"\n")
-            if len(line) >= REQUEST_LIMIT:
-                connection.sendall(_error_line(ProtocolError(f"a request is at most {REQUEST_LIMIT} bytes")))
-                return
-            if newline:
-                buffer = rest
-                if line.strip():
-                    connection.sendall(self.answer(line))
-                continue
-            received = connection.recv(65536)
-            if not received:
-                return
-            buffer += received
+    def _converse(self, connection: socket.socket, pid: int) -> None:
+        lines = _Lines(connection)
+        while (line := lines.next(IDLE_SECONDS)) is not None:
+            with self._waited_for.left(connection):
+                answer, leased = self._answer(line, pid)
+                if leased is not None and not _lend(connection, lines, answer, leased):
+                    return
+            if leased is None:
+                connection.settimeout(IDLE_SECONDS)
+                connection.sendall(answer)
 
     def answer(self, line: bytes) -> bytes:
-        """The answer to one request line, a line. Never raises."""
+        """The answer to one request line that asks for no lease, a line. Never raises."""
+        return self._answer(line, None)[0]
+
+    def _answer(self, line: bytes, pid: int | None) -> tuple[bytes, Leased | None]:
+        """Leases are given to `pid` unless it is None."""
+        leased = None
         try:
-            request = _parse_request(line)
-            handler = self._handlers.get(request[0])
-            if handler is None:
-                known = ", ".join(sorted(self._handlers))
-                raise ProtocolError(f"unknown method {request[0]!r}", hint=f"methods: {known}")
-            return json.dumps({"result": handler(request[1])}).encode() + b"\n"
+            method, params = _parse_request(line)
+            if method in self._leases and pid is not None:
+                leased = self._lease(method, params, pid)
+                result = leased.answer
+            elif method in self._handlers:
+                result = self._handlers[method](params)
+            else:
+                known = ", ".join(sorted({*self._handlers, *self._leases}))
+                raise ProtocolError(f"unknown method {method!r}", hint=f"methods: {known}")
+            return json.dumps({"result": result}).encode() + b"\n", leased
         except (UnionFSError, OSError) as error:
-            return _error_line(error)
+            return _error_line(error), None
         except BaseException as error:
             log.exception("bug in answer to control request %r", line[:200])
-            return _error_line(error)
+            return _error_line(error), None
+
+    def _lease(self, method: str, params: dict[str, Any], pid: int) -> Leased:
+        """One of MAX_LEASES, so that there are connections left for all else."""
+        if not self._lent.acquire(blocking=False):
+            raise MountError(f"{MAX_LEASES} others have the mount already", hint="try again later")
+        try:
+            leased = self._leases[method](params, pid)
+        except BaseException:
+            self._lent.release()
+            raise
+
+        def release() -> dict[str, Any]:
+            try:
+                return leased.release()
+            finally:
+                self._lent.release()
+
+        return leased._replace(release=release)
 
 
-def _peer_uid(connection: socket.socket) -> int:
+class _Lines:
+    """The lines that a peer sends, empty ones left out. A line that is too long is answered, and is the last."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = bytearray()
+
+    def next(self, seconds: float) -> bytes | None:
+        """Without its newline; None at the end. TimeoutError where not all of it comes in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            end = self._buffer.find(b"\n")
+            if end >= REQUEST_LIMIT or (end < 0 and len(self._buffer) >= REQUEST_LIMIT):
+                self._connection.sendall(_error_line(ProtocolError(f"a request is at most {REQUEST_LIMIT} bytes")))
+                return None
+            if end >= 0:
+                line = bytes(self._buffer[:end])
+                del self._buffer[: end + 1]
+                if line.strip():
+                    return line
+                continue
+            self._connection.settimeout(max(0.001, deadline - time.monotonic()))
+            received = self._connection.recv(65536)
+            if not received:
+                return None
+            self._buffer += received
+
+
+def _lend(connection: socket.socket, lines: _Lines, answer: bytes, leased: Leased) -> bool:
+    """A lease from its answer to its end. False where that is the end of the connection too. OSError at its limit."""
+    try:
+        connection.settimeout(IDLE_SECONDS)
+        connection.sendall(answer)
+        line = lines.next(leased.seconds)
+    finally:
+        told = leased.release()
+    if line is None:
+        return False
+    connection.settimeout(IDLE_SECONDS)
+    connection.sendall(json.dumps({"result": told}).encode() + b"\n")
+    return True
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """(pid, uid) of who has connected; pid 0 where it cannot be seen from here."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-    return int(_PEERCRED.unpack(credentials)[1])
+    pid, uid, _gid = _PEERCRED.unpack(credentials)
+    return pid, uid
 
 
 def _parse_request(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -240,22 +376,63 @@ def request(
     Raises MountError where nobody answers in time, ProtocolError for an answer of no known form, and what the
     handler raised.
     """
+    with _connected(path, timeout) as connection:
+        return _ask(connection, method, params)
+
+
+class Lease:
+    """A lease had from the daemon behind the socket `path`. `answer` is what it said; raises as `request` does."""
+
+    def __init__(self, path: bytes, method: str, params: Mapping[str, Any], *, timeout: float) -> None:
+        self._timeout = timeout
+        self._connection = _connected(path, timeout)
+        try:
+            self.answer = _ask(self._connection, method, params)
+        except BaseException:
+            self.close()
+            raise
+
+    def release(self) -> dict[str, Any]:
+        """Give it back; what it came to. MountError where it has ended before."""
+        try:
+            return _ask(self._connection, "release", {})
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give it back, whatever it came to. Idempotent."""
+        self._connection.close()
+
+
+def _connected(path: bytes, timeout: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        with _SocketName(path) as name:
+            connection.connect(name)
+    except OSError as error:
+        connection.close()
+        raise _unanswered(error, timeout) from error
+    return connection
+
+
+def _unanswered(error: OSError, timeout: float | None) -> MountError:
+    if isinstance(error, TimeoutError):
+        return MountError(f"the mount's daemon did not answer within {timeout or 0:g} seconds")
+    return MountError(
+        f"the mount's daemon cannot be asked: {error.strerror}", hint="is it still there? see: unionfs mounts"
+    )
+
+
+def _ask(connection: socket.socket, method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
     line = json.dumps({"method": method, "params": dict(params or {})}).encode() + b"\n"
     if len(line) > REQUEST_LIMIT:
         raise ProtocolError(f"a request is at most {REQUEST_LIMIT} bytes")
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout)
-            with _SocketName(path) as name:
-                connection.connect(name)
-            connection.sendall(line)
-            answer = _receive_line(connection)
-    except TimeoutError:
-        raise MountError(f"the mount's daemon did not answer within {timeout:g} seconds") from None
+        connection.sendall(line)
+        answer = _receive_line(connection)
     except OSError as error:
-        raise MountError(
-            f"the mount's daemon cannot be asked: {error.strerror}", hint="is it still there? see: unionfs mounts"
-        ) from error
+        raise _unanswered(error, connection.gettimeout()) from error
     try:
         told = json.loads(answer)
     except (ValueError, RecursionError):

@@ -37,6 +37,7 @@ usage: unionfs-mount [-f] [-d] -o lowerdir=A[:B…][,upperdir=U,workdir=W][,OPTI
     lowerdir+=C       one more layer below the others
     upperdir=U        where changes go; without it the mount is read-only
     workdir=W         an empty directory on the file system of U
+    metacopy=on       a change of owner, mode, times or xattrs copies up no data
     uidmapping=A:B:N[:…], gidmapping=…    ids from A on disk are shown as B…, N of them
     squash_to_root, squash_to_uid=U, squash_to_gid=G    every file is shown as one owner's
     xattr_permissions=1|2    owners, modes and devices are kept in xattrs: 1 security.*, 2 user.*
@@ -238,7 +239,7 @@ def split_lowers(value: str) -> list[bytes]:
 def from_options(pairs: Iterable[tuple[str, str | None]]) -> OverlayOptions:
     """Sort pairs of `parse_mount_options` (of several -o, in order): the last of a key wins, `lowerdir+` adds.
 
-    OptionError: a directory option without a value, a data-only layer.
+    OptionError: a directory option without a value, a data-only layer, a NUL byte, what is no security label.
     """
     lowers: list[bytes] = []
     directories: dict[str, bytes] = {}
@@ -261,13 +262,23 @@ def from_options(pairs: Iterable[tuple[str, str | None]]) -> OverlayOptions:
             read_only = key == "ro"
         elif key in _RECOGNISED:
             options[key] = None if value is None else unescape(value)
+            _check_label(key, options[key])
         else:
             unknown.append(key if value is None else f"{key}={value}")
     if any(b"\0" in path for path in (*lowers, *directories.values())):
         raise OptionError("a path holds a NUL byte")
+    for key, value in options.items():
+        if value is not None and "\0" in value:
+            raise OptionError(f"the mount option {key} holds a NUL byte")
     return OverlayOptions(
         tuple(lowers), directories.get("upperdir"), directories.get("workdir"), read_only, options, tuple(unknown)
     )
+
+
+def _check_label(key: str, value: str | None) -> None:
+    """OptionError for a label that would not end where its quotes do: what follows would be options of their own."""
+    if key in LABELS and (not value or '"' in value or "\\" in value):
+        raise OptionError(f"{key}={(value or '')!r}: not a security label", hint=f'{key}="USER:ROLE:TYPE:LEVEL"')
 
 
 def parse_id_mapping(value: str) -> tuple[tuple[int, int, int], ...]:

@@ -4,6 +4,9 @@ A file is built in the work directory (data with its holes, owner, mode, xattrs,
 step may disturb the ones before) and gets its name by one rename, so a reader or a crash sees the lower file or the
 whole copy, never a part. Parents are copied up first, each as an empty directory with its attributes.
 
+Where only metadata is to change, a metacopy does (metacopy.py): all but the data. The data follows when that is to
+change: in a copy of the whole that takes the metacopy's place, or, where that has several names, put into it (fill.py).
+
 A little data is copied under `union.lock`, if flushing it is quick. More is copied without; `union.copying(inode)` then
 lets one thread do it. What other operations may do to the inode meanwhile: rename it, link it, unlink its last name.
 The names are therefore looked at when the copy is done.
@@ -15,21 +18,18 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Changeable, Layer, LayerFile, Path, PathIn, WritableLayer
-from unionfs.overlay import hardlink
-from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
+from unionfs.overlay import hardlink, metacopy
+from unionfs.overlay.copy_data import SMALL, copy_data
+from unionfs.overlay.fill import fill
+from unionfs.overlay.inode import Data, DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
-from unionfs.overlay.stack import IMPURE, NUMBER, ORIGIN, SLOT, UPPER
+from unionfs.overlay.stack import IMPURE, METACOPY, NUMBER, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import DT_DIR, DT_REG, NOW, SetAttr, record_size
 
-#: Bytes in one system call. A kernel without preemption gives the CPU to who waits for it only after one.
-_CHUNK = 2 << 20
-#: A file without holes of up to this size is copied by one read and one write.
-_SMALL = 128 << 10
 #: Seconds within which the flush of a copy keeps nobody waiting who counts.
 _QUICK_FLUSH = 0.001
 #: Mandatory xattrs that must not be lost silently; others the upper cannot hold are left behind, as cp -a does.
@@ -42,8 +42,11 @@ def copy_up(
     size: int | None = None,
     changes: SetAttr | None = None,
     kept: list[LayerFile] | None = None,
+    *,
+    data: bool = True,
 ) -> bool:
-    """Make sure the inode is in the upper. Idempotent; to be called without `union.lock`.
+    """Make sure the inode is in the upper, with its data unless not `data`. Idempotent; to be called without
+    `union.lock`.
 
     `size`: only so many bytes of data are wanted, since the caller truncates to it next. `changes` of owner, mode and
     times are made on the copy before it is seen. Whether they were: not if there was a copy already. `kept` gets the
@@ -55,35 +58,62 @@ def copy_up(
         return False
     assert isinstance(inode, FileInode)
     union.check_writable()
-    if inode.upper:
+    if not _lacks(inode, data):
         return False
     with union.lock:
-        if not inode.upper and _is_quick(union, inode):
-            _copy_up_file(union, inode, size, changes, kept)
-            return True
+        if _lacks(inode, data) and _is_quick(union, inode, data):
+            return _copy_up_file(union, inode, size, changes, kept, data)
     with union.copying(inode):
-        if inode.upper:
-            return False
-        _copy_up_file(union, inode, size, changes, kept)
-        return True
+        return _lacks(inode, data) and _copy_up_file(union, inode, size, changes, kept, data)
 
 
-def _is_quick(union: Union, inode: FileInode) -> bool:
+def _lacks(inode: FileInode, data: bool) -> bool:
+    """Is there anything to copy up?"""
+    return not inode.upper or (data and inode.data is not None)
+
+
+def _is_quick(union: Union, inode: FileInode, data: bool) -> bool:
     """May it be copied up at once, under the lock? Not where another thread is at it: it is without the lock."""
-    small = inode.type != DT_REG or record_size(union.attributes(inode))[0] <= _SMALL
-    return small and not union.flushes_slowly and not union.is_copying(inode)
+    if union.is_copying(inode):
+        return False
+    if not data and metacopy.wanted(union, inode):
+        return True
+    small = inode.type != DT_REG or record_size(union.attributes(inode))[0] <= SMALL
+    return small and not union.flushes_slowly
 
 
 def _copy_up_file(
-    union: Union, inode: FileInode, size: int | None, changes: SetAttr | None, kept: list[LayerFile] | None
-) -> None:
-    """With `union.lock` held all the time, or else with `union.copying(inode)`."""
+    union: Union, inode: FileInode, size: int | None, changes: SetAttr | None, kept: list[LayerFile] | None, data: bool
+) -> bool:
+    """With `union.lock` held all the time, or else with `union.copying(inode)`. True."""
     with union.lock:
-        staged = _Staged(union, inode)
+        linked = _has_links(union, inode)
+    if linked or not _copy_whole(union, inode, size, changes, kept, data):
+        fill(union, inode, size, kept)
+    return True
+
+
+def _has_links(union: Union, inode: FileInode) -> bool:
+    """Are there several names of it in the upper, which are to stay those of one file?"""
+    if not inode.upper or inode.index is not None:
+        return inode.upper
+    tree, path = union.upper_place(inode)
+    return tree.lstat(path).st_nlink > 1
+
+
+def _copy_whole(
+    union: Union, inode: FileInode, size: int | None, changes: SetAttr | None, kept: list[LayerFile] | None, data: bool
+) -> bool:
+    """False, and nothing done, where the inode has got links meanwhile."""
+    with union.lock:
+        staged = _Staged(union, inode, meta=not data and metacopy.wanted(union, inode))
     try:
         copied = staged.copy_data(size)
         with union.lock:
-            if inode.handles:
+            if _has_links(union, inode):
+                union.work.discard(staged.path)
+                return False
+            if metacopy.opened(inode) and not staged.meta:
                 staged.open_for_readers()
             staged.finish(changes)
             _publish(union, inode, staged)
@@ -96,6 +126,7 @@ def _copy_up_file(
         raise
     finally:
         staged.close()
+    return True
 
 
 def copy_up_name(union: Union, inode: FileInode, parent: DirInode, name: bytes) -> None:
@@ -112,17 +143,24 @@ def copy_up_name(union: Union, inode: FileInode, parent: DirInode, name: bytes) 
 
 # staging ------------------------------------------------------------------------------------------------------------
 class _Staged:
-    """A copy being built at `path` in the work directory. Only `copy_data` may run without the lock."""
+    """A copy being built at `path` in the work directory: of a lower object, or of a metacopy of the upper, now with
+    its data. `meta`: to be a metacopy. Only `copy_data` may run without the lock."""
 
-    def __init__(self, union: Union, inode: FileInode) -> None:
+    def __init__(self, union: Union, inode: FileInode, *, meta: bool = False) -> None:
         if inode.lost:
             fail(errno.ESTALE)
-        assert inode.lower is not None
         self._union = union
         self._inode = inode
         self._bare = bool(inode.bare)
-        self._number, self.source_path = inode.lower
-        self.layer = union.stack.layer(self._number)
+        self.meta = meta
+        self._from_upper = inode.upper
+        self.layer: Layer
+        if self._from_upper:
+            self._number, (self.layer, self.source_path) = UPPER, union.upper_place(inode)
+        else:
+            assert inode.lower is not None
+            self._number, self.source_path = inode.lower
+            self.layer = union.stack.layer(self._number)
         self.path = union.work.temporary()
         self._source: LayerFile | None = None
         self._target: LayerFile | None = None
@@ -130,19 +168,28 @@ class _Staged:
         self._cut = False
         work = union.stack.work
         if inode.type == DT_REG:
-            self._source = self.layer.open(self.source_path)
-            try:
-                self.st = self._source.stat_when_opened()
-                self._target = work.create(self.path, stat.S_IMODE(self.st.st_mode))
-            except BaseException:
-                self._source.close()
-                raise
+            self._open_data(work)
             return
         self.st = self.layer.lstat(self.source_path)
         if stat.S_ISLNK(self.st.st_mode):
             work.symlink(self.path, self.layer.readlink(self.source_path))
         else:
             work.mknod(self.path, self.st.st_mode, self.st.st_rdev)
+
+    def _open_data(self, work: WritableLayer) -> None:
+        if not self.meta:
+            layer, path = self._union.data_place(self._inode)
+            self._source = layer.open(path)
+        try:
+            if self._source is None or self._inode.data is not None:
+                self.st = self.layer.lstat(self.source_path)
+            else:
+                self.st = self._source.stat_when_opened()
+            self._target = work.create(self.path, stat.S_IMODE(self.st.st_mode))
+        except BaseException:
+            if self._source is not None:
+                self._source.close()
+            raise
 
     def copy_data(self, size: int | None) -> int:
         """Copy the first `size` bytes (None: all). The data is on disk before the name is (ovl_copy_up_data()).
@@ -154,14 +201,8 @@ class _Staged:
         self._cut = end < self.st.st_size
         if not end:
             return 0
-        # Looking for holes is a walk through all of the file, in one system call, that keeps a CPU from all others.
         dense = self.st.st_blocks * 512 >= self.st.st_size
-        if end <= _SMALL and dense:
-            copied = _write_all(self._target, self._source.pread(end, 0))
-        else:
-            parts = iter([(0, end)]) if dense else _data(self._source, end)
-            copied = _copy_parts(self._source, self._target, parts, lambda: self._union.check_wanted(self._inode))
-            self._target.ftruncate(end)
+        copied = copy_data(self._source, self._target, end, dense, lambda: self._union.check_wanted(self._inode))
         if not self._union.options.volatile:
             start = time.monotonic()
             self._target.fsync(False)
@@ -189,8 +230,21 @@ class _Staged:
         self.reader = self._union.stack.work.open(self.path)
 
     def finish(self, changes: SetAttr | None) -> None:
-        copy_metadata(self._union, self.layer, self.source_path, self.st, self.copy, bare=self._bare)
-        _set_origin(self._union, self._number, self.source_path, self.st, self.copy)
+        union, copy = self._union, self.copy
+        if self._from_upper:  # which may have been changed, and moved, meanwhile
+            self.layer, self.source_path = union.upper_place(self._inode)
+            self.st = self.layer.lstat(self.source_path)
+            copy.chmod(stat.S_IMODE(self.st.st_mode))
+        copy_metadata(union, self.layer, self.source_path, self.st, copy, bare=self._bare)
+        if self._from_upper:
+            metacopy.copy_origin(union, self.layer, self.source_path, copy)
+        else:
+            _set_origin(union, self._number, self.source_path, self.st, copy)
+        if self.meta:
+            assert self._target is not None
+            self._target.ftruncate(self.st.st_size)
+            copy.setxattr(union.stack.private(METACOPY), b"")
+            copy.utime(self.st.st_atime_ns, self.st.st_mtime_ns)
         if self._cut:
             self.copy.utime(None, NOW)  # it is seen truncated at once
         if changes is not None:
@@ -202,14 +256,6 @@ class _Staged:
                 file.close()
 
 
-def _write_all(target: LayerFile, data: bytes) -> int:
-    """write(2) may stop short of the end of the space, and says why only when called again."""
-    done = target.pwrite(data, 0)
-    while done < len(data):
-        done += target.pwrite(memoryview(data)[done:], done)
-    return done
-
-
 def change_attributes(target: Changeable, changes: SetAttr) -> None:
     """Owner, mode and times, in the order that lets none disturb another."""
     if changes.uid is not None or changes.gid is not None:
@@ -219,38 +265,6 @@ def change_attributes(target: Changeable, changes: SetAttr) -> None:
         target.chmod(stat.S_IMODE(changes.mode))
     if changes.atime_ns is not None or changes.mtime_ns is not None:
         target.utime(changes.atime_ns, changes.mtime_ns)
-
-
-def _data(source: LayerFile, end: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of what is no hole in [0, end)."""
-    offset = 0
-    while offset < end:
-        try:
-            offset = source.seek_data(offset)
-        except OSError as e:
-            if e.errno == errno.ENXIO:
-                return  # a hole up to the end
-            raise
-        if offset < end:
-            stop = min(source.seek_hole(offset), end)
-            yield offset, stop
-            offset = stop
-
-
-def _copy_parts(
-    source: LayerFile, target: LayerFile, parts: Iterator[tuple[int, int]], check: Callable[[], None]
-) -> int:
-    """Copy the ranges; the bytes copied. `check` is called after each piece of one, and may raise."""
-    copied = 0
-    for offset, stop in parts:
-        while offset < stop:
-            count = target.copy_range(source, offset, offset, min(stop - offset, _CHUNK))
-            if count == 0:
-                return copied  # the lower file shrank behind our back
-            offset += count
-            copied += count
-            check()
-    return copied
 
 
 def copy_metadata(
@@ -269,6 +283,7 @@ def copy_metadata(
         if value is None:
             continue
         try:
+            union.work.set_apart(name)
             copy.setxattr(name, value)
         except OSError as e:
             if name in _MUST_COPY or e.errno not in (errno.EOPNOTSUPP, errno.EPERM):
@@ -299,6 +314,53 @@ def _set_origin(union: Union, number: int, source: Path, st: os.stat_result, cop
 # publishing -----------------------------------------------------------------------------------------------------------
 def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
     """The copy becomes the file. Lock held."""
+    data = metacopy.mark(union, inode) if staged.meta else None
+    if inode.upper:
+        stored = _replace(union, inode, staged)
+    else:
+        stored = _enter_upper(union, inode, staged)
+    union.origins[stored.st_dev, stored.st_ino] = inode.ino
+    inode.upper = True
+    inode.attr = None
+    _settle(union, inode, data, staged.reader)
+    union.set_attributes(inode, stored)
+
+
+def _settle(union: Union, inode: FileInode, data: Data | None, reader: LayerFile | None) -> None:
+    """Tables: the inode is in the upper, a metacopy of `data` if that is not None. `reader`: open on the copy."""
+    if data is not None:
+        inode.linked().data = data
+    elif inode.data is not None:
+        metacopy.completed(inode)
+    if inode.links is not None:
+        metacopy.regroup(inode)
+    if reader is not None:
+        # Files open for reading go on in the copy, so that they see what is written from now on.
+        for handle in inode.handles or ():
+            handle.replace(reader)
+
+
+def _replace(union: Union, inode: FileInode, staged: _Staged) -> os.stat_result:
+    """Put the copy with the data in the place of a metacopy that has one name, or none. Lock held; what is stored."""
+    tree, path = union.upper_place(inode)
+    known = inode.stored_name() if inode.orphan is None else None
+    if known is None:
+        union.stack.work.rename(staged.path, tree, path)
+    else:
+        with kept_times(union, known[0]):
+            union.stack.work.rename(staged.path, tree, path)
+    # POINT OF NO RETURN.
+    stored = staged.stored(path)
+    old = staged.st
+    union.origins.pop((old.st_dev, old.st_ino), None)
+    union.table.forget_real((UPPER, old.st_dev, old.st_ino), inode)
+    if known is not None:
+        _listed_in_upper(union, inode, known[0], known[1], stored.st_ino)
+    return stored
+
+
+def _enter_upper(union: Union, inode: FileInode, staged: _Staged) -> os.stat_result:
+    """Give the copy its name in the upper. Lock held; what is stored then."""
     assert inode.lower is not None
     st, temporary, path = staged.st, staged.path, None
     if not inode.names:
@@ -321,20 +383,13 @@ def _publish(union: Union, inode: FileInode, staged: _Staged) -> None:
                     raise
             else:
                 union.stack.work.rename(temporary, union.stack.upper, path)
-        # POINT OF NO RETURN: the upper has the file.
+        # POINT OF NO RETURN.
         stored = staged.stored(path)
         if st.st_nlink > 1:
             union.table.remember_real((UPPER, stored.st_dev, stored.st_ino), inode)
         inode.names[0] = (parent, name, True)
         _listed_in_upper(union, inode, parent, name, stored.st_ino)
-    union.origins[stored.st_dev, stored.st_ino] = inode.ino
-    inode.upper = True
-    inode.attr = None
-    if staged.reader is not None:
-        # Files open for reading go on in the copy, so that they see what is written from now on.
-        for handle in inode.handles or ():
-            handle.replace(staged.reader)
-    union.set_attributes(inode, stored)
+    return stored
 
 
 def _listed_in_upper(union: Union, inode: FileInode, parent: DirInode, name: bytes, ino: int | None = None) -> None:

@@ -23,7 +23,7 @@ from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import NAME_MAX, Union, fail
-from unionfs.vfs import DT_DIR, DT_REG, Attr, Caller, d_type
+from unionfs.vfs import DT_CHR, DT_DIR, DT_REG, Attr, Caller, d_type
 
 _ACL_DEFAULT = b"system.posix_acl_default"
 
@@ -65,7 +65,10 @@ def create(
     owner = _owner(union, directory, new, caller)
     over_whiteout = name in listing(union, directory).whiteouts
     path = join(directory.path, name)
-    in_place = owner.is_daemon and not over_whiteout
+    inner_whiteout = whiteout.is_whiteout_device(new.mode, new.rdev)
+    in_place = owner.is_daemon and not over_whiteout and not inner_whiteout
+    if inner_whiteout:
+        mark_impure(union, directory)
     if in_place:
         file = make(union.stack.upper, path, new, owner.mode, flags)
     else:
@@ -86,7 +89,7 @@ def create(
     st = file.fstat() if file is not None else union.stack.upper.lstat(path)
     if not in_place:
         union.placed(st.st_ino)
-    inode = _enter(union, directory, name, st)
+    inode = _enter(union, directory, name, st, inner_whiteout=inner_whiteout)
     inode.bare = True if union.work.makes_bare and not directory.default_acl else None
     return inode, file
 
@@ -149,8 +152,9 @@ def stage(
     ACL the object is made inside a folder that has it too, so that the file system itself does the inheriting.
     """
     work, folder = union.stack.work, None
-    staged = union.work.temporary()
-    if has_default_acl(union, directory) and not stat.S_ISLNK(owner.mode):
+    inner_whiteout = whiteout.is_whiteout_device(new.mode, new.rdev)
+    staged = union.work.stage_inner_whiteout() if inner_whiteout else union.work.temporary()
+    if has_default_acl(union, directory) and not (stat.S_ISLNK(owner.mode) or inner_whiteout):
         folder = staged
         acl = union.stack.upper.getxattr(directory.path, _ACL_DEFAULT)
         work.mkdir(folder, 0o700)
@@ -159,7 +163,8 @@ def stage(
         staged = join(folder, b"new")
     file: LayerFile | None = None
     try:
-        file = make(work, staged, new, owner.mode, flags)
+        if not inner_whiteout:
+            file = make(work, staged, new, owner.mode, flags)
         if (owner.uid, owner.gid) != union.owner:
             work.chown(staged, owner.uid, owner.gid)
         if not stat.S_ISLNK(owner.mode) and owner.mode & 0o6000:
@@ -173,9 +178,11 @@ def stage(
     return staged, folder, file
 
 
-def _enter(union: Union, directory: DirInode, name: bytes, st: os.stat_result) -> Inode:
+def _enter(
+    union: Union, directory: DirInode, name: bytes, st: os.stat_result, *, inner_whiteout: bool = False
+) -> Inode:
     """Note a new object of the upper in the tables."""
-    type_ = d_type(st.st_mode)
+    type_ = DT_CHR if inner_whiteout else d_type(st.st_mode)
     entries = listing(union, directory)
     entries.put(name, Listed(UPPER, type_, st.st_ino))
     entries.whiteouts.discard(name)
@@ -189,6 +196,8 @@ def _enter(union: Union, directory: DirInode, name: bytes, st: os.stat_result) -
         union.table.add(child)
         return child
     file = FileInode(union.table.allocate(), ino, type_, directory, name)
+    if inner_whiteout:
+        file.linked().inner_whiteout = True
     directory.children[name] = file
     union.table.add(file)
     union.set_attributes(file, st)
@@ -223,9 +232,13 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
     tree, path = union.upper_place(inode)
     if inode.orphan is not None and not inode.opens:
         fail(errno.ENOENT)
+    if inode.links is not None and inode.links.inner_whiteout:
+        mark_impure(union, directory)
     if inode.index is not None:
         mark_impure(union, directory)
         hardlink.save_nlink(union, inode)
+    elif inode.data is not None:
+        mark_impure(union, directory)
     elif union.origins:
         st = tree.lstat(path)
         if (st.st_dev, st.st_ino) in union.origins:

@@ -15,7 +15,7 @@ import stat
 import time
 
 from unionfs.layers.layer import Changeable, LayerFile, PathIn
-from unionfs.overlay import durability
+from unionfs.overlay import durability, metacopy
 from unionfs.overlay.copy_up import change_attributes, copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode
 from unionfs.overlay.union import Union, fail
@@ -50,7 +50,7 @@ def opened_file(union: Union, fh: int) -> LayerFile:
     if opened.file is None:
         with union.lock:
             if opened.file is None:
-                layer, path = union.place(opened.inode)
+                layer, path = union.data_place(opened.inode)
                 opened.file = layer.open(path)
                 _attach(opened.inode, opened.file)
     return opened.file
@@ -73,7 +73,7 @@ def open_file(union: Union, inode: Inode, flags: int) -> OpenResult:
         if copied:
             (file,) = copied
         else:
-            layer, path = union.place(inode)
+            layer, path = union.data_place(inode)
             # Readable too: the kernel may have to read what a partial write surrounds.
             file = layer.open(path, os.O_RDWR if writable else os.O_RDONLY)
         try:
@@ -112,6 +112,8 @@ def add(union: Union, inode: FileInode, file: LayerFile, writable: bool) -> Open
 
 
 def _attach(inode: FileInode, file: LayerFile) -> None:
+    if metacopy.attach(inode, file):
+        return
     if inode.handles is None:
         inode.handles = [file]
     else:
@@ -134,6 +136,9 @@ def release(union: Union, fh: int) -> None:
 
 
 def _detach(union: Union, inode: FileInode, file: LayerFile) -> None:
+    if metacopy.detach(inode, file):
+        file.close()
+        return
     assert inode.handles is not None
     inode.handles.remove(file)
     if not inode.handles:
@@ -161,7 +166,7 @@ def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> Att
         # A change of owner takes privileges away by itself.
         alone = changes.kill_priv and changes.uid is None and changes.gid is None
         with_copy = changes if size is None and not alone else None
-        copied = not inode.upper and copy_up(union, inode, size, with_copy)
+        copied = copy_up(union, inode, size, with_copy, data=size is not None)
         if copied and with_copy is not None:
             with union.lock:
                 return union.attributes(inode)
@@ -182,6 +187,8 @@ def setattr(union: Union, inode: Inode, changes: SetAttr, fh: int | None) -> Att
             kill_privileges(union, inode)
         change_attributes(_changeable(union, inode), changes)
         inode.attr = None
+        if isinstance(inode, FileInode):
+            metacopy.times_set(union, inode, changes)
         if isinstance(inode, DirInode):
             inode.handed_down = None
             inode.changed()
@@ -284,8 +291,19 @@ def _writable(union: Union, fh: int) -> LayerFile:
 
 def fsync(union: Union, fh: int, datasync: bool) -> None:
     inode = handle(union, fh).inode
-    if inode.upper and not union.options.volatile:
-        durability.flush_file(union, inode, opened_file(union, fh), datasync)
+    if not inode.upper or union.options.volatile:
+        return
+    file = opened_file(union, fh)
+    if inode.data is None:
+        durability.flush_file(union, inode, file, datasync)
+        return
+    with union.lock:  # the data is below, and was flushed long ago (ovl_fsync())
+        tree, path = union.upper_place(inode)
+        file = tree.open(path)
+    try:
+        durability.flush_file(union, inode, file, datasync)
+    finally:
+        file.close()
 
 
 def fallocate(union: Union, fh: int, mode: int, offset: int, length: int) -> None:

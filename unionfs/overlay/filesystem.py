@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from unionfs.layers.layer import Layer, Path, WritableLayer
 from unionfs.overlay import dir as directories
-from unionfs.overlay import durability, lookup, readdir, refresh, rename, xattrs
+from unionfs.overlay import durability, fileattr, lookup, metacopy, readdir, refresh, rename, xattrs
 from unionfs.overlay import file as files
 from unionfs.overlay.copy_up import copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
@@ -29,6 +29,8 @@ from unionfs.vfs import (
     DirEntryPlus,
     Entry,
     FileHandle,
+    FlagsForm,
+    Gate,
     NodeId,
     Notifier,
     OpenResult,
@@ -65,14 +67,18 @@ class UnionFilesystem:
         self._closed = False
         self._notifier: Notifier | None = None
         self._transport: Callable[[], dict[str, int]] = dict
+        #: The transport's, while it is attached and where it has one.
+        self.gate: Gate | None = None
 
     def cancellation(self, asked: Callable[[], bool] | None) -> None:
         """See vfs.Filesystem. Copy-ups of much data ask; they go on where another thread waits for the same one."""
         self._union.callers.gone = asked
 
-    def attach(self, notifier: Notifier | None, statistics: Callable[[], dict[str, int]]) -> None:
+    def attach(
+        self, notifier: Notifier | None, statistics: Callable[[], dict[str, int]], gate: Gate | None = None
+    ) -> None:
         """A transport introduces itself; see vfs.Filesystem."""
-        self._notifier, self._transport = notifier, statistics
+        self._notifier, self._transport, self.gate = notifier, statistics, gate
 
     def _entry(self, inode: Inode) -> Entry:
         record = self._union.attributes(inode)
@@ -112,8 +118,8 @@ class UnionFilesystem:
             inode = union.table.forget(node, count)
             if inode is not None and not (inode.nlookup or inode.opens):
                 union.release_unused(inode)
-                if union.table.shrunk():
-                    union.trim()
+            if union.table.shrunk():
+                union.trim()
 
     def _create(self, parent: NodeId, name: bytes, new: directories.New, caller: Caller) -> Entry:
         union = self._union
@@ -122,8 +128,6 @@ class UnionFilesystem:
             return self._entry(inode)
 
     def mknod(self, parent: NodeId, name: bytes, mode: int, rdev: int, caller: Caller) -> Entry:
-        if stat.S_ISCHR(mode) and rdev == 0:
-            fail(errno.EPERM)  # a whiteout is not a user's to make (ovl_mknod())
         if not stat.S_IFMT(mode):
             mode |= stat.S_IFREG
         return self._create(parent, name, directories.New(mode, rdev), caller)
@@ -141,7 +145,11 @@ class UnionFilesystem:
             directories.check_new_name(union, union.live_directory(parent), name)
         if not isinstance(inode, FileInode):
             fail(errno.EPERM)
-        copy_up(union, inode)
+        copy_up(union, inode, data=False)
+        with self._lock:
+            redirected = metacopy.set_redirect(union, inode, None)
+        if not redirected:
+            copy_up(union, inode)
         with self._lock:
             directories.link(union, inode, union.live_directory(parent), name)
             return self._entry(inode)
@@ -156,7 +164,7 @@ class UnionFilesystem:
                 return
             inode.nlookup += 1
         try:
-            copy_up(union, inode)
+            copy_up(union, inode, data=False)
         finally:
             self.forget(inode.node, 1)
         with self._lock:
@@ -178,7 +186,7 @@ class UnionFilesystem:
                         rename.rename(union, old, name, new, new_name, flags)
                         return
                     except rename.RedirectImpossible as e:
-                        tree = e.directory
+                        tree = e.inode
                 else:
                     tree = None
             if tree is not None:
@@ -227,6 +235,13 @@ class UnionFilesystem:
 
     def removexattr(self, node: NodeId, name: bytes) -> None:
         xattrs.removexattr(self._union, self._union.inode(node), name)
+
+    def fileattr(self, node: NodeId, form: FlagsForm) -> bytes:
+        """Optional part: an inode's flags, as ioctl(2) hands them over."""
+        return fileattr.get(self._union, self._union.inode(node), form)
+
+    def set_fileattr(self, node: NodeId, form: FlagsForm, value: bytes) -> None:
+        fileattr.set(self._union, self._union.inode(node), form, value)
 
     def statfs(self, node: NodeId) -> StatFs:
         with self._lock:
@@ -339,15 +354,19 @@ class UnionFilesystem:
     def slow(self, node: NodeId) -> bool:
         """Would changing the inode now copy up more than SLOW_COPY_UP bytes of data, or wait for a disk to flush what
         it copies? (A hint for transports.)"""
-        inode = self._union.table.nodes.get(node)  # unlocked: a hint
-        return isinstance(inode, FileInode) and not inode.upper and self._is_slow(inode)
+        inode = self._union.known(node)  # unlocked: a hint
+        return isinstance(inode, FileInode) and self._lacks_data(inode) and self._is_slow(inode)
 
     def slow_name(self, parent: NodeId, name: bytes) -> bool:
         """The same for what a name leads to, if it was looked up before."""
         with self._lock:
             directory = self._union.table.nodes.get(parent)
-            inode = directory.children.get(name) if isinstance(directory, DirInode) else None
+            inode = lookup.known_child(self._union, directory, name) if isinstance(directory, DirInode) else None
             return isinstance(inode, FileInode) and not inode.upper and self._is_slow(inode)
+
+    @staticmethod
+    def _lacks_data(inode: FileInode) -> bool:
+        return not inode.upper or inode.data is not None
 
     def _is_slow(self, inode: FileInode) -> bool:
         with self._lock:
@@ -373,6 +392,13 @@ class UnionFilesystem:
         """The layer that has an inode's attributes and data now, and its path there."""
         with self._lock:
             return self._union.place(self._union.inode(node))
+
+    def written(self) -> dict[NodeId, int]:
+        """The st_ino of each file that is open for writing."""
+        union = self._union
+        with self._lock:
+            opened = [handle.inode for handle in union.handles.values() if isinstance(handle, files.Handle)]
+            return {inode.node: inode.ino for inode in opened if inode.writers}
 
     def statistics(self) -> dict[str, int]:
         union = self._union

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import struct
 import sys
@@ -30,6 +31,9 @@ from unionfs.vfs import DT_DIR, d_type
 #: struct ovl_fb of fs/overlayfs/overlayfs.h: version, magic, len, flags, type, uuid; then the handle.
 _FB = struct.Struct("<BBBBB16s")
 _VERSION, _MAGIC, _BIG_ENDIAN, _ANY_ENDIAN = 0, 0xFB, 1, 2
+#: A stored link count; the kernel's is an int (ovl_get_nlink()).
+_NLINK = re.compile(rb"([UL])([+-][0-9]{1,10})")
+_LINK_MAX = 0x7FFF_FFFF
 
 
 def encode_origin(origin: OriginHandle) -> bytes:
@@ -187,14 +191,11 @@ def load_nlink(union: Union, entry: Path, stored: os.stat_result, fallback: int)
     if union.workdir is not None and not union.workdir.xattrs:
         return union.nlinks.get(entry, fallback)
     value = union.stack.work.getxattr(entry, union.stack.private(NLINK))
-    if not value or value[:1] not in b"UL" or value[1:2] not in b"+-":
+    match = _NLINK.fullmatch(value or b"")
+    if match is None:
         return fallback
-    try:
-        difference = int(value[1:])
-    except ValueError:
-        return fallback
-    count = (stored.st_nlink if value[:1] == b"U" else fallback) + difference
-    return count if count > 0 else fallback
+    count = (stored.st_nlink if match[1] == b"U" else fallback) + int(match[2])
+    return count if 0 < count <= _LINK_MAX else fallback
 
 
 def set_nlink(union: Union, links: Links, count: int) -> None:

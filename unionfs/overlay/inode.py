@@ -18,11 +18,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from unionfs.layers.layer import LayerFile
 from unionfs.vfs import AttrRecord, NodeId
 
+if TYPE_CHECKING:
+    from unionfs.overlay.batch import Batch
+
+#: The NodeId of a file in a batch is _BATCHED | number of the batch << _INDEX_BITS | index; no other is that large.
+_BATCHED: Final = 1 << 60
+_INDEX_BITS: Final = 16
+_LAST_INDEX: Final = (1 << _INDEX_BITS) - 1
 #: Below so many inodes memory is not worth tidying up.
 _MANY = 1024
 
@@ -35,12 +42,14 @@ class Listed(NamedTuple):
     """What a merged listing knows of a name: the layer that has it topmost (0 is the upper, 1… the lowers), its DT_*
     type and stored inode number there, and, for a directory, the lower layers in which it goes on.
 
-    `ino` 0: not kept, since the name was looked up; its inode knows it, or looking up again tells it."""
+    `ino` 0: not kept, since the name was looked up; its inode knows it, or looking up again tells it. `batch`: has the
+    file, which is in use but has no inode of its own (batch.py)."""
 
     layer: int
     type: int
     ino: int
     more: tuple[int, ...] = ()
+    batch: Batch | None = None
 
 
 @functools.cache
@@ -128,14 +137,18 @@ class DirInode(Inode):
     """`lowers`: (layer, path there), topmost first. `described`: the one of them, or of those that an opaque mark
     hides, which has the attributes (Layer.is_implied). `lower_path`: where the lowers alone would show the directory,
     which is what a redirect must say. `xwhiteouts`: the layers in which it may hold xattr-encoded whiteouts.
-    `removed`: rmdir'ed but still referred to; it has no store any more, only its last attributes."""
+    `impure`, `impure_lowers`: does the upper, and which lowers, have it marked as holding what was copied up?
+    `removed`: rmdir'ed but still referred to; it has no store any more, only its last attributes. `batched`: how many
+    files in it are in use without being among `children` (batch.py)."""
 
     __slots__ = (
+        "batched",
         "children",
         "default_acl",
         "described",
         "handed_down",
         "impure",
+        "impure_lowers",
         "kept_times",
         "listing",
         "lower_path",
@@ -163,6 +176,7 @@ class DirInode(Inode):
         self.redirect: bytes | None = None
         self.xwhiteouts: tuple[int, ...] = ()
         self.impure = False
+        self.impure_lowers: tuple[int, ...] = ()
         self.default_acl: bool | None = None
         #: The group that a set-group-ID directory gives to what is made in it; -1: none.
         self.handed_down: int | None = None
@@ -170,6 +184,7 @@ class DirInode(Inode):
         self.kept_times: tuple[int, int] | None = None
         self.removed = False
         self.children: dict[bytes, Inode] = {}
+        self.batched = 0
         self.listing: Listing | None = None
 
     def changed(self, times: tuple[int, int] | None = None) -> None:
@@ -192,6 +207,14 @@ class DirInode(Inode):
             todo.extend(child for child in directory.children.values() if isinstance(child, DirInode))
 
 
+class Data(NamedTuple):
+    """Where the data of a metacopy is: a lower layer, the path there, and the blocks (of 512 bytes) it takes."""
+
+    layer: int
+    path: bytes
+    blocks: int
+
+
 #: One known name of a file: directory, name, stored. `stored`: the upper has the file under this very name. (A lower
 #: hard link whose group was copied up by another name is shown, but not stored there.)
 Name = tuple[DirInode, bytes, bool]
@@ -202,9 +225,26 @@ class Links:
     count in the union, and `below` the lower file's (0: not known). `orphan`: the path in the work directory of a file
     that has no name but is still in use. `keys`: the stored objects it is entered under in `InodeTable.real`.
     `inner_whiteout`: shown as a whiteout device to a mount above ours, stored as a marked empty file. `lost`: its layer
-    has it no more (refresh.py)."""
+    has it no more (refresh.py).
 
-    __slots__ = ("below", "index", "inner_whiteout", "keys", "lost", "nlink", "orphan")
+    Of a metacopy: `data`, where its data is; `readers`, the files open on that, which are not the inode's `handles`;
+    in the upper, `lower_path`, where the lowers alone would show it, and `redirect`, its own; `times`, the (atime,
+    mtime) to show while its data is being copied to it."""
+
+    __slots__ = (
+        "below",
+        "data",
+        "index",
+        "inner_whiteout",
+        "keys",
+        "lost",
+        "lower_path",
+        "nlink",
+        "orphan",
+        "readers",
+        "redirect",
+        "times",
+    )
 
     def __init__(self) -> None:
         self.index: bytes | None = None
@@ -214,6 +254,11 @@ class Links:
         self.keys: tuple[tuple[int, int, int], ...] = ()
         self.inner_whiteout = False
         self.lost = False
+        self.data: Data | None = None
+        self.readers: list[LayerFile] = []
+        self.lower_path = b""
+        self.redirect: bytes | None = None
+        self.times: tuple[int, int] | None = None
 
 
 class FileInode(Inode):
@@ -293,6 +338,11 @@ class FileInode(Inode):
         return self.links.orphan if self.links is not None else None
 
     @property
+    def data(self) -> Data | None:
+        """Where its data is, if not where the file is: then it is a metacopy."""
+        return self.links.data if self.links is not None else None
+
+    @property
     def lost(self) -> bool:
         return self.links is not None and self.links.lost
 
@@ -327,12 +377,15 @@ class FileInode(Inode):
 class InodeTable:
     """Nodes in use: by NodeId, and hard-linked files by the stored object.
 
-    `real` keys are (layer, st_dev, st_ino); only files that may be met by a second name are entered.
+    `real` keys are (layer, st_dev, st_ino); only files that may be met by a second name are entered. Iteration is over
+    inodes, and leaves out what is in batches: `take_all` first, to see them.
     """
 
     def __init__(self) -> None:
         self.nodes: dict[NodeId, Inode] = {}
         self.real: dict[tuple[int, int, int], FileInode] = {}
+        self._batches: dict[int, Batch] = {}
+        self._last_batch = self._batched = 0
         self._superseded: dict[NodeId, int] = {}
         self._most = 0
         self._last: NodeId = 0
@@ -341,6 +394,38 @@ class InodeTable:
         """A NodeId is never used twice, so FUSE's `generation` may stay 0."""
         self._last += 1
         return self._last
+
+    def allocate_batch(self) -> NodeId:
+        """The first of NodeIds in a row, for as many files as a directory reply can hold."""
+        self._last_batch += 1
+        return _BATCHED | self._last_batch << _INDEX_BITS
+
+    def add_batch(self, batch: Batch) -> None:
+        self._batches[batch.first >> _INDEX_BITS] = batch
+        batch.directory.batched += batch.live
+        self._batched += batch.live
+        self._most = max(self._most, len(self))
+
+    def left_batch(self, batch: Batch) -> None:
+        """One of its files is taken or forgotten."""
+        batch.live -= 1
+        batch.directory.batched -= 1
+        self._batched -= 1
+        if not batch.live:
+            del self._batches[batch.first >> _INDEX_BITS]
+
+    def take(self, node: NodeId) -> Inode | None:
+        """The inode of a NodeId that is not in `nodes`: of a file in a batch, if it is one."""
+        batch, index = self._batches.get(node >> _INDEX_BITS), node & _LAST_INDEX
+        if batch is None or index >= len(batch.lookups) or not batch.lookups[index]:
+            return None
+        return batch.take(self, index)
+
+    def take_all(self) -> None:
+        for batch in list(self._batches.values()):
+            for index, lookups in enumerate(bytes(batch.lookups)):
+                if lookups:
+                    batch.take(self, index)
 
     def add(self, inode: Inode) -> None:
         self.nodes[inode.node] = inode
@@ -353,10 +438,15 @@ class InodeTable:
         self.nodes[inode.node] = inode
 
     def forget(self, node: NodeId, count: int) -> Inode | None:
-        """Take lookups back; the inode if its current NodeId is concerned and may now be unused."""
+        """Take lookups back; the inode if its current NodeId is concerned and may now be unused; for the last file in
+        a batch, its directory."""
         inode = self.nodes.get(node)
         if inode is None:
-            return None
+            batch, index = self._batches.get(node >> _INDEX_BITS), node & _LAST_INDEX
+            if batch is None or index >= len(batch.lookups):
+                return None
+            batch.forget(self, index, count)
+            return None if batch.live else batch.directory
         if node in self._superseded:
             left = self._superseded[node] - count
             if left > 0:
@@ -378,9 +468,16 @@ class InodeTable:
             links.keys += (key,)
         self.real[key] = inode
 
+    def forget_real(self, key: tuple[int, int, int], inode: FileInode) -> None:
+        """The inode is stored elsewhere now: its old object's number may become another file's."""
+        links = inode.linked()
+        if key in links.keys:
+            links.keys = tuple(known for known in links.keys if known != key)
+            if self.real.get(key) is inode:
+                del self.real[key]
+
     def drop(self, inode: Inode) -> None:
-        if len(self.nodes) > self._most:
-            self._most = len(self.nodes)
+        self._most = max(self._most, len(self))
         self.nodes.pop(inode.node, None)
         if isinstance(inode, FileInode) and inode.links is not None:
             for key in inode.links.keys:
@@ -389,9 +486,9 @@ class InodeTable:
 
     def shrunk(self) -> bool:
         """Have most inodes gone since the table was largest, or since this was last true? Then it is made anew."""
-        if len(self.nodes) * 4 >= self._most or self._most < _MANY:
+        if len(self) * 4 >= self._most or self._most < _MANY:
             return False
-        self._most = len(self.nodes)
+        self._most = len(self)
         self.nodes = dict(self.nodes)  # a dict from which entries are only taken never gets smaller
         return True
 
@@ -399,4 +496,4 @@ class InodeTable:
         return iter(self.nodes.values())
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return len(self.nodes) + self._batched

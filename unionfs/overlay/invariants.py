@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unionfs.overlay.inode import DirInode, FileInode, join
+from unionfs.overlay.lookup import stored_path
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import Union
 from unionfs.vfs import Attr
@@ -26,7 +27,7 @@ def check(union: Union) -> None:
 
 
 def _has_children(inode: object) -> bool:
-    return isinstance(inode, DirInode) and bool(inode.children)
+    return isinstance(inode, DirInode) and bool(inode.children or inode.batched)
 
 
 def _name(inode: object) -> bytes:
@@ -56,9 +57,29 @@ def _check_directory(union: Union, inode: DirInode) -> None:
         for name, listed in entries.names.items():
             assert listed.layer != UPPER or inode.upper, (inode.path, name)
         assert set(inode.children) <= set(entries.names), inode.path
+    batched = [name for name in inode.listing.names if inode.listing.names[name].batch] if inode.listing else []
+    assert len(batched) == inode.batched, inode.path
+    for name in batched:
+        _check_batched(union, inode, name)
+
+
+def _check_batched(union: Union, directory: DirInode, name: bytes) -> None:
+    assert directory.listing is not None
+    listed = directory.listing.names[name]
+    assert listed.batch is not None and listed.batch.directory is directory, name
+    assert listed.batch.lookups[listed.batch.names.index(name)], name
+    assert name not in directory.children, name
+    st = union.stack.layer(listed.layer).lstat(join(stored_path(directory, listed.layer), name))
+    record = Attr.unpack(listed.batch.record(name))
+    assert (record.mode, record.size, record.mtime_ns) == (st.st_mode, st.st_size, st.st_mtime_ns), name
 
 
 def _check_file(union: Union, inode: FileInode) -> None:
+    if inode.data is not None:
+        assert not inode.handles and not inode.writers, f"a metacopy is written to: {_name(inode)!r}"
+        union.stack.layer(inode.data.layer).lstat(inode.data.path)
+    elif inode.links is not None:
+        assert not inode.links.readers, f"the data of {_name(inode)!r} is read elsewhere"
     for parent, name, stored in inode.names:
         assert parent.children.get(name) is inode, name
         if stored:

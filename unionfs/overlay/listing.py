@@ -41,9 +41,9 @@ class _Stored:
         self.opaque = False
 
 
-def read_stored(layer: Layer, path: Path, *, aufs: bool, xwhiteouts: bool) -> _Stored:
+def read_stored(layer: Layer, path: Path, *, aufs: bool, xwhiteouts: tuple[bytes, ...]) -> _Stored:
     """Read one stored directory. `aufs`: `.wh.` names are whiteouts and AUFS's own; else only the opaque file, which
-    other writers leave beside the xattr, is left out."""
+    other writers leave beside the xattr, is left out. `xwhiteouts`: which xattrs make an empty file a whiteout."""
     stored = _Stored()
     for entry in layer.scan(path):
         name = entry.name
@@ -56,7 +56,7 @@ def read_stored(layer: Layer, path: Path, *, aufs: bool, xwhiteouts: bool) -> _S
                 stored.hidden.add(hidden)
                 continue
         if (entry.type == DT_CHR and _is_device(layer, join(path, name))) or (
-            xwhiteouts and entry.type == DT_REG and _is_marked(layer, join(path, name))
+            xwhiteouts and entry.type == DT_REG and _is_marked(layer, join(path, name), xwhiteouts)
         ):
             stored.hidden.add(name)
             continue
@@ -69,11 +69,9 @@ def _is_device(layer: Layer, path: Path) -> bool:
     return whiteout.is_whiteout_device(st.st_mode, st.st_rdev)
 
 
-def _is_marked(layer: Layer, path: Path) -> bool:
+def _is_marked(layer: Layer, path: Path, marks: tuple[bytes, ...]) -> bool:
     """ovl_path_check_xwhiteout_xattr(): only an empty regular file can be one."""
-    return layer.lstat(path).st_size == 0 and any(
-        layer.getxattr(path, name) is not None for name in whiteout.WHITEOUT_XATTRS
-    )
+    return layer.lstat(path).st_size == 0 and any(layer.getxattr(path, name) is not None for name in marks)
 
 
 class _Reader:
@@ -91,10 +89,9 @@ class _Reader:
         if directory.upper:
             self._read_upper()
         for position, (number, path) in enumerate(directory.lowers):
+            xwhiteouts = union.stack.marks_of(number).whiteout if number in directory.xwhiteouts else ()
             try:
-                stored = read_stored(
-                    union.stack.layer(number), path, aufs=True, xwhiteouts=number in directory.xwhiteouts
-                )
+                stored = read_stored(union.stack.layer(number), path, aufs=True, xwhiteouts=xwhiteouts)
             except OSError as e:
                 # A lower changed behind our back: what is no directory any more contributes nothing.
                 if e.errno not in (errno.ENOENT, errno.ENOTDIR):
@@ -107,12 +104,9 @@ class _Reader:
         return self._result
 
     def _read_upper(self) -> None:
-        stored = read_stored(
-            self._union.stack.upper,
-            self._directory.path,
-            aufs=self._union.stack.aufs,
-            xwhiteouts=UPPER in self._directory.xwhiteouts,
-        )
+        stack, directory = self._union.stack, self._directory
+        xwhiteouts = stack.marks_of(UPPER).whiteout if UPPER in directory.xwhiteouts else ()
+        stored = read_stored(stack.upper, directory.path, aufs=stack.aufs, xwhiteouts=xwhiteouts)
         names = self._result.names
         for entry in stored.entries:
             names[entry.name] = Listed(UPPER, entry.type, entry.ino)
@@ -136,7 +130,7 @@ class _Reader:
                 continue
             above = names.get(name)
             if above is None:
-                names[name] = new(Listed, (number, type_, ino, ()))
+                names[name] = new(Listed, (number, type_, ino, (), None))
                 if type_ != DT_DIR:
                     fresh.append(name)
             elif type_ == DT_DIR:
@@ -144,5 +138,6 @@ class _Reader:
             else:
                 fresh.append(name)
         ended.update(fresh)
-        ended |= stored.hidden
-        pending -= stored.hidden
+        if stored.hidden:
+            ended |= stored.hidden
+            pending -= stored.hidden

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
-from typing import NamedTuple
 
-from unionfs.layers import whiteout
-from unionfs.layers.layer import Layer, OriginHandle, Path
-from unionfs.overlay import hardlink
+from unionfs.layers.layer import OriginHandle, Path
+from unionfs.overlay import hardlink, metacopy
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join, looked_up
 from unionfs.overlay.listing import listing
-from unionfs.overlay.stack import IMPURE, INNER_WHITEOUT, NUMBER, UPPER
+from unionfs.overlay.redirect import find_in_layer, marks, single
+from unionfs.overlay.stack import INNER_WHITEOUT, NUMBER, UPPER
 from unionfs.overlay.union import NAME_MAX, Union, fail
-from unionfs.vfs import DT_CHR, DT_DIR, AttrRecord, d_type, pack_stat, record_ino
+from unionfs.vfs import DT_CHR, DT_DIR, DT_REG, d_type, pack_stat
+
+#: `overlay.unionfs.number` (stack.py, `number_mark`): an inode number; any of so many digits fits into 64 bits.
+_NUMBER = re.compile(rb"([0-9]{1,19})(\+)?")
 
 
 def child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
@@ -39,12 +42,24 @@ def child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
     listed = listing(union, directory).names.get(name)
     if listed is None:
         return None
+    if listed.batch is not None:
+        return listed.batch.take_name(union.table, name)
     union.counters["lookups"] += 1
     if listed.type == DT_DIR:
         return _directory(union, directory, name, listed)
     path = stored_path(directory, listed.layer)
     st = union.stack.layer(listed.layer).lstat(join(path, name))
     return file(union, directory, name, listed.layer, path, st)
+
+
+def known_child(union: Union, directory: DirInode, name: bytes) -> Inode | None:
+    """The inode of a name, if it is in use."""
+    known = directory.children.get(name)
+    if known is None and directory.batched and directory.listing is not None:
+        listed = directory.listing.names.get(name)
+        if listed is not None and listed.batch is not None:
+            known = listed.batch.take_name(union.table, name)
+    return known
 
 
 def existing(union: Union, directory: DirInode, name: bytes) -> Inode:
@@ -55,39 +70,6 @@ def existing(union: Union, directory: DirInode, name: bytes) -> Inode:
 
 
 # directories ------------------------------------------------------------------------------------------------------
-class Marks(NamedTuple):
-    """What the xattrs of one stored directory say."""
-
-    opaque: bool
-    xwhiteouts: bool
-    redirect: bytes | None
-    impure: bool
-
-
-_NO_MARKS = Marks(False, False, None, False)
-
-
-def marks(union: Union, number: int, path: Path) -> Marks:
-    layer = union.stack.layer(number)
-    names = layer.listxattr(path)
-    if number == UPPER and union.stack.aufs and _holds(layer, join(path, whiteout.OPAQUE)):
-        # Known now, not when the directory is read: a directory without lowers is renamed without a redirect.
-        return Marks(True, False, None, union.stack.private(IMPURE) in names)
-    if not names:
-        return _NO_MARKS
-    opaque = b""
-    for name in union.stack.opaque_xattrs(number):
-        if name in names and not opaque:
-            opaque = whiteout.opaque_value(lambda x: layer.getxattr(path, x), (name,))
-    redirect = None
-    for name in union.stack.redirect_xattrs(number):
-        if name in names and redirect is None:
-            redirect = whiteout.redirect_target(layer.getxattr(path, name) or b"")
-    xwhiteouts = opaque == b"x" or any(name in names for name in whiteout.XWHITEOUTS_XATTRS)
-    impure = number == UPPER and union.stack.private(IMPURE) in names
-    return Marks(opaque == b"y", xwhiteouts, redirect, impure)
-
-
 class _Merge:
     """Collects the layers of one directory, topmost first (struct ovl_lookup_data)."""
 
@@ -100,6 +82,7 @@ class _Merge:
         self.xwhiteouts: list[int] = []
         self.redirect: bytes | None = None  # of the upper
         self.impure = False
+        self.impure_lowers: list[int] = []
         self.original = name
         self.name = name  # in the parent's lowers, as changed by relative redirects
         self.absolute: bytes | None = None  # once an absolute redirect was met
@@ -112,6 +95,8 @@ class _Merge:
             self.redirect = found.redirect
         else:
             self.lowers.append((number, path))
+            if found.impure:
+                self.impure_lowers.append(number)
         if found.xwhiteouts:
             self.xwhiteouts.append(number)
         if found.opaque:
@@ -174,7 +159,7 @@ def _set_sources(union: Union, inode: DirInode, merge: _Merge, listed: Listed) -
     inode.described = union.stack.described(inode.lowers)
     inode.lower_path = merge.lower_path if merge.lowers else b""
     inode.redirect, inode.impure = merge.redirect, merge.impure
-    inode.xwhiteouts = tuple(merge.xwhiteouts)
+    inode.xwhiteouts, inode.impure_lowers = tuple(merge.xwhiteouts), tuple(merge.impure_lowers)
     # The number of the topmost lower is what the directory showed before it was copied up.
     top, path = merge.lowers[0] if merge.lowers else (UPPER, inode.path)
     listed_there = (top, path.rpartition(b"/")[2]) == (listed.layer, inode.name) and not merge.redirected
@@ -196,68 +181,12 @@ def _follow_redirect(union: Union, merge: _Merge, first: int) -> None:
         if merge.absolute is not None:
             found, merge.absolute, stop = find_in_layer(union, number, merge.absolute)
         elif number in paths:
-            found, _, stop = _single(union, number, paths[number], merge.name)
+            found, _, stop = single(union, number, paths[number], merge.name)
         else:
             continue
         if found is not None:
             merge.add(number, found)
         merge.stop = merge.stop or stop
-
-
-def _single(union: Union, number: int, base: Path, name: bytes) -> tuple[Path | None, bool, bool]:
-    """One name in one layer, for a directory being merged: (path or None, there was something, stop)."""
-    layer = union.stack.layer(number)
-    path = join(base, name)
-    try:
-        st = layer.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None, False, _hidden_by_aufs(layer, base, name)
-    if not stat.S_ISDIR(st.st_mode):
-        return None, True, True
-    return path, True, _hidden_by_aufs(layer, base, name) or _holds(layer, join(path, whiteout.OPAQUE))
-
-
-def _holds(layer: Layer, path: Path) -> bool:
-    try:
-        layer.lstat(path)
-    except OSError:
-        return False
-    return True
-
-
-def _hidden_by_aufs(layer: Layer, base: Path, name: bytes) -> bool:
-    return len(name) + len(whiteout.PREFIX) <= NAME_MAX and _holds(layer, join(base, whiteout.PREFIX + name))
-
-
-def find_in_layer(union: Union, number: int, path: Path) -> tuple[Path | None, Path, bool]:
-    """Walk an absolute path in one lower layer (ovl_lookup_layer()).
-
-    Returns (where it is in the layer or None, the path to go on with in the layers below, whether to stop there):
-    redirects met on the way change the path; an opaque or hidden ancestor stops, unless a later absolute redirect
-    resumes.
-    """
-    base, stop = b"", False
-    rest = path.split(b"/")
-    done: list[bytes] = []
-    while rest:
-        name = rest.pop(0)
-        found, _, ended = _single(union, number, base, name)
-        stop = stop or ended
-        if found is None:
-            return None, b"/".join([*done, name, *rest]), stop
-        base = found
-        done.append(name)
-        mark = marks(union, number, found)
-        if not rest:
-            # Its own marks are read by the merge, but that an absolute redirect resumes (ovl_check_redirect()).
-            stop = stop and (ended or mark.opaque or (mark.redirect or b"")[:1] != b"/")
-        elif mark.opaque:
-            stop = True
-        elif mark.redirect is not None and mark.redirect[:1] == b"/":
-            done, stop = mark.redirect[1:].split(b"/"), False
-        elif mark.redirect is not None:
-            done[-1] = mark.redirect
-    return base, b"/".join(done), stop
 
 
 # files ------------------------------------------------------------------------------------------------------------
@@ -284,6 +213,7 @@ def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Pa
     if linked:
         known = _known_link(union, number, join(directory, name), st)
         if known is not None:
+            metacopy.note_group(union, known, parent, name, number)
             # A lower name of a group that was copied up by another name is not stored in the upper.
             known.names.append((parent, name, number == UPPER))
             parent.children[name] = known
@@ -297,6 +227,8 @@ def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Pa
         _origin(union, parent, name, inode, path, st)
         if parent.impure and st.st_size == 0 and stat.S_ISREG(st.st_mode):
             _inner_whiteout(union, inode, path)
+    if type_ == DT_REG and metacopy.may_be_in(union, parent, number):
+        metacopy.note(union, inode, parent, name, number, join(directory, name))
     parent.children[name] = inode
     if parent.listing is not None and name in parent.listing.names:
         parent.listing.names[name] = looked_up(number, type_)
@@ -307,20 +239,6 @@ def file(union: Union, parent: DirInode, name: bytes, number: int, directory: Pa
         inode.attr = pack_stat(st, inode.ino, st.st_nlink)
     else:
         union.set_attributes(inode, st)
-    return inode
-
-
-def recorded_file(
-    union: Union, parent: DirInode, name: bytes, base: tuple[int, Path], type_: int, record: AttrRecord
-) -> FileInode:
-    """`file` for what a lower layer has in its directory `base`, with one link, where the attribute record is known."""
-    table = union.table
-    inode = FileInode(table.allocate(), record_ino(record)[0], type_, parent, name, base)
-    inode.attr = record
-    parent.children[name] = inode
-    if parent.listing is not None:
-        parent.listing.names[name] = looked_up(base[0], type_)
-    table.nodes[inode.node] = inode
     return inode
 
 
@@ -361,9 +279,9 @@ def _number_of_origin(
 ) -> tuple[int | None, bool]:
     """(the number of the lower object that `origin` names, whether that has several links): of the one under the same
     name if it is that, else found by its handle where the system lets us (CAP_DAC_READ_SEARCH)."""
-    mark = union.stack.upper.getxattr(stored, union.stack.private(NUMBER)) or b""
-    if mark.rstrip(b"+").isdigit():
-        return int(mark.rstrip(b"+")), mark.endswith(b"+")
+    mark = _NUMBER.fullmatch(union.stack.upper.getxattr(stored, union.stack.private(NUMBER)) or b"")
+    if mark is not None:
+        return int(mark[1]), bool(mark[2])
     for number, base in parent.lowers:
         layer = union.stack.layer(number)
         path = join(base, name)

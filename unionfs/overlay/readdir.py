@@ -11,15 +11,18 @@ All functions expect `union.lock` to be held.
 from __future__ import annotations
 
 import errno
+import stat
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 
-from unionfs.overlay import lookup
-from unionfs.overlay.inode import DirInode, Listed
+from unionfs.layers.layer import Path
+from unionfs.overlay import lookup, metacopy
+from unionfs.overlay.batch import Gathering
+from unionfs.overlay.inode import DirInode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_DIR, AttrRecord, DirEntry, DirEntryPlus
+from unionfs.vfs import DT_DIR, AttrRecord, DirEntry, DirEntryPlus, pack_stat, record_ino
 
 _DOTS: tuple[bytes, ...] = (b".", b"..")
 _NO_RECORDS: Mapping[bytes, AttrRecord] = {}
@@ -100,6 +103,8 @@ def _entry(union: Union, directory: DirInode, name: bytes, listed: Listed, cooki
     known = directory.children.get(name)
     if known is not None:
         return DirEntry(name, known.ino, getattr(known, "type", DT_DIR), cookie)
+    if listed.batch is not None:
+        return DirEntry(name, record_ino(listed.batch.record(name))[0], listed.type, cookie)
     plain = listed.layer != UPPER or not (directory.impure or listed.more or union.origins)
     if plain and listed.ino:
         return DirEntry(name, union.stack.number(listed.layer, listed.ino), listed.type, cookie)
@@ -115,16 +120,24 @@ def _entry(union: Union, directory: DirInode, name: bytes, listed: Listed, cooki
     return entry
 
 
+def _marked(union: Union, directory: DirInode) -> list[int]:
+    """The layers of whose files in the directory a stat does not tell everything: objects of the upper may show another
+    number than their own, and files be metacopies. Looking them up tells."""
+    layers = [number for number, _ in directory.lowers if metacopy.may_be_in(union, directory, number)]
+    if directory.impure or union.origins or union.options.metacopy:
+        layers.append(UPPER)
+    return layers
+
+
 class _Source:
-    """Where the files that a directory has from one layer get their attributes."""
+    """Where the files that a directory has from one layer get their attributes: `path` is the directory there."""
 
-    __slots__ = ("base", "lstat", "path", "records")
+    __slots__ = ("lstat", "path", "records")
 
-    def __init__(self, union: Union, directory: DirInode, number: int) -> None:
-        layer, self.path = union.stack.layer(number), lookup.stored_path(directory, number)
-        self.base = lookup.base_of(directory, number)
-        self.lstat = layer.stat_in(self.path)
-        records = union.stack.records(number, self.path) if self.base is not None else None
+    def __init__(self, union: Union, number: int, path: Path) -> None:
+        self.path = path
+        self.lstat = union.stack.layer(number).stat_in(path)
+        records = union.stack.records(number, path) if number != UPPER else None
         self.records: Mapping[bytes, AttrRecord] = records if records is not None else _NO_RECORDS
 
 
@@ -135,6 +148,9 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
     reading = _Reading(union, directory, offset, budget, overhead)
     names, children = reading.entries.names, directory.children
     sources: dict[int, _Source] = {}
+    places = {UPPER: directory.path, **dict(directory.lowers)}
+    files = Gathering(union.table, directory)
+    marked = _marked(union, directory)
     result: list[DirEntryPlus] = []
     append, new = result.append, tuple.__new__  # half the time of the NamedTuple's own constructor
     for cookie, name in reading:
@@ -144,26 +160,50 @@ def readdirplus(union: Union, fh: int, offset: int, budget: int, overhead: int) 
         inode = children.get(name)
         try:
             if inode is None:
-                number, type_, _, _ = names[name]
+                number, type_, _, _, batch = names[name]
+                if batch is not None:
+                    append(new(DirEntryPlus, (name, *batch.again(union.table, name), cookie)))
+                    continue
                 if type_ == DT_DIR:
                     inode = lookup.existing(union, directory, name)
                     sources.clear()  # other calls on the layers end what `stat_in` gave
                 else:
                     source = sources.get(number)
                     if source is None:
-                        source = sources[number] = _Source(union, directory, number)
-                    known = source.records.get(name)
-                    if known is not None and source.base is not None and known[64:68] == _ONE_LINK:
-                        inode = lookup.recorded_file(union, directory, name, source.base, type_, known)
-                    else:
-                        inode = lookup.file(union, directory, name, number, source.path, source.lstat(name))
-                        if inode.links is not None:
-                            sources.clear()
+                        source = sources[number] = _Source(union, number, places[number])
+                    record = source.records.get(name)
+                    if record is None or record[64:68] != _ONE_LINK:
+                        st = source.lstat(name)
+                        if st.st_nlink > 1 or number in marked or stat.S_ISDIR(st.st_mode):
+                            record = None
+                        else:
+                            record = pack_stat(st, union.stack.number(number, st.st_ino, st.st_dev), 1)
+                    if record is not None:
+                        append(new(DirEntryPlus, (name, files.add(name, number, record), record, cookie)))
+                        continue
+                    inode = lookup.file(union, directory, name, number, source.path, st)
+                    if inode.links is not None:
+                        sources.clear()
             record = inode.attr or union.attributes(inode)
-        except OSError:
+        except OSError as e:
             if inode is not None:
                 union.release_unused(inode)
+            if inode is None and e.errno == errno.EIO:
+                sources.clear()
+                result += _unusable(union, directory, name, names[name], cookie)
             continue
         inode.nlookup += 1
         append(new(DirEntryPlus, (name, inode.node, record, cookie)))
+    files.finish(names)
     return result
+
+
+def _unusable(union: Union, directory: DirInode, name: bytes, listed: Listed, cookie: int) -> list[DirEntryPlus]:
+    """The entry of a metacopy without data: the name stands there, and whoever looks it up hears of it."""
+    layer = union.stack.layer(listed.layer)
+    try:
+        st = layer.lstat(join(lookup.stored_path(directory, listed.layer), name))
+    except OSError:
+        return []
+    number = union.stack.number(listed.layer, st.st_ino, st.st_dev)
+    return [DirEntryPlus(name, 0, pack_stat(st, number, st.st_nlink), cookie)]

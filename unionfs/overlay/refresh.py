@@ -23,7 +23,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from unionfs.overlay import lookup
+from unionfs.overlay import lookup, metacopy
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listing, join, looked_up
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
@@ -87,6 +87,7 @@ class _Refresh:
 
     def run(self) -> Refreshed:
         union = self._union
+        union.table.take_all()
         todo = [union.root]
         while todo:
             directory = todo.pop()
@@ -222,6 +223,7 @@ class _Refresh:
                 inode.attr = inode.default_acl = inode.handed_down = None
             return
         assert isinstance(inode, FileInode)
+        metacopy.look_again(self._union, inode)
         if not inode.nameless or inode.orphan is not None or inode.index is not None:
             inode.attr = None
         elif not inode.upper and not inode.lost:

@@ -16,7 +16,7 @@ import errno
 import stat
 
 from unionfs.layers.layer import PathIn, WritableLayer
-from unionfs.overlay import hardlink, lookup
+from unionfs.overlay import hardlink, lookup, metacopy
 from unionfs.overlay.copy_up import copy_metadata, copy_up, copy_up_directory, copy_up_name, kept_times, mark_impure
 from unionfs.overlay.dir import (
     check_new_name,
@@ -86,7 +86,7 @@ def prepare(union: Union, old: DirInode, name: bytes, new: DirInode, new_name: b
                     ends.append(inode)
             todo = _to_copy_up(union, ends[0], ends[-1], flags)
         for inode in todo:
-            copy_up(union, inode)
+            copy_up(union, inode, data=False)
     finally:
         with union.lock:
             for inode in ends:
@@ -162,7 +162,11 @@ def _bring_up(union: Union, end: End, to: End) -> None:
             union.work.set_opaque(union.stack.upper, inode.path)
     elif isinstance(inode, FileInode):
         copy_up_name(union, inode, end.directory, end.name)
-    if end.directory.impure or (isinstance(inode, DirInode) and inode.lowers):
+        if not metacopy.set_redirect(union, inode, end.directory if end.directory is to.directory else None):
+            inode.nlookup += 1
+            raise RedirectImpossible(inode)
+    has_lower = inode.lowers if isinstance(inode, DirInode) else isinstance(inode, FileInode) and inode.data
+    if end.directory.impure or has_lower:
         mark_impure(union, to.directory)
 
 
@@ -175,6 +179,8 @@ def _set_redirect(union: Union, inode: DirInode, end: End, to: End) -> None:
     if inode.redirect == redirect or (inode.redirect is not None and inode.redirect[:1] == b"/"):
         return
     try:
+        if not union.options.redirect_dir:
+            fail(errno.EOPNOTSUPP)
         union.work.set_mark(inode.path, REDIRECT, redirect)
     except OSError as e:
         if e.errno not in (errno.EOPNOTSUPP, errno.EPERM, errno.ENOSPC, errno.E2BIG, errno.ERANGE):
@@ -185,19 +191,23 @@ def _set_redirect(union: Union, inode: DirInode, end: End, to: End) -> None:
 
 
 class RedirectImpossible(Exception):
-    """The upper cannot hold the redirect this directory needs: `copy_up_tree(directory)`, then rename again.
+    """The upper cannot hold the redirect this directory or metacopy needs: `copy_up_tree(inode)`, then rename again.
 
-    A lookup of the directory is counted for whoever catches this, so that it stays; `copy_up_tree` gives it back."""
+    A lookup of the inode is counted for whoever catches this, so that it stays; `copy_up_tree` gives it back."""
 
-    def __init__(self, directory: DirInode) -> None:
-        super().__init__(directory.path)
-        self.directory = directory
+    def __init__(self, inode: DirInode | FileInode) -> None:
+        super().__init__(inode.ino)
+        self.inode = inode
 
 
-def copy_up_tree(union: Union, top: DirInode) -> None:
-    """Copy up a directory with everything below it, so that it needs its lowers no more. Without the lock."""
+def copy_up_tree(union: Union, top: DirInode | FileInode) -> None:
+    """Copy up an inode with its data or with everything below it, so that it needs its lowers no more. Without the
+    lock."""
     held: list[Inode] = [top]  # parents before their children
     try:
+        if isinstance(top, FileInode):
+            copy_up(union, top)
+            return
         directories = _copy_up_below(union, top, held)
         with union.lock:
             with kept_times(union, top):

@@ -26,9 +26,11 @@ _DYNAMIC_SLOT = 0x7FFF
 #: Directory descriptors that all lowers together may keep.
 _DIR_FDS = 2048
 
-# Names of the union's own attributes, after the namespace; the last three are ours, the others the kernel's.
+# Names of the union's own attributes, after the namespace; the last four are ours, the others the kernel's.
 IMPURE, OPAQUE, ORIGIN, REDIRECT, NLINK = b"impure", b"opaque", b"origin", b"redirect", b"nlink"
-INNER_WHITEOUT, SLOT, NUMBER = b"unionfs.whiteout", b"unionfs.slot", b"unionfs.number"
+METACOPY = b"metacopy"
+INNER_WHITEOUT, SLOT, NUMBER, ALONE = b"unionfs.whiteout", b"unionfs.slot", b"unionfs.number", b"unionfs.alone"
+_TRUSTED, _USER = b"trusted.overlay.", b"user.overlay."
 
 
 class UnionOptions(NamedTuple):
@@ -38,7 +40,9 @@ class UnionOptions(NamedTuple):
     permitted. `index`: keep hard-link groups across copy-up and remount (the kernel's `index=on`). `volatile`: skip
     every fsync; a crash may lose the upper, which is marked therefore, and refused from then on; `force`: not so, and
     the mark goes. `read_only`: change nothing, not even what a crash left behind, so that an upper in use by somebody
-    else can be looked at.
+    else can be looked at. `metacopy`: copy up no data for a change of metadata, where the upper holds `trusted.`
+    attributes (the kernel's `metacopy=on`). `redirect_dir`: a renamed directory may say by a redirect where the lowers
+    have it; else it is copied up.
     """
 
     xattr_prefix: bytes | None = None
@@ -46,6 +50,35 @@ class UnionOptions(NamedTuple):
     volatile: bool = False
     read_only: bool = False
     force: bool = False
+    metacopy: bool = False
+    redirect_dir: bool = True
+
+
+class MarkNames(NamedTuple):
+    """Under which attribute names one layer is asked for each mark, in order."""
+
+    opaque: tuple[bytes, ...]
+    redirect: tuple[bytes, ...]
+    whiteout: tuple[bytes, ...]
+    whiteouts: tuple[bytes, ...]
+    impure: tuple[bytes, ...]
+    metacopy: tuple[bytes, ...]
+
+
+def _mark_names(namespaces: Sequence[bytes], followed: Sequence[bytes]) -> MarkNames:
+    """`followed`: of those the ones whose marks may lead elsewhere."""
+
+    def named(key: bytes) -> tuple[bytes, ...]:
+        return tuple(namespace + key for namespace in namespaces)
+
+    return MarkNames(
+        opaque=(*named(OPAQUE), b"user.fuseoverlayfs.opaque"),
+        redirect=tuple(namespace + REDIRECT for namespace in followed),
+        whiteout=named(b"whiteout"),
+        whiteouts=named(b"whiteouts"),
+        impure=named(IMPURE),
+        metacopy=tuple(namespace + METACOPY for namespace in followed),
+    )
 
 
 class Stack:
@@ -68,7 +101,10 @@ class Stack:
                 limit(max(8, _DIR_FDS // len(self.lowers)))
         self._upper = upper
         self._work = work
-        self._prefix = b"trusted.overlay."
+        self._prefix = _TRUSTED
+        self._alone: dict[int, bytes] = {}
+        self._marks: list[MarkNames] = []
+        self._name_marks()
         self._devices = [self._device(upper)] + [self._device(layer) for layer in self.lowers]
         self._bases = [self.slot(layer) << SLOT_BITS for layer in range(len(self.lowers) + 1)]
         self._records: list[Records | None] = [getattr(layer, "records", None) for layer in self.lowers]
@@ -168,6 +204,36 @@ class Stack:
     # xattrs -----------------------------------------------------------------------------------------------------
     def use_namespace(self, namespace: bytes) -> None:
         self._prefix = namespace + b"overlay."
+        self._name_marks()
+
+    def read_root(self, layer: int, names: Sequence[bytes]) -> None:
+        """Note what a lower's root, which has these attributes, says of all of the layer."""
+        for namespace in (_TRUSTED, _USER):
+            if namespace + ALONE in names:
+                self._alone[layer] = namespace
+                self._name_marks()
+
+    def _name_marks(self) -> None:
+        """Lowers are read in both namespaces, since any may have been written by anybody, unless their root says that
+        one is somebody's data (`Workdir.set_apart`). The upper in its own: a union mounted on top of this one keeps the
+        others there.
+
+        A redirect or metacopy in a lower gives its owner what is in any directory or file that it names, so `user.`
+        ones are followed only where the union's own are of that kind (unlike opaque marks and whiteouts, which take
+        away); who writes `trusted.` ones may read everything anyway."""
+        self._marks = [_mark_names((self._prefix,), (self._prefix,))]
+        for layer in range(1, len(self.lowers) + 1):
+            alone = self._alone.get(layer)
+            namespaces = (_TRUSTED, _USER) if alone is None else (alone,)
+            followed = [one for one in namespaces if one in (_TRUSTED, self._prefix)]
+            self._marks.append(_mark_names(namespaces, followed))
+
+    def marks_of(self, layer: int) -> MarkNames:
+        return self._marks[layer]
+
+    def is_foreign(self, name: bytes) -> bool:
+        """Would a stored xattr of this name, which is data here, be a mark for who does not know that?"""
+        return name.startswith((_TRUSTED, _USER)) and not name.startswith(self._prefix)
 
     def private(self, name: bytes) -> bytes:
         """The stored name of one of the union's own attributes."""
@@ -188,11 +254,3 @@ class Stack:
         if inner.startswith(b"overlay."):
             return self._prefix + inner[len(b"overlay.") :]
         return None
-
-    def opaque_xattrs(self, layer: int) -> tuple[bytes, ...]:
-        """Which attributes make a directory of `layer` opaque: in lowers any writer's, in the upper only those of
-        its own kind, since a union mounted on top of this one keeps the others there as its data."""
-        return whiteout.OPAQUE_XATTRS if layer else (self._prefix + OPAQUE, b"user.fuseoverlayfs.opaque")
-
-    def redirect_xattrs(self, layer: int) -> tuple[bytes, ...]:
-        return whiteout.REDIRECT_XATTRS if layer else (self._prefix + REDIRECT,)

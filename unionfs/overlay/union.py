@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, OriginHandle, Path, WritableLayer
 from unionfs.linux.process import return_free_memory
-from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, join
+from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, Links, join
 from unionfs.overlay.stack import IMPURE, Stack, UnionOptions
 from unionfs.overlay.statistics import COUNTERS
 from unionfs.overlay.workdir import Workdir
@@ -42,6 +41,18 @@ def _namespace_of(upper: Layer) -> bytes:
     return b"user." if unprivileged and not any(n.startswith(b"trusted.overlay.") for n in names) else b"trusted."
 
 
+def _as_shown(record: AttrRecord, links: Links) -> AttrRecord:
+    """The record of a file that is not shown as it is stored."""
+    attr = Attr.unpack(record)
+    if links.inner_whiteout:
+        attr = attr._replace(mode=stat.S_IFCHR, rdev=0, size=0, blocks=0)
+    elif links.data is not None:
+        attr = attr._replace(blocks=links.data.blocks)  # ovl_getattr()
+        if links.times is not None:
+            attr = attr._replace(atime_ns=links.times[0], mtime_ns=links.times[1])
+    return attr.pack()
+
+
 class Union:
     """Everything one mounted union is."""
 
@@ -59,6 +70,14 @@ class Union:
         )
         if self.workdir is None and stack.has_upper:
             stack.use_namespace(options.xattr_prefix or _namespace_of(stack.upper))
+        #: Is a copy-up for the sake of metadata to copy no data? Not in the namespace that everybody may write to:
+        #: the kernel follows no metacopies there ("conflicting options: userxattr,metacopy=on").
+        self.metacopy = (
+            options.metacopy
+            and self.workdir is not None
+            and self.workdir.xattrs
+            and stack.private(b"").startswith(b"trusted.")
+        )
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.handles: dict[int, object] = {}
         self.next_handle = itertools.count(1)
@@ -96,14 +115,16 @@ class Union:
         root.described = self.stack.described(root.lowers)
         if root.upper:
             root.impure = root.impure or self.stack.upper.getxattr(b"", self.stack.private(IMPURE)) is not None
-        root.xwhiteouts = tuple(
-            number
-            for number, path in root.lowers
-            if any(name in whiteout.XWHITEOUTS_XATTRS + whiteout.OPAQUE_XATTRS for name in self._marks(number, path))
-        )
-
-    def _marks(self, number: int, path: Path) -> list[bytes]:
-        return self.stack.layer(number).listxattr(path)
+        xwhiteouts, impure = [], []
+        for number, path in root.lowers:
+            names = self.stack.layer(number).listxattr(path)
+            self.stack.read_root(number, names)
+            known = self.stack.marks_of(number)
+            if any(name in known.whiteouts + known.opaque for name in names):
+                xwhiteouts.append(number)
+            if any(name in known.impure for name in names):
+                impure.append(number)
+        root.xwhiteouts, root.impure_lowers = tuple(xwhiteouts), tuple(impure)
 
     @property
     def work(self) -> Workdir:
@@ -117,9 +138,17 @@ class Union:
 
     # inodes -----------------------------------------------------------------------------------------------------
     def inode(self, node: NodeId) -> Inode:
-        inode = self.table.nodes.get(node)
+        inode = self.known(node)
         if inode is None:
             fail(errno.ESTALE)
+        return inode
+
+    def known(self, node: NodeId) -> Inode | None:
+        """The inode of a NodeId, if it is in use. Also without the lock."""
+        inode = self.table.nodes.get(node)
+        if inode is None:
+            with self.lock:
+                inode = self.table.nodes.get(node) or self.table.take(node)
         return inode
 
     def directory(self, node: NodeId) -> DirInode:
@@ -147,7 +176,7 @@ class Union:
             if inode.node not in self.table.nodes:
                 continue  # met twice: a file had names in it and below it
             if isinstance(inode, DirInode):
-                if inode.children:
+                if inode.children or inode.batched:
                     continue
                 if inode.parent is not None and not inode.removed:
                     del inode.parent.children[inode.name]
@@ -190,6 +219,11 @@ class Union:
         assert inode.lower is not None
         layer, path = inode.lower
         return self.stack.layer(layer), path
+
+    def data_place(self, inode: FileInode) -> tuple[Layer, Path]:
+        """Where the inode's data is now."""
+        data = inode.data
+        return self.place(inode) if data is None else (self.stack.layer(data.layer), data.path)
 
     def upper_place(self, inode: Inode) -> tuple[WritableLayer, Path]:
         """Where to change an inode that has been copied up."""
@@ -245,8 +279,8 @@ class Union:
             # One link is our own, or is the name in a lower layer that is whited out by now (or went there too).
             nlink = max(0, nlink - 1)
         record = pack_stat(st, inode.ino, nlink)
-        if links is not None and links.inner_whiteout:
-            record = Attr.unpack(record)._replace(mode=stat.S_IFCHR, rdev=0, size=0, blocks=0).pack()
+        if links is not None and (links.inner_whiteout or links.data is not None):
+            record = _as_shown(record, links)
         if not inode.writers:
             inode.attr = record
         return record

@@ -20,7 +20,7 @@ from unionfs.layers import whiteout
 from unionfs.layers.layer import Path, WritableLayer
 from unionfs.overlay import incompat
 from unionfs.overlay.inode import join
-from unionfs.overlay.stack import INNER_WHITEOUT, OPAQUE, Stack, UnionOptions
+from unionfs.overlay.stack import ALONE, INNER_WHITEOUT, OPAQUE, Stack, UnionOptions
 from unionfs.vfs import DT_DIR, RENAME_EXCHANGE, RENAME_WHITEOUT
 
 WORK, INDEX = b"work", b"index"
@@ -69,6 +69,7 @@ class Workdir:
         self._upper = stack.upper
         self._temporary = itertools.count(1)
         self._left: list[Path] = []  # what could not be discarded yet
+        self._is_alone = False  # so far as is known
         for name in (WORK, INDEX):
             self._make(name)
         incompat.check(self._upper, self.tree, options.force)  # what it leaves may go
@@ -104,6 +105,8 @@ class Workdir:
         except OSError:
             self.devices = False
         self.rename_whiteout = self.devices and self._renames_with_whiteout()
+        # A device stands in a name's own place, which a directory then can take by an exchange only.
+        self.devices = self.rename_whiteout or (self.devices and self._exchanges())
         if not (self.devices and self.xattrs) and not self._stack.aufs:
             st = self._upper.lstat(b"")
             self._upper.create(whiteout.AUFS_MARKER, 0o600).close()
@@ -131,6 +134,20 @@ class Workdir:
             return False
         self.tree.unlink(target)
         self.tree.unlink(source)
+        return True
+
+    def _exchanges(self) -> bool:
+        """Not through libfuse 2, say."""
+        one, other = self.temporary(), self.temporary()
+        for path in (one, other):
+            self.tree.create(path, 0o600).close()
+        try:
+            self.tree.rename(one, self.tree, other, RENAME_EXCHANGE)
+        except OSError:
+            return False
+        finally:
+            self.tree.unlink(one)
+            self.tree.unlink(other)
         return True
 
     def temporary(self) -> Path:
@@ -166,6 +183,14 @@ class Workdir:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._upper.setxattr(path, self._stack.private(name), value)
 
+    def set_apart(self, name: bytes) -> None:
+        """Before an xattr of this name is stored as data: if it would be a mark to who reads the upper as a layer of
+        unknown origin, have the upper's root say that it is not (`Stack.read_root`). Kernels ignore what it says."""
+        if self._is_alone or not self._stack.is_foreign(name):
+            return
+        self.set_mark(b"", ALONE, b"y")
+        self._is_alone = True
+
     def add_whiteout(self, directory: Path, name: bytes) -> None:
         """White out a name that the upper does not have."""
         if self.devices:
@@ -186,8 +211,11 @@ class Workdir:
         return not self._stack.aufs or exists(self._upper, path)
 
     def stage_inner_whiteout(self) -> Path:
-        """A whiteout that people see as such (RENAME_WHITEOUT of a mount on top of ours): the kernel's encoding is
-        taken by our own, so it is an empty file with a mark."""
+        """A whiteout that people see as such, since a mount on top of ours has made it: the kernel's encoding is
+        taken by our own, so it is an empty file with a mark. EPERM where the upper cannot hold that, as the kernel's
+        overlayfs says in any case (ovl_mknod())."""
+        if not self.xattrs:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         path = self.temporary()
         self.tree.create(path, 0o600).close()
         try:

@@ -14,6 +14,8 @@ from unionfs.overlay.union import Union, fail
 
 _NAMESPACES = (b"user.", b"trusted.", b"security.")
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+#: Marks of another program that we read, and hide, wherever they stand: nobody makes them by hand (as there).
+_OF_FUSE_OVERLAYFS = b"user.fuseoverlayfs."
 NAME_MAX, SIZE_MAX = 255, 65536
 
 
@@ -22,6 +24,8 @@ def getxattr(union: Union, inode: Inode, name: bytes) -> bytes:
     number = refusal(union, inode, name)
     if number:
         fail(number)
+    if name.startswith(_OF_FUSE_OVERLAYFS):
+        fail(errno.ENODATA)
     layer, path = union.place(inode)
     value = layer.getxattr(path, union.stack.stored_xattr(name))
     if value is None:
@@ -53,9 +57,12 @@ def listxattr(union: Union, inode: Inode) -> list[bytes]:
 def setxattr(union: Union, inode: Inode, name: bytes, value: bytes, flags: int) -> None:
     if len(value) > SIZE_MAX:
         fail(errno.E2BIG)
+    if name.startswith(_OF_FUSE_OVERLAYFS):
+        fail(errno.EPERM)
     _prepare(union, inode)
     with union.lock:
         tree, path = union.upper_place(inode)
+        union.work.set_apart(name)
         tree.setxattr(path, union.stack.stored_xattr(name), value, flags)
         _changed(inode, name)
 
@@ -76,7 +83,7 @@ def _prepare(union: Union, inode: Inode) -> None:
     if isinstance(inode, DirInode) and inode.removed:
         fail(errno.ENOENT)
     if isinstance(inode, FileInode) or not inode.is_dir or isinstance(inode, DirInode):
-        copy_up(union, inode)
+        copy_up(union, inode, data=False)
 
 
 def _changed(inode: Inode, name: bytes) -> None:

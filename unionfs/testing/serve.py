@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from unionfs.errors import MountError, UnionFSError
+from unionfs.layers.layer import Layer
 from unionfs.linux.process import raise_nofile_limit, reserve_descriptors
 from unionfs.mounts.mountpoint import detach
 from unionfs.transport import MountOptions
@@ -54,13 +55,23 @@ def make_filesystem(args: argparse.Namespace) -> Filesystem:
         from unionfs.testing.loopback import LoopbackFilesystem
 
         return LoopbackFilesystem(args.root)
-    from unionfs.layers.directory import DirectoryLayer
     from unionfs.layers.upper import WritableDirectory
     from unionfs.overlay import UnionFilesystem
 
     upper = WritableDirectory(args.upper) if args.upper else None
     work = WritableDirectory(args.work) if args.work else None
-    return UnionFilesystem([DirectoryLayer(path) for path in args.lower], upper, work)
+    return UnionFilesystem([_lower(path) for path in args.lower], upper, work)
+
+
+def _lower(path: str) -> Layer:
+    """A layer that is a directory, or a tar (made ready in the cache that the environment names)."""
+    if os.path.isdir(path):
+        from unionfs.layers.directory import DirectoryLayer
+
+        return DirectoryLayer(path)
+    from unionfs.image.layer_cache import LayerCache, cache_directory
+
+    return LayerCache(cache_directory()).open_file(path)
 
 
 def report(filesystem: Filesystem) -> str:

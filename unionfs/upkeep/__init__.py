@@ -9,6 +9,7 @@
     check.py       the rules over a tree, and the repairs
     encoding.py    one directory's whiteouts and marks in another encoding
     convert.py     a tree in another encoding
+    data.py        metacopies get their data
 
 attributes, rules and encoding do no I/O: what is stored in, steps out. Whether a mount uses the tree is for the caller
 to know.

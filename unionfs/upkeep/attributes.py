@@ -27,7 +27,7 @@ _NLINK = re.compile(rb"[UL][+-][0-9]{1,10}\Z")
 _NUMBER = re.compile(rb"[0-9]{1,20}\+?\Z")
 _SLOT = re.compile(rb"[0-9]{1,5}\Z")
 
-_DIRECTORY_ONLY = frozenset((b"opaque", b"impure", b"whiteouts", b"uuid"))
+_DIRECTORY_ONLY = frozenset((b"opaque", b"impure", b"whiteouts", b"uuid", b"unionfs.alone"))
 _EMPTY_FILE_ONLY = frozenset((b"whiteout", b"unionfs.whiteout"))
 _NOT_ON_DIRECTORIES = frozenset((b"nlink", b"unionfs.number"))
 
@@ -65,7 +65,8 @@ def _wrong_value(stored: Stored, key: bytes, value: bytes) -> Fault | None:
         # Some readers compare the first byte, others the whole (ovl_get_dir_xattr_val()): they disagree about these.
         return Fault("bad-opaque", f"overlay.opaque is {_show(value)}, neither y nor x", value[:1] not in (b"y", b"x"))
     if key == b"redirect" and whiteout.redirect_target(value) is None:
-        return Fault("bad-redirect", f"overlay.redirect {_show(value)} is no path", True)
+        harmless = stored.own(b"metacopy") is None  # else the data is elsewhere
+        return Fault("bad-redirect", f"overlay.redirect {_show(value)} is no path", harmless)
     if key == b"origin" and not is_origin(value):
         return Fault("bad-origin", "overlay.origin holds no file handle", True)
     if key == b"nlink" and not _NLINK.match(value):

@@ -31,7 +31,7 @@ class Below:
 
     def __init__(self, lowers: Sequence[Layer]) -> None:
         self._lowers = lowers
-        self._union = UnionFilesystem(lowers, None, None, UnionOptions(read_only=True))
+        self._union = UnionFilesystem(lowers, None, None, UnionOptions(read_only=True, metacopy=True))
         self._tree = Tree(self._union)
         self._places: dict[Path, Path | None] = {b"": b""}
 
@@ -106,7 +106,12 @@ class Below:
 
     def _mode(self, path: Path) -> int | None:
         """The mode of what the union of the layers has at a path, or None."""
-        node = self._tree.resolve(path)
+        try:
+            node = self._tree.resolve(path)
+        except OSError as e:
+            if e.errno != errno.EIO:
+                raise
+            return None  # a metacopy there, without data
         if node is None:
             return None
         self._tree.forget(node.node)

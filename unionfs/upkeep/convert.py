@@ -224,7 +224,10 @@ def _refuse(refused: list[Refusal], encoding: Encoding) -> None:
         return
     told = "; ".join(f"/{_show(path)}: {reason}" for path, reason in refused[:_TOLD])
     more = f"; and {len(refused) - _TOLD} more" if len(refused) > _TOLD else ""
-    raise LayerError(f"cannot be converted to {encoding}: {told}{more}", hint="nothing was changed")
+    hint = "nothing was changed"
+    if any(reason.startswith("overlay.metacopy") for _, reason in refused):
+        hint += "; with the layers below (-l), metacopies get their data first"
+    raise LayerError(f"cannot be converted to {encoding}: {told}{more}", hint=hint)
 
 
 def _show(path: Path) -> str:

@@ -132,7 +132,9 @@ def refusals(folder: Folder, target: Target) -> Iterator[Refusal]:
 def _cannot_hold(stored: Stored, target: Target) -> Iterator[Refusal]:
     if target.encoding in ("aufs", "fuse-overlayfs"):
         for key in (b"redirect", b"metacopy", b"unionfs.whiteout"):
-            if stored.own(key) is not None:
+            # A redirect of a file that is no metacopy means nothing: its data came up.
+            spent = key == b"redirect" and not stored.is_dir and stored.own(b"metacopy") is None
+            if stored.own(key) is not None and not spent:
                 yield Refusal(stored.path, f"overlay.{key.decode()}, which {target.encoding} has not")
     if {stored.marks.get(name, b"")[:1] for name in whiteout.OPAQUE_XATTRS} >= {b"x", b"y"}:
         yield Refusal(stored.path, "opaque for some readers, and not for others")

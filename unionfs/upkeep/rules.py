@@ -16,9 +16,10 @@ from typing import NamedTuple
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Path
 from unionfs.upkeep import attributes
-from unionfs.upkeep.steps import STAGED, MakeEmpty, RemoveXattr, Rmdir, Step, Unlink
+from unionfs.upkeep.steps import STAGED, MakeEmpty, RemoveXattr, Rmdir, SetXattr, Step, Unlink
 from unionfs.upkeep.stored import (
     FUSE_OVERLAYFS,
+    NAMESPACES,
     Folder,
     Stored,
     announces_xattr_whiteouts,
@@ -92,9 +93,24 @@ def judge(folder: Folder, view: View) -> Iterator[Fault]:
                 message = "overlay.whiteout in a directory whose overlay.opaque is not x: an empty file, no whiteout"
                 repair = "none: whether it is to hide something is not known"
                 yield Fault(child.path, "whiteout-not-announced", message, repair)
+    yield from _unannounced(folder, view)
     for name, child in sorted(folder.children.items()):
         if name.startswith(whiteout.PREFIX):
             yield from _aufs_name(folder, name, child, view)
+
+
+def _unannounced(folder: Folder, view: View) -> Iterator[Fault]:
+    """A mount without `metacopy=on` looks for metacopies in impure directories alone. The kernel's `index=off` leaves
+    others, where one that had lost its hard links was moved to."""
+    for _, child in sorted(folder.children.items()):
+        if not stat.S_ISREG(child.st.st_mode) or child.own(b"metacopy", view.namespace) is None:
+            continue
+        namespace = view.namespace or next(one for one in NAMESPACES if one + b"metacopy" in child.marks)
+        if folder.itself.own(b"impure", namespace) is None:
+            message = f"has the metacopy {_show(child.path.rpartition(b'/')[2])}, and no overlay.impure that says so"
+            steps = (SetXattr(folder.path, namespace + b"impure", b"y"),)
+            yield Fault(folder.path, "metacopy-not-announced", message, "mark the directory impure", steps)
+        return
 
 
 def _may_go(child: Stored) -> bool:
@@ -138,7 +154,7 @@ def _aufs_name(folder: Folder, name: bytes, child: Stored, view: View) -> Iterat
         yield Fault(child.path, "aufs-debris", "whiteout of fuse-overlayfs's own marker", "remove it", remove)
     elif not view.aufs:
         return
-    elif name == whiteout.PREFIX:
+    elif name in whiteout.NO_WHITEOUTS:
         if _may_go(child):
             yield Fault(child.path, "aufs-debris", "a whiteout of no name", "remove it", remove)
         else:

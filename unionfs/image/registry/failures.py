@@ -107,9 +107,7 @@ def unreachable(what: Doing, host: str, error: httpx2.TransportError) -> Registr
             hint="if it speaks HTTP, use --insecure",
         )
     if isinstance(error, httpx2.ProxyError):
-        return RegistryError(
-            f"{about}the proxy refuses: {plain(str(error))}", hint="look at HTTPS_PROXY and NO_PROXY"
-        )
+        return RegistryError(f"{about}the proxy refuses: {plain(str(error))}", hint="look at HTTPS_PROXY and NO_PROXY")
     if isinstance(error, httpx2.TimeoutException):
         return RegistryError(f"{about}{host} does not answer", hint="try again later")
     if isinstance(error, httpx2.ConnectError):

@@ -12,6 +12,8 @@
     notify       telling the kernel to forget
     channel      mount, unmount, abort
     workers      threads for slow requests
+    parking      which requests change something; those that are held
+    gate         holding them
     loop         taking requests, waiting, sending replies
 
 A file system may offer more than `vfs.Filesystem` asks; each is used where it is there:
@@ -22,7 +24,7 @@ A file system may offer more than `vfs.Filesystem` asks; each is used where it i
     find(parent, name)            `lookup` that returns None where there is no such name
     xattr_refusal(node, name)     the errno of `getxattr` where that is known without looking, else 0
     stable_cookies: bool          cookies of a directory hold in all its handles as long as its node is known
-    attach(notifier, statistics)  see vfs.Filesystem
+    attach(notifier, statistics, gate)   see vfs.Filesystem
     cancellation(asked)           see there, too: `asked` once INTERRUPT has come and the caller is to die
 """
 
@@ -38,6 +40,7 @@ from unionfs.linux import fuse_dev
 from unionfs.transport import MountOptions
 from unionfs.transport.devfuse import channel
 from unionfs.transport.devfuse.channel import abort, connection_of, unmount
+from unionfs.transport.devfuse.gate import ChangeGate
 from unionfs.transport.devfuse.loop import Loop
 from unionfs.transport.devfuse.notify import Notifier
 from unionfs.transport.devfuse.passthrough import Backings
@@ -72,7 +75,9 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
         )
         loop = Loop(fd, session, debug=options.debug)
         session.on_interrupt = loop.cancel
-        with _attached(fs, notifier, session):
+        connection = channel.connection_of(where)
+        gate = None if connection is None else ChangeGate(loop, notifier, session.files, (0, connection))
+        with _attached(fs, notifier, session, gate):
             try:
                 loop.run(ready)
                 ended = True
@@ -88,16 +93,16 @@ def serve(fs: Filesystem, mountpoint: bytes | str, options: MountOptions, ready:
 
 
 @contextmanager
-def _attached(fs: Filesystem, notifier: Notifier, session: Session) -> Iterator[None]:
+def _attached(fs: Filesystem, notifier: Notifier, session: Session, gate: ChangeGate | None) -> Iterator[None]:
     attach = getattr(fs, "attach", None)
     if attach is None:
         yield
         return
-    attach(notifier, session.statistics)
+    attach(notifier, session.statistics, gate)
     try:
         yield
     finally:
-        attach(None, session.statistics)
+        attach(None, session.statistics, None)
         notifier.close()
 
 

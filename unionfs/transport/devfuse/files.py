@@ -25,10 +25,9 @@ from typing import Protocol
 from unionfs.transport.devfuse import abi
 from unionfs.transport.devfuse.passthrough import StaleBacking
 from unionfs.transport.devfuse.replies import FOREVER
-from unionfs.vfs import AttrRecord, Extent, FileHandle, Filesystem, NodeId, OpenResult
+from unionfs.vfs import AttrRecord, Extent, FileHandle, Filesystem, NodeId, OpenResult, record_ino
 
 _S_ISUID, _S_ISGID, _S_IXGRP = 0o4000, 0o2000, 0o010
-_record_ino = Struct("<Q").unpack_from
 record_mode = Struct("<60xI").unpack_from
 
 
@@ -41,6 +40,7 @@ class BackingFiles(Protocol):
     def open(self, node: int, fd: int, writing: bool, size: int = -1) -> tuple[int, bool]: ...
     def open_cached(self, node: int) -> bool: ...
     def release(self, node: int) -> None: ...
+    def has(self, node: int) -> bool: ...
     def __len__(self) -> int: ...
 
 
@@ -87,6 +87,8 @@ class OpenFiles:
         self.twins: set[int] = set()  # those st_ino
         self._pages: dict[NodeId, int] = {}
         self.stored_bytes = 0
+        #: Some file has been opened that the kernel writes by itself.
+        self.bypassed = False
         self.fds: dict[FileHandle, int] = {}  # cached files: handle -> descriptor to read from
         self.extents: dict[FileHandle, Extent] = {}  # those that are a piece of a larger file
 
@@ -144,6 +146,7 @@ class OpenFiles:
     def _passed_through(self, node: NodeId, writing: bool, record: AttrRecord | None) -> int:
         if not writing:
             return abi.FOPEN_PASSTHROUGH
+        self.bypassed = True
         if node in self._pages:
             # Passthrough writes do not touch the pages that an earlier cached open has left.
             self._pages[node] = _OUTDATED
@@ -184,7 +187,7 @@ class OpenFiles:
         From here on two nodes stand for one inode. What is changed through one is not seen by the kernel on the
         other, so the attributes of neither may be kept until the old one is forgotten.
         """
-        ino = _record_ino(self._fs.getattr(node))[0]
+        ino = record_ino(self._fs.getattr(node))[0]
         if self._fs_supersede is not None:
             self._fs_supersede(node)
         self._superseded[node] = ino
@@ -194,7 +197,7 @@ class OpenFiles:
 
     def valid(self, record: AttrRecord) -> int:
         """For how many seconds the kernel may keep these attributes."""
-        return 0 if _record_ino(record)[0] in self.twins else FOREVER
+        return 0 if record_ino(record)[0] in self.twins else FOREVER
 
     def forgotten(self, node: NodeId) -> None:
         """The kernel has dropped the node, with all its lookups at once (fuse_evict_inode)."""

@@ -2,10 +2,11 @@
 
 One readv is one request, one write is one reply. One thread reads; any thread may write.
 
-*Waiting.* Where client and daemon run on different CPUs, waking a sleeping daemon costs several times what answering
-costs. So after a reply the loop looks for the next request a few times without sleeping. That is for nothing where
-the client needs our own CPU, or thinks for long; so it is an experiment repeated: `_Patience` counts how often looking
-was worth it and stops where it seldom is. Between requests, with nobody asking, the loop always sleeps.
+*Held changes.* From `park` to `unpark` requests that change something are kept back (parking.py): `_handle` is another
+function meanwhile, read for each request anew. What came before is done once `is_past`, and what workers had then.
+
+*Waiting.* After a reply the loop looks for the next request a number of times before it sleeps; patience.py decides how
+many, from how that turned out before. Between requests, with nobody asking, the loop always sleeps.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import io
 import logging
 import os
 import select
+import threading
 from collections.abc import Callable
 from typing import Final
 
 from unionfs.errors import ProtocolError
-from unionfs.linux.process import is_dying
-from unionfs.transport.devfuse import abi, negotiate, replies, requests
+from unionfs.linux.process import is_dying, is_interrupted
+from unionfs.transport.devfuse import abi, negotiate, parking, replies, requests
+from unionfs.transport.devfuse.parking import Parking
+from unionfs.transport.devfuse.patience import Patience
 from unionfs.transport.devfuse.requests import Buffer, Header
 from unionfs.transport.devfuse.session import LATER, Reply, Session
 from unionfs.transport.devfuse.workers import Workers
@@ -32,35 +36,6 @@ BUFFER_SIZE: Final = negotiate.MAX_WRITE + 4096
 _REPLY_HEADER: Final = 16
 
 
-class _Patience:
-    """Whether to look again before sleeping, from how that turned out before."""
-
-    #: Looks without sleeping after a reply: some 20 µs.
-    LOOKS = 50
-    #: Tries per experiment, and how many of them must have found a request.
-    TRIALS, WORTH = 32, 8
-    #: Requests until the next experiment, doubled with each that fails.
-    PAUSE, LONGEST_PAUSE = 64, 16384
-
-    def __init__(self, enabled: bool) -> None:
-        self._tries = self._found = 0
-        self._length = self.PAUSE
-        #: Look if 0; else so many requests to go until the next experiment; -1: never look. The loop counts it down.
-        self.pause = 0 if enabled else -1
-
-    def looked(self, found: bool) -> None:
-        self._tries += 1
-        self._found += found
-        if self._tries < self.TRIALS:
-            return
-        if self._found < self.WORTH:
-            self.pause = self._length
-            self._length = min(self._length * 2, self.LONGEST_PAUSE)
-        else:
-            self._length = self.PAUSE
-        self._tries = self._found = 0
-
-
 class Loop:
     """Serves `session` over the device descriptor `fd`, which stays the caller's."""
 
@@ -69,11 +44,18 @@ class Loop:
         self._session = session
         self._debug = debug
         self._workers = Workers(self._answer_slow)
+        self._plain = self._traced if debug else session.handle
+        self._handle = self._plain
+        self._parking = Parking()
+        self._busy = False  # between taking a request and having answered it
+        self._passed = False
+        self._releasing = threading.Lock()  # held while what was parked is answered: the descriptor stays open
+        self._ended = False
         self._file = io.FileIO(fd, "r+", closefd=False)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         # Looking for work on the CPU that the client waits for would only keep it waiting.
-        self._patience = _Patience(len(os.sched_getaffinity(0)) > 1)
+        self._patience = Patience(len(os.sched_getaffinity(0)) > 1)
 
     def run(self, ready: Callable[[], None]) -> None:
         """Until the mount is gone. Calls `ready` when INIT has been answered.
@@ -86,13 +68,66 @@ class Loop:
                 ready()
                 self._serve(buffer)
         finally:
+            with self._releasing:
+                self._ended = True
             self._workers.stop()
 
     def cancel(self, unique: int) -> None:
         """INTERRUPT: answer a request that still waits for a worker with EINTR. What one is at may be given up, if its
-        caller is to die: a signal that it handles may come time and again (timers), and it would never get there."""
-        if self._workers.cancel(unique):
+        caller is to die: a signal that it handles may come time and again (timers), and it would never get there.
+
+        A caller whom a debugger stops, or we do (mounts.freezing), has got no signal: it is not told of any."""
+        if self._parking.interrupt(unique):
+            self.dismiss()
+        elif self._workers.cancel(unique, lambda request: _gave_up(requests.header(request).pid, True)):
             self._write(replies.error(unique, errno.EINTR), Header(abi.Opcode.INTERRUPT, unique, 0, 0, 0, 0))
+
+    # held changes -------------------------------------------------------------------------------------------------
+    def park(self) -> None:
+        """From now on requests that change something are kept back. Not the one that is being answered."""
+        self._passed = False
+        self._parking.shut()
+        self._handle = self._parked
+
+    def unpark(self) -> None:
+        """Answer what was kept back, in order, and what comes. Not in the loop's own thread."""
+        self._handle = self._plain
+        with self._releasing:
+            for request in self._parking.open():
+                if self._ended:
+                    return  # nobody waits any more
+                reply = self._plain(request, len(request))
+                if reply is LATER:
+                    self._workers.submit(requests.header(request).unique, request)
+                elif reply:
+                    self._write(reply, requests.header(request))
+
+    @property
+    def is_past(self) -> bool:
+        """Has what was being answered when `park` was called been answered, or given to a worker?"""
+        return self._passed or not self._busy
+
+    def in_progress(self) -> frozenset[int]:
+        """The `unique`s of the requests that workers have now."""
+        return self._workers.uniques()
+
+    def dismiss(self) -> None:
+        """Answer EINTR to those kept back whose callers have given up. In any thread."""
+        with self._releasing:
+            for header in self._parking.give_up(_gave_up):
+                if not self._ended:
+                    self._write(replies.error(header.unique, errno.EINTR), header)
+
+    @property
+    def parked_callers(self) -> frozenset[int]:
+        return self._parking.callers()
+
+    def _parked(self, buffer: Buffer, length: int) -> Reply:
+        self._passed = True
+        requests.check(buffer, length)
+        if parking.changes(buffer) and self._parking.park(bytes(memoryview(buffer)[:length])):
+            return None
+        return self._plain(buffer, length)
 
     def _greet(self, buffer: bytearray) -> bool:
         """Answer up to INIT. False where the connection ended before it."""
@@ -131,10 +166,11 @@ class Loop:
 
     def _serve(self, buffer: bytearray) -> None:
         patience = self._patience
-        readinto, handle = self._file.readinto, self._traced if self._debug else self._session.handle
+        readinto = self._file.readinto
         fd, write = self._fd, os.write
         looking = None
         while True:
+            self._busy = False
             wanted = not patience.pause
             if wanted is not looking:
                 looking = wanted
@@ -151,7 +187,8 @@ class Loop:
                 raise
             if patience.pause > 0:
                 patience.pause -= 1
-            reply = handle(buffer, length)
+            self._busy = True
+            reply = self._handle(buffer, length)
             if not reply:
                 continue
             if reply is LATER:
@@ -164,13 +201,13 @@ class Loop:
 
     def _look(self, buffer: bytearray) -> int:
         """The next request, by looking for a while and then by sleeping."""
-        readinto = self._file.readinto
-        for _ in range(_Patience.LOOKS):
+        readinto, patience = self._file.readinto, self._patience
+        for _ in range(patience.looks):
             length = readinto(buffer)
             if length is not None:
-                self._patience.looked(True)
+                patience.looked(True)
                 return length
-        self._patience.looked(False)
+        patience.looked(False)
         while True:
             self._poll.poll()
             length = readinto(buffer)
@@ -216,6 +253,14 @@ class Loop:
         if reply is not LATER:
             _log.debug("%s -> %s", _described(buffer, length), _outcome(reply))
         return reply
+
+
+def _gave_up(caller: int, interrupted: bool) -> bool:
+    """The kernel interrupts a request once; a caller that dies later says nothing (request_wait_answer()). Of one that
+    cannot be seen from here the interruption must do."""
+    if not interrupted:
+        return is_dying(caller)
+    return not caller or is_interrupted(caller)
 
 
 def _described(buffer: Buffer, length: int) -> str:

@@ -116,6 +116,11 @@ class Backings:
         if backing.id:
             self._unregister(backing.id)
 
+    def has(self, node: int) -> bool:
+        """Is the inode open in passthrough?"""
+        backing = self._open.get(node)
+        return backing is not None and backing.id != 0
+
     def __len__(self) -> int:
         """How many inodes are open in passthrough."""
         return sum(1 for backing in list(self._open.values()) if backing.id)

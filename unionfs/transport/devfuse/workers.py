@@ -24,7 +24,7 @@ class Workers:
         self._limit = limit
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._waiting: dict[int, bytes] = {}
-        self._interrupted: dict[int, bool] = {}  # those that run
+        self._interrupted: dict[int, bool] = {}  # those that run, and those that wait and were told
         self._mine = threading.local()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -51,13 +51,22 @@ class Workers:
         self._threads.append(thread)
         self._idle += 1
 
-    def cancel(self, unique: int) -> bool:
-        """Take a request back. False where it is being answered already, which is told of this then, or is not here
-        at all."""
+    def cancel(self, unique: int, gave_up: Callable[[bytes], bool] = lambda request: True) -> bool:
+        """Take a request back that waits, if `gave_up(request)`. False where it goes on, or is being answered already,
+        and whoever runs it is told then; or where it is not here at all."""
         with self._lock:
-            if unique in self._interrupted:
+            request = self._waiting.get(unique)
+            if request is not None and gave_up(request):
+                del self._waiting[unique]
+                return True
+            if request is not None or unique in self._interrupted:
                 self._interrupted[unique] = True
-            return self._waiting.pop(unique, None) is not None
+        return False
+
+    def uniques(self) -> frozenset[int]:
+        """The requests that wait, or run."""
+        with self._lock:
+            return frozenset((*self._waiting, *self._interrupted))
 
     def interrupted(self) -> bool:
         """Within `run`: was its request to be cancelled, but too late?"""
@@ -82,7 +91,7 @@ class Workers:
             if request is None:
                 return
             self._idle -= 1
-            self._interrupted[unique] = False
+            self._interrupted.setdefault(unique, False)
         self._mine.unique = unique
         try:
             self._run(request)

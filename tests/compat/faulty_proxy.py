@@ -115,9 +115,11 @@ class FaultyProxy:
     def exchange(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         with self._lock:
-            key = handler.command, handler.path
+            # Of a forward proxy (HTTP_PROXY) the whole address is asked for.
+            path = re.sub(r"^http://[^/]+", "", handler.path)
+            key = handler.command, path
             self._counts[key] = self._counts.get(key, 0) + 1
-            request = Request(handler.command, handler.path, dict(handler.headers), self._counts[key])
+            request = Request(handler.command, path, dict(handler.headers), self._counts[key])
             self.requests.append(request)
             fault = self.plan(request) or Fault()
         handler.close_connection = fault.lost or fault.answer_lost or fault.cut is not None
@@ -129,7 +131,7 @@ class FaultyProxy:
         upstream = http.client.HTTPConnection(self.target, timeout=60)
         try:
             sent = {name: value for name, value in handler.headers.items() if name not in fault.without}
-            upstream.request(handler.command, handler.path, body=body or None, headers=sent)
+            upstream.request(handler.command, request.path, body=body or None, headers=sent)
             answer = upstream.getresponse()
             data = answer.read()
             headers = {name: value for name, value in answer.getheaders() if name != "Content-Length"}

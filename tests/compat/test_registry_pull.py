@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,36 @@ def test_platform_that_is_not_there(registry: RegistryServer, peer: Peer, tmp_pa
     with pytest.raises(ImageNotFound, match=r"its platform \(linux/amd64\) does not match .* \(linux/s390x\)"):
         api.pull_image(peer.store, f"{registry.host}/a/b:1", platform="linux/s390x", options=peer.options)
     assert before == {} and names(peer.store) == []
+
+
+# others and proxies ---------------------------------------------------------------------------------------------------
+def test_several_may_pull_the_same_at_once(registry: RegistryServer, peer: Peer, tmp_path: Path) -> None:
+    serve_image(registry, tmp_path, image())
+    with ThreadPoolExecutor(3) as pool:
+        name = f"{registry.host}/a/b:1"
+        runs = [pool.submit(api.pull_image, peer.store, name, options=peer.options) for _ in range(3)]
+        assert {run.result(60).id for run in runs} == {image().id}
+    assert (names(peer.store), peer.store.verify()) == ([name], [])
+
+
+def test_proxy_of_the_environment_is_used(
+    registry: RegistryServer, proxy: FaultyProxy, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_image(registry, tmp_path, image())
+    monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.host}")
+    name = "registry.invalid:5000/a/b:1"
+    api.pull_image(peer.store, name, options=replace(peer.options, insecure=True))
+    assert {request.headers["Host"] for request in proxy.requests} == {"registry.invalid:5000"}
+    assert names(peer.store) == [name]
+
+
+def test_proxy_is_not_used_for_this_machine(
+    registry: RegistryServer, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_image(registry, tmp_path, image())
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    api.pull_image(peer.store, f"{registry.host}/a/b:1", options=peer.options)
 
 
 # what there is not ----------------------------------------------------------------------------------------------------

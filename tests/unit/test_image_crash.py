@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,20 +36,28 @@ WORK: dict[str, Callable[[Store], object]] = {
 }
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """In memory, where it can be: every step of every command is synced."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory, prefix="unionfs-crash-") as name:
+        yield Path(name)
+
+
 def state(store: Store) -> list[tuple[str, tuple[str, ...]]]:
     return sorted((one.id, one.names) for one in store.images())
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_a_command_that_died_has_left_the_old_or_the_new(work: str, tmp_path: Path) -> None:
+def test_a_command_that_died_has_left_the_old_or_the_new(work: str, place: Path) -> None:
     states: list[list[tuple[str, tuple[str, ...]]]] = []
-    store = open_store(tmp_path)
+    store = open_store(place)
     store.load(io.BytesIO(old_docker([OLD, OTHER])))
     before = state(store)
-    subprocess.run(["cp", "-a", "store", "store.cache", made(tmp_path / "good")], cwd=tmp_path, check=True)
+    subprocess.run(["cp", "-a", "store", "store.cache", made(place / "good")], cwd=place, check=True)
     at, died = 0, True
     while died:
-        subprocess.run("rm -r store store.cache; cp -a good/. .", cwd=tmp_path, check=True, shell=True)
+        subprocess.run("rm -r store store.cache; cp -a good/. .", cwd=place, check=True, shell=True)
         died = dies(at, lambda: WORK[work](store))  # called here and now
         assert store.verify() == []
         states.append(state(store))

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.golden.hostile_tars import archive, entry, patched
 from tests.unit.image_rig import (
@@ -257,6 +259,35 @@ def test_an_archive_cut_anywhere_is_refused(store: Store, writer: Callable[[list
         with pytest.raises(ImageFormatError):
             store.load(io.BytesIO(whole[:cut]))
     assert listing(store) == before
+
+
+@pytest.mark.parametrize("writer", [old_docker, podman, new_docker, oci])
+def test_any_bytes_changed_are_found_out_or_do_not_matter(
+    writer: Callable[[list[Any]], bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = open_store(tmp_path_factory.mktemp("fuzz"))
+    whole = writer([IMAGE, GOOD])
+    empty = listing(store)
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), min_size=1, max_size=3))
+    def load(changes: list[tuple[int, int]]) -> None:
+        data = bytearray(whole)
+        for at, byte in changes:
+            data[at] = byte
+        try:
+            loaded = store.load(io.BytesIO(data))
+        except ImageFormatError:
+            assert [one.id for one in store.images()] == []
+            return
+        # A name, a time of a member, or what no reader looks at: the images are the same.
+        assert {one.id for one in loaded} <= {IMAGE.id, GOOD.id}
+        assert store.verify() == []
+        store.prune(all=True)
+
+    load()
+    assert {name for name in listing(store) if "/blobs/sha256/" in name} == set()
+    assert empty == {}
 
 
 def test_the_second_image_of_an_archive_is_bad_and_the_first_does_not_come_in(store: Store, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFil
     try:
         lowers += [open_layer(path) for path in spec.lowers]
         if any(hasattr(layer, "lower_links") for layer in lowers):
-            from unionfs.api.tar_layers import bind_links
+            from unionfs.overlay.lower_links import bind_links
 
             bind_links(lowers)
         if spec.upper is not None:

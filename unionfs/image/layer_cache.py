@@ -29,7 +29,7 @@ from typing import BinaryIO, Final, NamedTuple, Protocol
 from unionfs.changeset.compression import HEAD, recognise
 from unionfs.changeset.tar_indexer import TarIndexer
 from unionfs.changeset.tar_reader import TarReader
-from unionfs.errors import LayerError, TarError
+from unionfs.errors import LayerError, OptionError, TarError
 from unionfs.layers.tar import TarLayer
 from unionfs.layers.tar_index import IndexDamaged, IndexHeader, TarIndex
 from unionfs.linux.data import pwrite_sparse
@@ -71,6 +71,14 @@ def cache_directory(environ: Mapping[str, str] = os.environ) -> bytes:
     if not base.startswith("/"):  # XDG base directory specification: a relative one is invalid
         base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
     return os.path.join(os.fsencode(base), b"unionfs")
+
+
+def user_cache(environ: Mapping[str, str] = os.environ) -> LayerCache:
+    """The cache as the environment has it: UNIONFS_CACHE, UNIONFS_LAYER_LIMIT (bytes). OptionError for no number."""
+    limit = environ.get("UNIONFS_LAYER_LIMIT")
+    if limit is not None and not (limit.isascii() and limit.isdigit()):
+        raise OptionError(f"UNIONFS_LAYER_LIMIT={limit}: not a number of bytes")
+    return LayerCache(cache_directory(environ), limit=None if limit is None else int(limit))
 
 
 class LayerCache:

@@ -29,7 +29,7 @@ from unionfs.image import listing, platforms, reference
 from unionfs.image.catalog import Catalog, Group
 from unionfs.image.digest import Digest
 from unionfs.image.image import Image
-from unionfs.image.layer_cache import LayerCache, cache_directory
+from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.image.layout import Layout, familiar
 from unionfs.image.results import Fault, HistoryRow, ImageSummary, InUse, Loaded, Pruned, Removed, StoredLayer
 
@@ -62,7 +62,7 @@ class Store:
         self, directory: AnyPath | None = None, *, cache: LayerCache | None = None, in_use: InUse = dict
     ) -> None:
         self.layout = Layout(store_directory(directory))
-        self.cache = LayerCache(cache_directory()) if cache is None else cache
+        self.cache = user_cache() if cache is None else cache
         self._in_use = in_use
 
     @property

@@ -236,8 +236,9 @@ def test_an_opaque_directory_that_is_not_described_shows_the_one_below_without_i
 
 
 def test_its_copy_in_the_upper_is_of_the_one_below(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(archive(entry(b"tmp/x")))
-    (tmp_path / "b.tar").write_bytes(archive(entry(b"tmp/", DIR, mode=0o1777, mtime_ns=TIME)))
+    mine: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
+    (tmp_path / "a.tar").write_bytes(archive(entry(b"tmp/x", **mine)))
+    (tmp_path / "b.tar").write_bytes(archive(entry(b"tmp/", DIR, mode=0o1777, mtime_ns=TIME, **mine)))
     umask = os.umask(0)
     with Stack([tmp_path / "a.tar", tmp_path / "b.tar"], upper=tmp_path / "upper") as union:
         union.write_text("tmp/x", "changed")

@@ -114,6 +114,15 @@ def test_a_whole_record_of_a_directory_is_what_lstat_says(tmp_path: Path) -> Non
             assert Attr.unpack(shifted[name]) == attr._replace(ino=attr.ino | 3 << 48)
 
 
+def test_what_is_kept_at_hand_is_bounded(tmp_path: Path) -> None:
+    paths = [b"d%02d/s%d/f%d" % (i // 9, i // 3, i) for i in range(300)]
+    with opened(tmp_path, *(entry(path) for path in paths)) as layer:
+        layer.limit_dir_fds(2)
+        for path in (*paths, *reversed(paths)):
+            assert layer.lstat(path).st_size == 0
+        assert layer._names <= 2 * 10 + 40, "the last directory read, and the bound"
+
+
 # order and repetition -------------------------------------------------------------------------------------------------
 def test_the_last_of_several_entries_wins(tmp_path: Path) -> None:
     with opened(

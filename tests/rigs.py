@@ -53,6 +53,7 @@ CAPABILITIES: Final[Mapping[str, str]] = {
     "rename_flags": "renameat2 with RENAME_NOREPLACE, RENAME_EXCHANGE (libfuse 2 has no flags)",
     "rename_whiteout": "renameat2 with RENAME_WHITEOUT",
     "tmpfile": "O_TMPFILE",
+    "file_flags": "FS_IOC_GETFLAGS and the like (libfuse 2 through fusepy has no ioctl)",
     "seek_hole": "SEEK_HOLE and SEEK_DATA that see holes (without it: the file is all data)",
     "acl": "POSIX ACLs grant and refuse access, and are kept equal to the mode (needs FUSE_POSIX_ACL)",
     "removed_listing": "a removed directory that is open is listed as empty (libfuse 2 has no path for it)",
@@ -90,7 +91,9 @@ class Rig:
 
 _NOT_A_UNION: Final = frozenset({"union"})
 _FUSE: Final = frozenset({"trusted_hidden"})
-_LIBFUSE2: Final = frozenset({"rename_flags", "rename_whiteout", "tmpfile", "seek_hole", "acl", "removed_listing"})
+_LIBFUSE2: Final = frozenset(
+    {"rename_flags", "rename_whiteout", "tmpfile", "file_flags", "seek_hole", "acl", "removed_listing"}
+)
 
 #: Where it matters whether the kernel or the server moves the data.
 _DATA: Final = frozenset(
@@ -126,6 +129,8 @@ _DENSE: Final = "commit writes zeros where a lower file has holes, and a tar has
 _CHUNKS: Final = "copy-up keeps holes only where 1 MiB of the chunked copy is hole (ovl_copy_up_file)"
 _MKNOD: Final = "nobody makes a whiteout (ovl_mknod)"
 DEVIATIONS: Final[Mapping[tuple[str, str], str]] = {
+    ("kernel", "test_what_would_protect_nothing_is_refused"): "it obeys both itself (ovl_set_protattr)",
+    ("kernel", "test_flags_as_they_are_copy_nothing_up"): "it copies up first (ovl_fileattr_set)",
     ("union-tars", "test_sparse_file_takes_few_blocks"): _DENSE,
     ("union-tars", "test_seek_hole_and_data"): _DENSE,
     ("union-tars", "test_seek_hole_and_data_after_copy_up"): _DENSE,

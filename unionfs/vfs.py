@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import stat as _stat
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -115,6 +116,31 @@ class Now:
 
 
 NOW: Final = Now()
+
+
+class FlagsForm(NamedTuple):
+    """One of the two forms in which ioctl(2) hands over an inode's flags (chattr(1)); either is bytes of `size`, that
+    begin with the flags. `get` and `set` are the ioctls' numbers, `protecting` the flags for append-only and immutable.
+    """
+
+    get: int
+    set: int
+    size: int
+    protecting: int
+
+    @staticmethod
+    def flags(value: bytes) -> int:
+        return int.from_bytes(value[:4], sys.byteorder)
+
+    @staticmethod
+    def with_flags(value: bytes, flags: int) -> bytes:
+        return flags.to_bytes(4, sys.byteorder) + value[4:]
+
+
+#: FS_IOC_GETFLAGS and FS_IOC_SETFLAGS: an int, FS_…_FL.
+SHORT_FLAGS: Final = FlagsForm(0x80086601, 0x40086602, 4, 0x20 | 0x10)
+#: FS_IOC_FSGETXATTR and FS_IOC_FSSETXATTR: struct fsxattr, FS_XFLAG_….
+LONG_FLAGS: Final = FlagsForm(0x801C581F, 0x401C5820, 28, 0x10 | 0x08)
 
 
 class SetAttr(NamedTuple):

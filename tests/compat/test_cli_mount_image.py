@@ -71,6 +71,19 @@ def test_nothing_is_kept_of_what_need_not_be(images: Images, tmp_path: Path) -> 
     assert kept(images) == []
 
 
+@pytest.mark.needs_root  # who may not freeze others is warned
+@requires("root")
+def test_the_image_is_of_one_moment_unless_told_otherwise(images: Images) -> None:
+    with images.mounted("--image", "base:1", "--ephemeral") as mnt:
+        (mnt / "new").touch()
+        paused, going = (
+            schemas.CommittedImage.model_validate_json(images.run("commit", mnt, "app", "--json", pause))
+            for pause in ("--pause", "--no-pause")
+        )
+    assert paused.held_seconds is not None and going.held_seconds is None
+    assert paused.id == going.id
+
+
 def test_an_image_below_other_layers(images: Images, tmp_path: Path) -> None:
     (tmp_path / "top").mkdir()
     (tmp_path / "top/top").touch()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -20,6 +21,8 @@ from tests.canary import Canary
 from tests.compat.real_mount import RealStack, each_transport
 from tests.rigs import PROJECT, python_path
 from tests.unit.cli_runner import program
+from tests.unit.test_hostile_layers import ODD_NAMES
+from tests.unit.test_hostile_xattrs import NAMES, NEARLY
 
 COUNT = 800
 ROUNDS = 3
@@ -107,4 +110,39 @@ def test_links_swapped_for_directories_while_in_use(stack: RealStack, where: str
                 assert program("remount", mnt).status == 0
         assert not set(refused) - EXPECTED, refused
         assert len(done) > 8, done
+        canary.check()
+
+
+@each_transport("devfuse", "fusepy", slow=("fusepy",))
+def test_hostile_layers_through_a_mount(stack: RealStack) -> None:
+    """Everything that the engine's own tests put into layers, at once, in a lower, the upper and the work directory."""
+    canary = Canary(stack.directory, "mnt", "layer*", "upper", "upper.work", "daemon.log", "layer.tar")
+    layers = [stack.lower(), stack.lower(), stack.upper]
+    stack.upper.mkdir()
+    chance = random.Random(1)
+    for layer in layers:
+        fill(layer, canary)
+        canary.bait(layer / "up")
+        for name in ODD_NAMES:
+            (layer / "d" / name).write_text("")
+            os.symlink(canary.root / "dir", layer / "up" / name)
+        (layer / ("n" * 255)).write_text("long")
+        for path in sorted(layer.rglob("*")):
+            for name in chance.sample(NAMES, 4):
+                with contextlib.suppress(OSError):
+                    os.setxattr(path, f"trusted.overlay.{name}", chance.choice(NEARLY), follow_symlinks=False)
+    (stack.directory / "upper.work" / "work").mkdir(parents=True)
+    canary.bait(stack.directory / "upper.work" / "work")
+    with stack.mounted() as mnt:
+        for seed in range(ROUNDS):
+            client = _command("use", mnt, seed, COUNT)
+            out, _ = client.communicate(timeout=60)
+            said = json.loads(out)
+            assert client.returncode == 0 and said["secrets"] == []
+            assert not set(said["refused"]) - EXPECTED, said["refused"]
+            canary.check()
+            assert program("remount", mnt).status == 0
+        # Refused by name, in all likelihood; or a layer.
+        for ran in (program("diff", mnt), program("commit", mnt, "-o", stack.directory / "layer.tar")):
+            assert ran.status in (0, 1) and (ran.status == 0 or ran.errors[0].startswith("error: ")), ran
         canary.check()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.requirements import requires
 from tests.unit.overlay_rig import tree, union
+from unionfs import api
 from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionOptions
 from unionfs.vfs import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, ROOT
@@ -175,6 +177,29 @@ def test_whiteout_asked_for_is_seen_as_a_device_and_survives_a_remount(tmp_path:
         assert not u.exists("x")
 
 
+@pytest.mark.parametrize("place", ["d", "new"])
+def test_marks_of_fuse_overlayfs_are_nobodys_to_set(tmp_path: Path, place: str) -> None:
+    """It would be opaque after a remount, and was hidden until then."""
+    name = b"user.fuseoverlayfs.opaque"
+    with union(tmp_path, [lower(tmp_path)]) as u:
+        u.mkdir("new")
+        with u.node(place) as node:
+            for call, number in (
+                (lambda: u.fs.setxattr(node, name, b"y", 0), errno.EPERM),
+                (lambda: u.fs.getxattr(node, name), errno.ENODATA),
+                (lambda: u.fs.removexattr(node, name), errno.ENODATA),
+            ):
+                with pytest.raises(OSError) as caught:
+                    call()
+                assert caught.value.errno == number
+        assert u.stored() == ["new"]
+    os.setxattr(tmp_path / "upper" / "new", name, b"y")
+    with union(tmp_path, [tmp_path / "a"]) as u, u.node("new") as node:
+        assert u.fs.listxattr(node) == []
+        with pytest.raises(OSError):
+            u.fs.getxattr(node, name)
+
+
 def test_nested_overlay_attributes_are_escaped(tmp_path: Path) -> None:
     with union(tmp_path, [lower(tmp_path)], options=UnionOptions(xattr_prefix=b"user.")) as u:
         with u.node("d") as node:
@@ -295,3 +320,46 @@ def test_upper_without_exchange_holds_whiteouts_by_name(tmp_path: Path) -> None:
         assert ".wh..wh.aufs" in u.stored()
     with union(tmp_path, [tmp_path / "a"], upper=NoExchange) as u:
         assert u.list() == ["d", "gone", "moved"] and u.list("moved") == ["new"]
+
+
+# attributes that other unions would take for marks -----------------------------------------------------------------
+@pytest.mark.needs_root
+@requires("root")
+@pytest.mark.parametrize(("own", "other"), [(b"trusted.", b"user."), (b"user.", b"trusted.")])
+def test_an_attribute_named_as_the_other_kind_of_mark_is_data_in_the_next_layer(
+    tmp_path: Path, own: bytes, other: bytes
+) -> None:
+    lower(tmp_path)
+    options = UnionOptions(xattr_prefix=own)
+    redirect, opaque = other + b"overlay.redirect", other + b"overlay.opaque"
+    with union(tmp_path, [tmp_path / "a"], options=options) as u:
+        with u.node("d") as node:
+            u.fs.setxattr(node, redirect, b"/nowhere", 0)
+        with u.node("d/e") as node:
+            u.fs.setxattr(node, opaque, b"y", 0)
+    second = tmp_path / "second"
+    second.mkdir()
+    with union(second, [tmp_path / "upper", tmp_path / "a"], options=options) as u:
+        assert u.list("d") == ["e", "y"] and u.read("d/e/z") == b"3"
+        with u.node("d") as node:
+            assert u.fs.getxattr(node, redirect) == b"/nowhere"
+        u.setattr("d/e", mode=0o700)  # which copies the attributes into the next upper
+    third = tmp_path / "third"
+    third.mkdir()
+    with union(third, [second / "upper", tmp_path / "upper", tmp_path / "a"], options=options) as u:
+        assert u.list("d") == ["e", "y"] and u.read("d/e/z") == b"3"
+
+
+@pytest.mark.needs_root
+@requires("root")
+def test_the_changes_of_an_upper_with_user_marks_are_those_of_its_mount(tmp_path: Path) -> None:
+    """Its root has to say that it is one, also where nothing was copied up: nobody who looks at it later is told."""
+    lower(tmp_path)
+    with union(tmp_path, [tmp_path / "a"], options=UnionOptions(xattr_prefix=b"user.")) as u:
+        for path in ("d/e/z", "d/y"):
+            u.unlink(path)
+        for path in ("d/e", "d"):
+            u.rmdir(path)
+        u.mkdir("d")
+    changes = api.diff(layers=[tmp_path / "a"], upper=tmp_path / "upper", work=tmp_path / "work")
+    assert [f"{change.kind.value} {change.path.decode()}" for change in changes] == ["C d", "D d/e", "D d/y"]

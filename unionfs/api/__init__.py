@@ -23,13 +23,13 @@ Names are imported when first used: `unionfs-mount`, which is in a hurry, comes 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
-    from unionfs.api.hold import HOLD_SECONDS, Held, held
+    from unionfs.api.hold import Held, held
     from unionfs.api.image_commit import CommittedImage, commit_image
     from unionfs.api.image_diff import diff_images
     from unionfs.api.image_import import import_image
@@ -69,6 +69,10 @@ if TYPE_CHECKING:
     from unionfs.image.store import Store
     from unionfs.overlay import UnionOptions
     from unionfs.vfs import Caller
+
+#: The longest that changes of a mount are held for a reader, unless told otherwise. Here, since the help of commands
+#: tells it, for which they are not to import what holds.
+HOLD_SECONDS: Final = 600.0
 
 __all__ = [
     "Stack",
@@ -143,7 +147,7 @@ _HOMES = {
     "unionfs.api.image_import": ("import_image",),
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store",),
-    "unionfs.api.hold": ("HOLD_SECONDS", "Held", "held"),
+    "unionfs.api.hold": ("Held", "held"),
     "unionfs.api.layers": ("StackSpec", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",

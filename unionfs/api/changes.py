@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from unionfs.api.hold import HOLD_SECONDS, Held, held
+from unionfs.api import HOLD_SECONDS
+from unionfs.api.hold import Held, held
 from unionfs.api.layers import LayerSpec, StackSpec, open_layer, plan
 from unionfs.api.mounting import find_stack
 from unionfs.api.union import open_union

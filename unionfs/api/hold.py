@@ -15,15 +15,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from unionfs.api import HOLD_SECONDS
 from unionfs.api.layers import LayerSpec
 from unionfs.api.mounting import live_record
 from unionfs.errors import MountError, UnionFSError
 from unionfs.linux.data import syncfs
 from unionfs.mounts.control import Lease
 from unionfs.mounts.hold import GRANT_SECONDS
-
-#: The longest that a hold lasts, unless told otherwise.
-HOLD_SECONDS = 600.0
 
 
 class Held:

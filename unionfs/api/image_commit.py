@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from unionfs.api import HOLD_SECONDS
 from unionfs.api.changes import CommitResult, OnHold, Progress, changed_stack, check_outside, commit_spec, holding
-from unionfs.api.hold import HOLD_SECONDS
 from unionfs.api.image_diff import view
-from unionfs.api.image_mounts import layer_path
+from unionfs.api.image_layers import layer_path
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec, open_layer
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.tar_writer import WrittenLayer, write_layer

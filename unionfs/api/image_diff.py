@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from unionfs.api.image_mounts import layer_paths
+from unionfs.api.image_layers import layer_paths
 from unionfs.api.layers import StackSpec, open_layer
 from unionfs.api.union import open_union
 from unionfs.changeset.change import Change

@@ -1,11 +1,4 @@
-"""Images as layers, and mounts of images with the changes that they keep.
-
-`image_part` gives meaning to a layer specification that is not a path:
-
-    NAME[:TAG], NAME@DIGEST, ID    an image in the store
-    oci:DIR[:TAG]                  one in an OCI image layout; without TAG the only one there
-    oci-archive:FILE[:REF]         one in an archive, which is unpacked into the cache once
-    docker-archive:FILE[:REF]
+"""Mounts of images, and the changes that they keep.
 
 Changes that a mount of an image makes are kept in the store, each mount's in a directory of its own:
 
@@ -24,13 +17,10 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from unionfs.api.layers import ImagePart, LayerSpec, remove_temporary
+from unionfs.api.layers import LayerSpec, remove_temporary
 from unionfs.api.mounting import MountResult, mount
-from unionfs.errors import ImageError, ImageNotFound, LayerError, MountError, OptionError
+from unionfs.errors import MountError, OptionError
 from unionfs.image.image import Image
-from unionfs.image.layer_cache import cache_directory
-from unionfs.image.layout import familiar
-from unionfs.image.models import Descriptor
 from unionfs.image.store import Store, store_directory
 from unionfs.mounts.mountpoint import check_mountpoint
 from unionfs.mounts.registry import Registry
@@ -39,98 +29,6 @@ from unionfs.mounts.registry import Registry
 MOUNTS: Final = b"mounts"
 _RECORD: Final = b"mount.json"
 _is_name = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}").fullmatch
-_SCHEMES: Final = ("oci:", "oci-archive:", "docker-archive:")
-
-
-# layers --------------------------------------------------------------------------------------------------------------
-def image_part(text: str, at: int, directory: LayerSpec | None = None) -> tuple[ImagePart, tuple[bytes, ...]]:
-    """An image as layers number `at` and following of a stack (0 the topmost), and their paths, topmost first.
-
-    `directory`: the store for names. LayerError where there is no such image.
-    """
-    store, name = _found(text, directory)
-    try:
-        image = store.resolve(name)
-        paths = layer_paths(store, image)
-    except ImageNotFound as e:
-        raise LayerError(
-            f"layer {text} does not exist",
-            hint=f"no directory or layer tar has that name, and no image in the store {os.fsdecode(store.directory)}",
-        ) from e
-    except ImageError as e:
-        raise LayerError(f"layer {text}: {e}", hint=e.hint) from e
-    if not paths:
-        raise LayerError(f"layer {text}: the image has no layers", hint="mount another one, or a directory")
-    return ImagePart(at, len(paths), image.id, store.directory), paths
-
-
-def layer_paths(store: Store, image: Image) -> tuple[bytes, ...]:
-    """The blobs of an image's layers, topmost first: layer specifications. ImageError where one is missing."""
-    return tuple(layer_path(store, layer) for layer in reversed(image.layers))
-
-
-def layer_path(store: Store, layer: Descriptor) -> bytes:
-    if store.layout.blobs.size(layer.digest) is None:
-        raise ImageError(f"the blob {layer.digest} is missing from the store", hint="load the image again")
-    return store.layout.blobs.path(layer.digest)
-
-
-def _found(text: str, directory: LayerSpec | None) -> tuple[Store, str]:
-    """The store that a specification means, and the name in it."""
-    scheme = next((scheme for scheme in _SCHEMES if text.startswith(scheme)), None)
-    if scheme is None:
-        return Store(store_directory(directory)), text
-    path, name = _split(text.removeprefix(scheme), scheme)
-    store = Store(path) if scheme == "oci:" else _unpacked(path)
-    return store, _name_in(store, name, text)
-
-
-def _split(text: str, scheme: str) -> tuple[bytes, str]:
-    """PATH[:NAME]: the path is the shortest beginning that exists, since a name has colons too."""
-    ends = [at for at, char in enumerate(text) if char == ":"] + [len(text)]
-    for end in ends:
-        path = os.fsencode(text[:end])
-        if os.path.isdir(path) if scheme == "oci:" else os.path.exists(path):
-            return os.path.abspath(path), text[end + 1 :]
-    what = "is not a directory" if scheme == "oci:" else "does not exist"
-    raise LayerError(f"layer {scheme}{text}: {text.partition(':')[0]} {what}", hint=f"write {scheme}PATH[:NAME]")
-
-
-def _name_in(store: Store, name: str, text: str) -> str:
-    """What `name` means in a layout or archive: a whole name, a tag alone, as skopeo writes names there, or an ID; ""
-    is the one image that there is. LayerError for none, or several."""
-    try:
-        images = store.images()
-        named = [(one, str(image.id)) for image in images for one in image.names]
-        found = {id for one, id in named if one in (name, familiar(name))} if name else {str(one.id) for one in images}
-        # A tag before an ID: "3" is a tag much rather than the beginning of an ID.
-        found = found or {id for one, id in named if one.rpartition(":")[2] == name}
-        if not found and name:
-            found = {str(store.resolve(name).id)}
-    except ImageNotFound:
-        found = set()
-    except ImageError as e:
-        raise LayerError(f"layer {text}: {e}", hint=e.hint) from e
-    if len(found) == 1:
-        return found.pop()
-    names = ", ".join(one for image in images for one in image.names or (str(image.id),))
-    what = f"is no image {name}" if name and not found else f"are {len(found) or 'no'} images"
-    raise LayerError(f"layer {text}: there {what} in it", hint=f"add one of: {names}" if names else None)
-
-
-def _unpacked(path: bytes) -> Store:
-    """The images of an archive, as a store in the cache. The archive is known by its inode, size and times."""
-    st = os.stat(path)
-    identity = f"{st.st_dev:x}-{st.st_ino:x}-{st.st_size:x}-{st.st_mtime_ns:x}-{st.st_ctime_ns:x}"
-    store = Store(os.path.join(cache_directory(), b"archives", identity.encode()))
-    try:
-        if not store.images():
-            store.load(path)
-    except ImageError as e:
-        remove_temporary(store.directory)
-        hint = e.hint or "an archive is what docker save, podman save or skopeo copy have written"
-        raise LayerError(f"layer {os.fsdecode(path)}: {e}", hint=hint) from e
-    return store
 
 
 def mount_image(
@@ -169,7 +67,7 @@ def mount_image(
     )
 
 
-# changes that mounts keep --------------------------------------------------------------------------------------------
+# what is kept ---------------------------------------------------------------------------------------------------------
 class KeptChanges(NamedTuple):
     """What a mount keeps. `image`: its ID. `mountpoint`: where it is mounted now, or None."""
 

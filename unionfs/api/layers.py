@@ -1,7 +1,7 @@
 """What may be stacked: layer specifications read, the upper and the work directory checked and made.
 
 A *layer specification* is the path of a directory or of a layer tar; `check_layer` and `open_layer` give it meaning. It
-may also name an image, which stands for all of its layers (`expand`; api.image_mounts knows what such names mean). What
+may also name an image, which stands for all of its layers (`expand`; api.image_layers knows what such names mean). What
 exists as a path is that path; `./NAME` never is an image.
 
 `plan` does everything that can be refused before anything is mounted and answers with a `StackSpec` of absolute
@@ -114,7 +114,7 @@ def expand(
         if not _names_image(spec):
             lowers.append(check_layer(spec))
             continue
-        from unionfs.api.image_mounts import image_part
+        from unionfs.api.image_layers import image_part
 
         part, paths = image_part(os.fsdecode(spec), len(lowers), store)
         lowers += [check_layer(path) for path in paths]

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, GetCoreSchemaHandler, StrictStr
 
 from unionfs.errors import ImageFormatError
 
@@ -53,8 +52,8 @@ class Digest(str):
         return cls("sha256:" + hashlib.sha256(data).hexdigest())
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(_validated, core_schema.str_schema(strict=True))
+    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> Any:
+        return AfterValidator(_validated).__get_pydantic_core_schema__(StrictStr, handler)
 
 
 def _validated(text: str) -> Digest:

@@ -16,22 +16,24 @@ A layer knows nothing of whiteouts and stacks; it shows what is stored.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import stat
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from unionfs.errors import LayerError
 from unionfs.layers.fd_file import FdFile
 from unionfs.layers.layer import OriginHandle, Path, ScanEntry
+from unionfs.linux import fileattr as linux_fileattr
 from unionfs.linux import handle as linux_handle
 from unionfs.linux import statfs as linux_statfs
 from unionfs.linux import xattr as linux_xattr
-from unionfs.vfs import DT_DIR, DT_LNK, DT_REG, StatFs, d_type
+from unionfs.vfs import DT_DIR, DT_LNK, DT_REG, FlagsForm, StatFs, d_type
 
 _DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP: Final = os.O_PATH | _DIRECTORY
@@ -180,6 +182,28 @@ class DirectoryLayer:
             return linux_handle.NO_UUID
         try:
             return None if linux_statfs.magic(fd) == linux_statfs.FUSE_MAGIC else linux_handle.fs_uuid(fd)
+        finally:
+            os.close(fd)
+
+    def fileattr(self, path: Path, form: FlagsForm) -> bytes:
+        """The flags of a regular file or a directory."""
+        with self._opened(path) as fd:
+            return linux_fileattr.get(fd, form.get, form.size)
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path) -> Iterator[int]:
+        """A descriptor for ioctl(2). ENOTTY for what is neither regular file nor directory."""
+        dir_fd, name = self._at(path)
+        if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            file = self.open(path)
+            try:
+                yield file.fd
+            finally:
+                file.close()
+            return
+        fd = os.open(name, os.O_RDONLY | _DIRECTORY, dir_fd=dir_fd)
+        try:
+            yield fd
         finally:
             os.close(fd)
 

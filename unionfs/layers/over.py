@@ -8,12 +8,13 @@ A call with two trees expects both to be views of one kind, or none, as upper an
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
 
 from unionfs.layers.layer import Layer, LayerFile, OriginHandle, Path, ScanEntry, WritableLayer
-from unionfs.vfs import Now, StatFs
+from unionfs.vfs import FlagsForm, Now, StatFs
 
 
 def altered(
@@ -143,6 +144,12 @@ class LayerOver:
     def statfs(self) -> StatFs:
         return self._layer.statfs()
 
+    def fileattr(self, path: Path, form: FlagsForm) -> bytes:
+        get = getattr(self._layer, "fileattr", None)
+        if get is None:
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        return bytes(get(path, form))
+
     def limit_dir_fds(self, bound: int) -> None:
         limit = getattr(self._layer, "limit_dir_fds", None)
         if limit is not None:
@@ -215,6 +222,12 @@ class WritableOver(LayerOver):
 
     def removexattr(self, path: Path, name: bytes) -> None:
         self._tree.removexattr(path, name)
+
+    def set_fileattr(self, path: Path, form: FlagsForm, value: bytes) -> None:
+        put = getattr(self._tree, "set_fileattr", None)
+        if put is None:
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        put(path, form, value)
 
     def sync(self) -> None:
         self._tree.sync()

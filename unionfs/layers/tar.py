@@ -38,6 +38,7 @@ _HANDLE_TYPE: Final = 0xD7
 _HANDLE: Final = struct.Struct("<QII")
 
 _T = TypeVar("_T")
+_NO_XATTRS: Final[dict[bytes, bytes]] = {}
 
 
 class Linked(NamedTuple):
@@ -142,7 +143,10 @@ class TarLayer:
 
     def _child(self, block: Block, at: int) -> Block:
         ref = block.child(at)
-        return self._read(lambda index: index.block(ref))
+        try:
+            return self._index.block(ref)
+        except IndexDamaged:
+            return self._read(lambda index: index.block(ref))
 
     def _keep(self, path: Path, block: Block) -> None:
         blocks = self._blocks
@@ -247,7 +251,8 @@ class TarLayer:
 
     def is_implied(self, path: Path) -> bool:
         """Does the tar not describe this directory, which it needs?"""
-        return self._extra(*self._find(path)).implied
+        block, at = self._find(path)
+        return bool(block.extra_place(at)[1]) and self._extra(block, at).implied
 
     def readlink(self, path: Path) -> bytes:
         block, at = self._find(path)
@@ -261,6 +266,8 @@ class TarLayer:
 
     def _xattrs(self, path: Path) -> dict[bytes, bytes]:
         block, at = self._find(path)
+        if not block.extra_place(at)[1]:
+            return _NO_XATTRS
         linked = self._linked(block, at)
         if linked is None:
             return self._extra(block, at).xattrs

@@ -18,6 +18,12 @@ looked at. The top block has one name, the empty one: the root.
 
 An index is written by one writer to a file that is not seen before it is complete, and never changed after. What is
 wrong with one raises `IndexDamaged`: whoever holds the tar can make it anew.
+
+Measured against SQLite (64 layers with 2,944 directories and 20,000 files in all; CPU): all read 17 ms; SQLite
+14 ms with a row for each directory and 18 ms with one for each file; all 64 opened 3.5 ms and 4.7 ms. So it is not for
+speed that this is a format of its own. It is a half to a third of the size; a flipped bit is noticed where it is read;
+the same tar gives the same bytes, so that `verify` compares; and a mount, which has 150 ms, saves the 12 ms that
+importing sqlite3 takes.
 """
 
 from __future__ import annotations
@@ -72,7 +78,7 @@ NO_EXTRA: Final = Extra()
 
 
 class BlockRef(NamedTuple):
-    """Where a block is: offset in the index, length without the heap, CRC-32 of that."""
+    """Where a block is: offset in the index, length without its extras, CRC-32 of that."""
 
     offset: int
     length: int
@@ -209,20 +215,24 @@ def _unpack_xattrs(raw: bytes) -> dict[bytes, bytes]:
 
 # reading --------------------------------------------------------------------------------------------------------------
 class Block:
-    """One directory as read. `names` ascending; `records` and `details` lie side by side in the same order."""
+    """One directory as read. `names` ascending; their records and details lie side by side in the same order."""
 
-    __slots__ = ("_details", "names", "records", "ref")
+    __slots__ = ("_details", "_raw", "names", "ref")
 
     def __init__(self, ref: BlockRef, raw: bytes) -> None:
         count, names_size = _BLOCK.unpack_from(raw)
-        details = _BLOCK.size + count * RECORD_SIZE
-        end = details + count * DETAIL.size
+        self._details = _BLOCK.size + count * RECORD_SIZE
+        end = self._details + count * DETAIL.size
         if len(raw) != end + names_size:
             raise IndexDamaged("a block is not of the length it should have")
         self.ref = ref
-        self.records = raw[_BLOCK.size : details]
-        self._details = raw[details:end]
+        self._raw = raw
         self.names: list[bytes] = raw[end:].split(b"\0") if count else []
+
+    @property
+    def records(self) -> bytes:
+        """All attribute records, one behind the other."""
+        return self._raw[_BLOCK.size : self._details]
 
     def position(self, name: bytes) -> int:
         """Where a name stands, or -1."""
@@ -232,25 +242,26 @@ class Block:
 
     def type(self, at: int) -> int:
         """The DT_* of an entry; 0 for a hard link to a layer below."""
-        return self.records[at * RECORD_SIZE + 61] >> 4
+        return self._raw[_BLOCK.size + at * RECORD_SIZE + 61] >> 4
 
     def record(self, at: int) -> AttrRecord:
-        return self.records[at * RECORD_SIZE : (at + 1) * RECORD_SIZE]
+        start = _BLOCK.size + at * RECORD_SIZE
+        return self._raw[start : start + RECORD_SIZE]
 
     def ino(self, at: int) -> int:
-        return int.from_bytes(self.records[at * RECORD_SIZE : at * RECORD_SIZE + 8], "little")
+        return int.from_bytes(self.record(at)[:8], "little")
 
     def place(self, at: int) -> int:
-        place: int = DETAIL.unpack_from(self._details, at * DETAIL.size)[0]
+        place: int = DETAIL.unpack_from(self._raw, self._details + at * DETAIL.size)[0]
         return place
 
     def child(self, at: int) -> BlockRef:
         """The block of a directory."""
-        return BlockRef(*DETAIL.unpack_from(self._details, at * DETAIL.size)[:3])
+        return BlockRef(*DETAIL.unpack_from(self._raw, self._details + at * DETAIL.size)[:3])
 
     def extra_place(self, at: int) -> tuple[int, int]:
         """Offset, behind the block, and size of an entry's extra; size 0: it has none."""
-        offset, size = DETAIL.unpack_from(self._details, at * DETAIL.size)[3:]
+        offset, size = DETAIL.unpack_from(self._raw, self._details + at * DETAIL.size)[3:]
         return offset, size
 
 

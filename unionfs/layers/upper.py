@@ -19,9 +19,10 @@ from unionfs.layers.directory import _DIRECTORY, DirectoryLayer
 from unionfs.layers.fd_file import FdFile, to_linux_time
 from unionfs.layers.layer import LayerFile, Path, WritableLayer
 from unionfs.linux import data as linux_data
+from unionfs.linux import fileattr as linux_fileattr
 from unionfs.linux import path as linux_path
 from unionfs.linux import xattr as linux_xattr
-from unionfs.vfs import RENAME_EXCHANGE, Now
+from unionfs.vfs import RENAME_EXCHANGE, FlagsForm, Now
 
 
 class WritableDirectory(DirectoryLayer):
@@ -143,6 +144,12 @@ class WritableDirectory(DirectoryLayer):
     def removexattr(self, path: Path, name: bytes) -> None:
         dir_fd, last = self._at(path)
         linux_xattr.lremovexattr(dir_fd, last, name)
+
+    def set_fileattr(self, path: Path, form: FlagsForm, value: bytes) -> None:
+        """Append-only and immutable stay as they are, whatever `value` says of them."""
+        with self._opened(path) as fd:
+            kept = form.flags(linux_fileattr.get(fd, form.get, form.size)) & form.protecting
+            linux_fileattr.set(fd, form.set, form.with_flags(value, form.flags(value) & ~form.protecting | kept))
 
     # durability -------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from unionfs.layers.layer import Layer, Path, WritableLayer
 from unionfs.overlay import dir as directories
-from unionfs.overlay import durability, lookup, metacopy, readdir, refresh, rename, xattrs
+from unionfs.overlay import durability, fileattr, lookup, metacopy, readdir, refresh, rename, xattrs
 from unionfs.overlay import file as files
 from unionfs.overlay.copy_up import copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
@@ -29,6 +29,7 @@ from unionfs.vfs import (
     DirEntryPlus,
     Entry,
     FileHandle,
+    FlagsForm,
     Gate,
     NodeId,
     Notifier,
@@ -234,6 +235,13 @@ class UnionFilesystem:
 
     def removexattr(self, node: NodeId, name: bytes) -> None:
         xattrs.removexattr(self._union, self._union.inode(node), name)
+
+    def fileattr(self, node: NodeId, form: FlagsForm) -> bytes:
+        """Optional part: an inode's flags, as ioctl(2) hands them over."""
+        return fileattr.get(self._union, self._union.inode(node), form)
+
+    def set_fileattr(self, node: NodeId, form: FlagsForm, value: bytes) -> None:
+        fileattr.set(self._union, self._union.inode(node), form, value)
 
     def statfs(self, node: NodeId) -> StatFs:
         with self._lock:

@@ -14,6 +14,8 @@ from unionfs.overlay.union import Union, fail
 
 _NAMESPACES = (b"user.", b"trusted.", b"security.")
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+#: Marks of another program that we read, and hide, wherever they stand: nobody makes them by hand (as there).
+_OF_FUSE_OVERLAYFS = b"user.fuseoverlayfs."
 NAME_MAX, SIZE_MAX = 255, 65536
 
 
@@ -22,6 +24,8 @@ def getxattr(union: Union, inode: Inode, name: bytes) -> bytes:
     number = refusal(union, inode, name)
     if number:
         fail(number)
+    if name.startswith(_OF_FUSE_OVERLAYFS):
+        fail(errno.ENODATA)
     layer, path = union.place(inode)
     value = layer.getxattr(path, union.stack.stored_xattr(name))
     if value is None:
@@ -53,6 +57,8 @@ def listxattr(union: Union, inode: Inode) -> list[bytes]:
 def setxattr(union: Union, inode: Inode, name: bytes, value: bytes, flags: int) -> None:
     if len(value) > SIZE_MAX:
         fail(errno.E2BIG)
+    if name.startswith(_OF_FUSE_OVERLAYFS):
+        fail(errno.EPERM)
     _prepare(union, inode)
     with union.lock:
         tree, path = union.upper_place(inode)

@@ -33,6 +33,7 @@ _OPEN = Struct("<IiQ" + "QIi")
 _U32_REPLY = Struct("<IiQ" + "I4x")
 _U64_REPLY = Struct("<IiQ" + "Q")
 _STATFS = Struct("<IiQ" + "QQQQQIIII24x")
+_IOCTL = Struct("<IiQ" + "iIII")
 _INIT = Struct("<IiQ" + "IIIIHHIIHHIIH22x")
 
 _header = abi.OUT_HEADER.pack
@@ -119,6 +120,11 @@ def xattr_size(unique: int, size: int) -> bytes:
 def offset(unique: int, position: int) -> bytes:
     """LSEEK; and COPY_FILE_RANGE_64, whose count has 64 bits."""
     return _U64_REPLY.pack(24, 0, unique, position)
+
+
+def ioctl(unique: int, payload: bytes) -> bytes:
+    """IOCTL: a result of 0, and what the caller's structure holds by now."""
+    return _IOCTL.pack(32 + len(payload), 0, unique, 0, 0, 0, 0) + payload
 
 
 def statfs(unique: int, st: StatFs) -> bytes:

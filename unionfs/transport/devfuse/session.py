@@ -26,7 +26,7 @@ from struct import Struct
 from typing import Final
 
 from unionfs.errors import ProtocolError
-from unionfs.transport.devfuse import abi, negotiate, replies, requests
+from unionfs.transport.devfuse import abi, ioctls, negotiate, replies, requests
 from unionfs.transport.devfuse.abi import IN_HEADER_SIZE, OPCODES, Opcode
 from unionfs.transport.devfuse.files import BackingFiles, OpenFiles, Reader, record_mode
 from unionfs.transport.devfuse.negotiate import Agreed, Wishes
@@ -501,8 +501,8 @@ class Session:
         POLL (files are always ready), locks (they stay in the kernel), OPENDIR with no_opendir."""
         return replies.error(unique, errno.ENOSYS)
 
-    def _enotty(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
-        return replies.error(unique, errno.ENOTTY)
+    def _ioctl(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
+        return ioctls.answer(self.fs, buffer, length, unique, node)
 
     def _ignore(self, buffer: Buffer, length: int, unique: int, node: int) -> Reply:
         return None
@@ -540,7 +540,7 @@ class Session:
             Opcode.CREATE: self._create,
             Opcode.INTERRUPT: self._interrupted,
             Opcode.DESTROY: self._destroy,
-            Opcode.IOCTL: self._enotty,
+            Opcode.IOCTL: self._ioctl,
             Opcode.NOTIFY_REPLY: self._ignore,
             Opcode.BATCH_FORGET: self._batch_forget,
             Opcode.FALLOCATE: self._fallocate,

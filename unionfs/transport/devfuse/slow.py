@@ -10,7 +10,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from unionfs.transport.devfuse import abi
+from unionfs.transport.devfuse import abi, ioctls
 from unionfs.transport.devfuse.abi import IN_HEADER_SIZE, OPCODES, Opcode
 from unionfs.transport.devfuse.requests import Buffer
 from unionfs.vfs import Filesystem, NodeId
@@ -39,6 +39,7 @@ def slow_table(fs: Filesystem) -> list[Slow | None]:
     table[Opcode.SETATTR] = _setattr(slow)
     if slow is not None:
         table[Opcode.LINK] = lambda buffer, node: slow(abi.LINK_IN.unpack_from(buffer, _BODY)[0])
+        table[Opcode.IOCTL] = lambda buffer, node: ioctls.may_change(buffer) and slow(node)
         table[Opcode.SETXATTR] = table[Opcode.REMOVEXATTR] = lambda buffer, node: slow(node)
     if slow_name is not None:
         # Taking a name from a lower hard link copies it up.

@@ -1,0 +1,80 @@
+"""diff, commit, check and convert on uppers that anybody may have made: a result, or one of our errors; and an end.
+
+What is read through the engine is in test_hostile_layers.py and test_hostile_xattrs.py; here it is read past it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.canary import Canary
+from tests.requirements import requires
+from tests.unit.test_hostile_layers import ODD_NAMES
+from tests.unit.test_hostile_xattrs import NAMES, OBJECTS, layers, place, values
+from unionfs import api
+from unionfs.errors import UnionFSError
+from unionfs.upkeep.encoding import Encoding
+
+pytestmark = requires("root")  # devices and trusted.*
+
+KINDS = ("file", "data", "directory", "symlink", "fifo", "whiteout")
+odd_objects = st.tuples(st.sampled_from(["", "d", "d/e"]), st.sampled_from((*ODD_NAMES, ".wh.f", ".wh.d", ".wh.new")),
+                        st.sampled_from(KINDS))  # fmt: skip
+odd_marks = st.tuples(st.sampled_from(["trusted", "user"]), st.sampled_from(NAMES), values, st.sampled_from(OBJECTS))
+
+
+def make(path: Path, kind: str, canary: Canary) -> None:
+    match kind:
+        case "file" | "data":
+            path.write_text("" if kind == "file" else "data")
+        case "directory":
+            path.mkdir()
+            (path / "below").write_text("")
+        case "symlink":
+            path.symlink_to(canary.root / "dir")
+        case "fifo":
+            os.mkfifo(path)
+        case _:
+            os.mknod(path, stat.S_IFCHR, 0)
+
+
+def refused(command: Callable[[], object]) -> None:
+    with contextlib.suppress(OSError, UnionFSError):
+        command()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(odd_objects, max_size=4), st.lists(odd_marks, max_size=4), st.booleans())
+def test_any_upper(
+    objects: list[tuple[str, str, str]], marks: list[tuple[str, str, bytes, str]], aufs: bool
+) -> None:  # fmt: skip
+    with place() as (base, canary):
+        lowers, upper, work = layers(base), base / "upper", base / "work"
+        canary.expect("layer.tar", "copy*")
+        canary.bait(upper)
+        if aufs:
+            (upper / ".wh..wh.aufs").write_text("")
+        for directory, name, kind in objects:
+            with contextlib.suppress(FileExistsError):
+                make(upper / directory / name, kind, canary)
+        for namespace, name, value, there in marks:
+            with contextlib.suppress(OSError):
+                os.setxattr(upper / there, f"{namespace}.overlay.{name}", value)
+        for encoding in get_args(Encoding):
+            copy = base / f"copy-{encoding}"
+            subprocess.run(["cp", "-a", str(upper), str(copy)], check=True)
+            refused(lambda copy=copy, encoding=encoding: api.convert(copy, encoding))  # type: ignore[misc]
+            refused(lambda copy=copy: api.check(copy, repair=True))  # type: ignore[misc]
+        for repair in (False, True):
+            refused(lambda: api.diff(layers=lowers, upper=upper, work=work))
+            refused(lambda: api.commit(layers=lowers, upper=upper, work=work, output=base / "layer.tar"))
+            refused(lambda repair=repair: api.check(upper, layers=lowers, work=work, repair=repair))  # type: ignore[misc]

@@ -216,6 +216,14 @@ class LayerCache:
         header = self._index_header(_hex(diff_id))
         return None if header is None else header.tar_size
 
+    def known_as(self, path: bytes) -> str | None:
+        """The diff_id of a file that was read before, and has not changed; None of any other."""
+        try:
+            key = self._known(_identity(os.stat(path)))
+        except FileNotFoundError:
+            return None
+        return None if key is None else f"sha256:{key}"
+
     def unattached(self) -> set[str]:
         """The diff_ids of layers that came from streams: no file outside of the cache is known to be one of them."""
         self._check_root()

@@ -22,18 +22,20 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
     if unsuitable:
         raise OptionError(f"invalid filter {unsuitable[0]!r}", hint="label=KEY[=VALUE]")
     fits = listing.filter_of(words, _no_image)
-    groups = [
-        group for group in catalog.groups() if (all or not group.names) and fits(listing.summary(group, catalog, cache))
-    ]
-    removed = removing.drop(groups)
+    # Of one that has a name, too: another manifest of the same image, which has lost its own.
+    groups = [group for group in catalog.groups() if fits(listing.summary(group, catalog, cache))]
+    removed = removing.drop(groups, named=all)
+    left = Catalog(layout, layout.entries())
+    kept = {digest for group in left.groups() for image in _all(left, group) for digest in image.diff_ids}
     if layout.exists():
+        # As long as they are there, the cache can tell which layers they are.
+        known = {digest: cache.known_as(layout.blobs.path(digest)) for digest in layout.blobs}
         gone, size = gc.remove_unreferred(layout)
         removing.reclaimed += size
         removed += [Removed("deleted", str(digest)) for digest in gone]
-    left = Catalog(layout, layout.entries())
-    kept = {digest for group in left.groups() for image in _all(left, group) for digest in image.diff_ids}
-    for diff_id in cache.unattached() - kept - set(removing.uses):
-        cache.remove(diff_id)
+        unpacked = {diff_id for digest in gone if (diff_id := known[digest]) is not None} | cache.unattached()
+        for diff_id in unpacked - kept - set(removing.uses):
+            cache.remove(diff_id)
     return Pruned(tuple(removed), removing.reclaimed)
 
 

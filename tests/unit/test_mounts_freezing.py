@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import signal
@@ -200,16 +201,17 @@ def test_thread_that_gets_no_cpu_is_waited_for() -> None:
 
     cpu = min(os.sched_getaffinity(0))
     loop = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
-    with subprocess.Popen(loop, preexec_fn=rare, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None and child.stdout.readline() == b"\n"
-        with subprocess.Popen(loop, preexec_fn=lambda: os.sched_setaffinity(0, {cpu}), stdout=subprocess.PIPE) as hog:
-            assert hog.stdout is not None and hog.stdout.readline() == b"\n"
-            frozen = Frozen()
-            assert frozen.freeze([child.pid], nobody, lambda thread: True, time.monotonic() + PATIENCE) == set()
-            assert Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "t"
-            frozen.thaw()
-            hog.kill()
-        child.kill()
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for prepare in (rare, lambda: os.sched_setaffinity(0, {cpu})):
+            process = stack.enter_context(subprocess.Popen(loop, preexec_fn=prepare, stdout=subprocess.PIPE))
+            stack.callback(process.kill)
+            assert process.stdout is not None and process.stdout.readline() == b"\n"
+            processes.append(process.pid)
+        frozen = Frozen()
+        assert frozen.freeze(processes[:1], nobody, lambda thread: True, time.monotonic() + PATIENCE) == set()
+        assert Path(f"/proc/{processes[0]}/stat").read_text().rpartition(")")[2].split()[0] == "t"
+        frozen.thaw()
 
 
 def test_thread_that_waits_for_its_vfork_child_need_not_stop(tmp_path: Path) -> None:

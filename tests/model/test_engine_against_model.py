@@ -64,9 +64,8 @@ def test_regression_with_marks_in_user_xattrs(script: tuple[Stack, list[Op]]) ->
 
 
 @requires("root")
-@keeping
-def test_with_metacopies(keep: bool) -> None:
-    run(partial(EngineArena, keep=keep, metacopy=True), any_stack)
+def test_with_metacopies() -> None:
+    run(partial(EngineArena, metacopy=True), any_stack)
 
 
 @requires("root")

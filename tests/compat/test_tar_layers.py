@@ -181,7 +181,7 @@ def test_reading_a_tar_shows_how_far_it_is(place: Place) -> None:
     start = "import sys; from cli.main import main; sys.exit(main())"
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "UNIONFS_CACHE": str(place.path / "cache"), "TERM": "xterm"}
     terminal, stderr = pty.openpty()
-    argv = [sys.executable, "-c", start, "mount", "-l", place.path / "layer.tar.gz", place.tree]
+    argv: list[str | Path] = [sys.executable, "-c", start, "mount", "-l", place.path / "layer.tar.gz", place.tree]
     done = subprocess.run(argv, stderr=stderr, timeout=60, check=False, env=env)
     os.set_blocking(terminal, False)
     shown = os.read(terminal, 1 << 16)

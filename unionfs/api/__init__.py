@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
     from unionfs.api.images import image_store
-    from unionfs.api.layers import StackSpec, open_layer
+    from unionfs.api.layers import StackSpec, make_ready, open_layer
     from unionfs.api.mounting import (
         MountResult,
         MountStatus,
@@ -90,6 +90,7 @@ __all__ = [
     "demo",
     "doctor",
     "open_layer",
+    "make_ready",
     "choose_transport",
     "image_store",
     "mount_image",
@@ -148,7 +149,7 @@ _HOMES = {
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store",),
     "unionfs.api.hold": ("Held", "held"),
-    "unionfs.api.layers": ("StackSpec", "open_layer"),
+    "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",
         "MountStatus",

@@ -185,6 +185,15 @@ def test_diff_and_check_over_a_tar(place: Place) -> None:
     assert ran.status == 0, ran
 
 
+def test_a_tar_is_checked_as_any_layer(place: Place) -> None:
+    (place.path / "base.tar").write_bytes(archive(entry(b"there")))
+    (place.path / "top.tar").write_bytes(archive(entry(b".wh.there"), entry(b".wh.nowhere")))
+    ran = place.run("check", "-l", place.path / "base.tar", place.path / "top.tar")
+    (line,) = ran.lines
+    assert ran.status == 1 and "nowhere" in line
+    refused(place.run("check", "--repair", place.path / "top.tar"), 1, "is a tar, which is only read", "unionfs apply")
+
+
 def test_copy_ups_of_a_tar_stay_after_a_remount(place: Place) -> None:
     source = real_tree(place.path / "source")
     pack(source, place.path / "base.tar")

@@ -91,12 +91,29 @@ def held(mountpoint: LayerSpec, wanted: bool = True, *, limit: float = HOLD_SECO
     if not wanted:
         yield Held(None, limit)
         return
+    _check_own_output(mountpoint)
     hold = _take(mountpoint, limit)
     try:
         yield hold
         hold.end()
     finally:
         hold.close()
+
+
+def _check_own_output(mountpoint: LayerSpec) -> None:
+    """Who writes into the mount while holding it waits for itself. (What this process has open is its own affair, but
+    these two are written to by whoever likes.)"""
+    inside = os.stat(mountpoint).st_dev
+    for fd, name in ((1, "standard output"), (2, "standard error")):
+        try:
+            leads_inside = os.fstat(fd).st_dev == inside
+        except OSError:
+            continue  # closed
+        if leads_inside:
+            raise MountError(
+                f"{name} leads into the mount whose changes are held meanwhile",
+                hint="redirect it to a place outside, or use --no-pause",
+            )
 
 
 def _take(mountpoint: LayerSpec, limit: float) -> Held:

@@ -115,7 +115,7 @@ class Staging:
 
         self.layout.update(change)
         self._unpacked.clear()
-        self.space.close()  # links to the blobs, whose going changes their ctime
+        self.space.close()  # first, as a file is another to the cache when one of its names goes (st_ctime)
         for digest, diff_id in self._layers.items():
             self.cache.note(diff_id, self.layout.blobs.path(digest))
         return taken

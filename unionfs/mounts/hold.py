@@ -259,7 +259,7 @@ class _Beginning:
         self._unfrozen |= self._frozen.freeze(pids, self._gate.waiting, self._writes_nothing, self._deadline)
 
     def _writes_nothing(self, thread: int) -> bool:
-        """May a thread that is in a system call be left there? If that is not a write to a by-passed file
+        """May a thread that sleeps in a system call be left there? If that is not a write to a by-passed file
         (fs/backing-file.c). It waits for a lock, say, that another has who waits at the gate."""
         stack = kernel_stack(thread) if self._gate.bypassed else b"any"
         return bool(stack) and b"backing_file" not in stack

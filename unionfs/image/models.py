@@ -74,7 +74,7 @@ def _none_is(empty: type[Any]) -> BeforeValidator:
 
 Count = Annotated[int, Strict(), Field(ge=0, le=_MAX_SIZE)]
 Texts = Annotated[list[StrictStr], _none_is(list)]
-Mapping = Annotated[dict[StrictStr, StrictStr], _none_is(dict)]
+TextMap = Annotated[dict[StrictStr, StrictStr], _none_is(dict)]
 #: A set, as Go writes one: the keys count.
 Keys = Annotated[dict[StrictStr, Any], _none_is(dict)]
 Text = Annotated[StrictStr, _none_is(str)]
@@ -124,7 +124,7 @@ class Descriptor(Document):
     media_type: Text = Field("", alias="mediaType")
     digest: Digest
     size: Count
-    annotations: Mapping = Field(default_factory=dict)
+    annotations: TextMap = Field(default_factory=dict)
     platform: Platform | None = None
     urls: Texts = Field(default_factory=list)
     artifact_type: Text = Field("", alias="artifactType")
@@ -136,7 +136,7 @@ class Index(Document):
     schema_version: Annotated[int, Strict(), Field(ge=2, le=2)] = Field(alias="schemaVersion")
     media_type: Text = Field("", alias="mediaType")
     manifests: Annotated[list[Descriptor], _none_is(list)]
-    annotations: Mapping = Field(default_factory=dict)
+    annotations: TextMap = Field(default_factory=dict)
 
 
 class Manifest(Document):
@@ -146,7 +146,7 @@ class Manifest(Document):
     media_type: Text = Field("", alias="mediaType")
     config: Descriptor
     layers: Annotated[list[Descriptor], _none_is(list)]
-    annotations: Mapping = Field(default_factory=dict)
+    annotations: TextMap = Field(default_factory=dict)
     artifact_type: Text = Field("", alias="artifactType")
 
 
@@ -166,7 +166,7 @@ class RunConfig(Document):
     cmd: Texts | None = Field(None, alias="Cmd")
     volumes: Keys = Field(default_factory=dict, alias="Volumes")
     working_dir: Text = Field("", alias="WorkingDir")
-    labels: Mapping = Field(default_factory=dict, alias="Labels")
+    labels: TextMap = Field(default_factory=dict, alias="Labels")
     stop_signal: Text = Field("", alias="StopSignal")
     on_build: Texts = Field(default_factory=list, alias="OnBuild")
     healthcheck: Healthcheck | None = Field(None, alias="Healthcheck")

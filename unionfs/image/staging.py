@@ -121,8 +121,14 @@ class Staging:
         return taken
 
     def close(self) -> None:
-        """What was not published is forgotten by the cache, too."""
-        for diff_id in self._unpacked:
+        """What was not published is forgotten by the cache, too, but for layers that an image has already."""
+        if not self._unpacked:
+            return
+        try:
+            kept = Catalog(self.layout, self.layout.entries()).diff_ids()
+        except ImageError:
+            return  # a damaged store, which has been the failure
+        for diff_id in self._unpacked - kept:
             self.cache.remove(diff_id)
 
 

@@ -48,12 +48,15 @@ class Held:
         if lease is None:
             return
         try:
-            seconds = lease.release().get("seconds")
-        except UnionFSError as error:
+            told = lease.release()
+        except UnionFSError:
+            told = {}  # closed at the time limit
+        if told.get("whole") is not True:
             raise MountError(
                 f"changes were not held to the end: the mount has ended, or {self._limit:g} seconds were over",
                 hint="allow more time with --pause-limit",
-            ) from error
+            )
+        seconds = told.get("seconds")
         self.seconds = seconds if isinstance(seconds, float) else 0.0
 
     def close(self) -> None:

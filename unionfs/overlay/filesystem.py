@@ -23,6 +23,7 @@ from unionfs.overlay.stack import Stack, UnionOptions
 from unionfs.overlay.statistics import with_hits
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import (
+    O_ACCMODE,
     AttrRecord,
     Caller,
     DirEntry,
@@ -266,7 +267,7 @@ class UnionFilesystem:
                 inode, file = directories.create(union, directory, name, new, caller, flags)
                 assert isinstance(inode, FileInode) and file is not None
                 entry = self._entry(inode)  # before there is a writer, from whom attributes have to be asked anew
-                return entry, files.add(union, inode, file, flags & os.O_ACCMODE != os.O_RDONLY)
+                return entry, files.add(union, inode, file, flags & O_ACCMODE != os.O_RDONLY)
             if flags & os.O_EXCL:
                 union.release_unused(found)
                 fail(errno.EEXIST)
@@ -283,7 +284,7 @@ class UnionFilesystem:
         union = self._union
         with self._lock:
             inode, file = directories.create_unnamed(union, union.live_directory(parent), mode, caller)
-            opened = files.add(union, inode, file, flags & os.O_ACCMODE != os.O_RDONLY)
+            opened = files.add(union, inode, file, flags & O_ACCMODE != os.O_RDONLY)
             return self._entry(inode), opened
 
     def read(self, fh: FileHandle, offset: int, size: int) -> bytes:

@@ -129,6 +129,9 @@ class MemoryDisk:
         self.inodes[inode.number] = inode
         return inode
 
+    def nlink(self, inode: MemoryInode) -> int:
+        return inode.nlink
+
     def stat(self, inode: MemoryInode) -> os.stat_result:
         size = len(inode.target) if stat.S_ISLNK(inode.mode) else inode.size
         times = (inode.atime, inode.mtime, inode.ctime)
@@ -137,7 +140,7 @@ class MemoryDisk:
         for name, ns in zip(("st_atime_ns", "st_mtime_ns", "st_ctime_ns"), times, strict=True):
             named[name] = ns
         whole = tuple(ns // 1_000_000_000 for ns in times)
-        head = (inode.mode, inode.number, self.device, inode.nlink, inode.uid, inode.gid, size)
+        head = (inode.mode, inode.number, self.device, self.nlink(inode), inode.uid, inode.gid, size)
         return cast(os.stat_result, MemoryStat(head + whole, **named))
 
     # attributes -------------------------------------------------------------------------------------------------

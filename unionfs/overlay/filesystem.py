@@ -19,7 +19,7 @@ from unionfs.overlay.copy_up import copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
 from unionfs.overlay.invariants import check
 from unionfs.overlay.refresh import Refreshed
-from unionfs.overlay.stack import Stack, UnionOptions
+from unionfs.overlay.stack import UPPER, Stack, UnionOptions
 from unionfs.overlay.statistics import with_hits
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import (
@@ -196,6 +196,18 @@ class UnionFilesystem:
                 rename.prepare(union, old, name, new, new_name, flags)
 
     # inodes -------------------------------------------------------------------------------------------------------
+    def sources(self, node: NodeId) -> list[tuple[int, Path]]:
+        """Where what an inode shows is now: (layer, path there), topmost first; layer 0 is the upper, or for a file
+        with no name there its work directory. Only a directory can come from several."""
+        with self._lock:
+            inode = self._union.inode(node)
+            if isinstance(inode, DirInode):
+                return [*([(UPPER, inode.path)] if inode.upper else ()), *inode.lowers]
+            assert isinstance(inode, FileInode)
+            if inode.upper:
+                return [(UPPER, self._union.upper_place(inode)[1])]
+            return [] if inode.lower is None else [inode.lower]
+
     def getattr(self, node: NodeId, fh: FileHandle | None = None) -> AttrRecord:
         with self._lock:
             inode = self._union.inode(node)

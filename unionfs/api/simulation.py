@@ -1,15 +1,19 @@
 """The simulator and the lessons: the real engine on layers in memory, with no mount and no privilege, on any system.
 
-for step in simulate(open("script.union")):
-    print(step.command.text, step.output, step.changes)
+    for step in simulate(open("script.union")):
+        print(step.command.text, step.output, step.changes)
 
-simulator("kernel").run(command("mv srv www"))       one at a time; ScriptError where it fails
+    simulator("kernel").run(command("mv srv www"))   one at a time; ScriptError where it fails
+    teaching = Teaching(lesson("whiteouts"))         a lesson: scene(), then ask() and reveal() of each question
+
+unionfs.explain.simulator lists the commands, unionfs.explain.lesson has the format of a lesson.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from unionfs.explain.lesson import Lesson, Question, Revealed, Teaching, check, is_right, lesson, lessons
 from unionfs.explain.personality import PERSONALITIES
 from unionfs.explain.picture import ENCODINGS, Change, Column, Picture, Shown, Stored
 from unionfs.explain.script import Command, parse, parse_line
@@ -22,6 +26,14 @@ __all__ = [
     "Change",
     "Column",
     "Command",
+    "Lesson",
+    "Question",
+    "Revealed",
+    "Teaching",
+    "check",
+    "is_right",
+    "lesson",
+    "lessons",
     "Picture",
     "Shown",
     "Simulator",

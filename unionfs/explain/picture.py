@@ -30,7 +30,7 @@ from unionfs.layers.layer import Path
 from unionfs.layers.memory import MemoryLayer
 from unionfs.overlay import UnionFilesystem
 from unionfs.overlay.inode import join
-from unionfs.vfs import DT_DIR, DT_LNK, DT_REG, Attr, d_type
+from unionfs.vfs import DT_DIR, DT_LNK, DT_REG, d_type
 
 Encoding = Literal["kernel", "aufs", "oci"]
 ENCODINGS: tuple[Encoding, ...] = ("kernel", "aufs", "oci")
@@ -193,23 +193,30 @@ def tar_column(name: str, tar: bytes) -> Column:
 
 
 # what people see ------------------------------------------------------------------------------------------------------
-def merged(fs: UnionFilesystem, names: Sequence[str]) -> dict[str, Shown]:
-    """Every path of a union; `names` of its layers, the upper first."""
+def merged(fs: UnionFilesystem, layers: Sequence[MemoryLayer]) -> dict[str, Shown]:
+    """Every path of a union of these layers, the upper first."""
     found: dict[str, Shown] = {}
     with Tree(fs) as tree:
-        todo = [("", tree.root())]
+        todo = [(b"", tree.root())]
         while todo:
             prefix, directory = todo.pop()
             for name, child in tree.children(directory.node):
-                path = prefix + os.fsdecode(name)
+                path = prefix + name
                 kind = d_type(child.attr.mode)
                 text = summary(content(tree, child)) if kind in (DT_REG, DT_LNK) else ""
-                # What has another name in a layer is not seen in this row of it.
-                numbers = [number for number, stored in fs.sources(child.node) if os.fsdecode(stored) == path]
-                found[path] = Shown(_KINDS[kind], text, tuple(names[number] for number in numbers))
+                seen = [layers[number] for number, at in fs.sources(child.node) if _is_at(layers[number], at, path)]
+                found[os.fsdecode(path)] = Shown(_KINDS[kind], text, tuple(layer.name for layer in seen))
                 if kind == DT_DIR:
-                    todo.append((path + "/", child))
+                    todo.append((path + b"/", child))
     return found
+
+
+def _is_at(layer: MemoryLayer, stored: Path, path: Path) -> bool:
+    """Is a stored object seen in the row of `path` too: is it there, maybe under another of its names?"""
+    try:
+        return stored == path or layer.lstat(path).st_ino == layer.lstat(stored).st_ino
+    except OSError:
+        return False
 
 
 def content(tree: Tree, node: Node) -> bytes:
@@ -278,8 +285,3 @@ def _differences(was: Stored, now: Stored, encoding: Encoding) -> Iterator[str]:
         yield f"mode {was.mode:04o} -> {now.mode:04o}"
     if now.owner != was.owner:
         yield f"owner {was.owner} -> {now.owner}"
-
-
-def attributes(attr: Attr) -> str:
-    """As `ls -l` begins a line, without the time."""
-    return f"{stat.filemode(attr.mode)} {attr.nlink} {attr.uid}:{attr.gid} {attr.size}"

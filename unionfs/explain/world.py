@@ -218,10 +218,8 @@ class World:
         else:
             self._complete_links()
             layer = upper
-            assert self._work is not None
-            for entry in self._work.scan(b"index"):
-                remove_tree(self._work, join(b"index", entry.name))
             layer.name = name
+            self._clear_work()
         self.pushed.append(_Pushed(self.lowers, upper, name))
         self.layers[name] = layer
         self.lowers = (name, *self.lowers)
@@ -244,6 +242,13 @@ class World:
         if self.upper is None:
             raise ScriptError("nothing is mounted", hint="mount puts an upper over the layers")
         return self.upper
+
+    def _clear_work(self) -> None:
+        """The index is no part of a layer, and what is in it would go on counting as links."""
+        self._close()
+        assert self._work is not None
+        for entry in self._work.scan(b""):
+            remove_tree(self._work, entry.name)
 
     def _complete_links(self) -> None:
         """Have all names of each copied-up file in the upper: the index, which knows of the others, is no part of a
@@ -309,7 +314,7 @@ class World:
         if not self.mounted:
             return None
         assert self.fs is not None
-        return merged(self.fs, (UPPER, *self.lowers))
+        return merged(self.fs, (self._mounted_upper(), *(self.layers[name] for name in self.lowers)))
 
     def stored(self, name: str) -> MemoryLayer:
         """A layer, the upper or the work directory, as it is on its disk."""

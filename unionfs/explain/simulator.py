@@ -346,7 +346,8 @@ class Simulator:
             assert self.world.fs is not None and self.world.upper is not None
             found = tree.lookup(parent.node, path.rpartition("/")[2].encode())
             assert found is not None
-            if any(number for number, _ in self.world.fs.sources(parent.node)):
+            is_merged = any(number for number, _ in self.world.fs.sources(parent.node))
+            if is_merged or self.personality.opaque_new == "all":
                 (_, stored), *_ = self.world.fs.sources(found.node)
                 other.mark_new_directory(self.world.upper, stored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 from unionfs.api.simulation import VERBS, Step
@@ -26,7 +27,7 @@ def lines(step: Step, encoding: str, style: Style, *, echo: bool = True, brief: 
     if step.failure is not None:
         yield _IN + style.paint(f"fails: {step.failure}", "yellow")
         if step.hint:
-            yield _IN + f"  {step.hint}"
+            yield from textwrap.wrap(step.hint, style.width - 1, initial_indent=_IN, subsequent_indent=_IN)
     mounting = step.command.words[0] in ("mount", "push", "pop", "undo", "show", "remount")
     if step.drawn and not brief and (step.picture.merged is not None or mounting):
         yield ""

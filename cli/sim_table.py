@@ -27,6 +27,16 @@ _GAP = "  "
 class _Cell(NamedTuple):
     text: str
     colours: tuple[str, ...] = ()
+    hidden: bool = False
+
+    def fit(self, width: int) -> str:
+        if not self.hidden:
+            return fit(self.text, width)
+        return fit(f"({fit(self.text, width - 2).rstrip()})", width)
+
+    @property
+    def columns(self) -> int:
+        return columns(self.text) + 2 * self.hidden
 
 
 def table(picture: Picture, encoding: str, style: Style) -> list[str]:
@@ -59,8 +69,7 @@ def _chosen(all_columns: tuple[Column, ...], room: int) -> tuple[list[Column], l
 def _widths(names: list[str], rows: list[list[_Cell]], room: int) -> list[int]:
     """Each as wide as what is in it; the widest give way until all fit."""
     widths = [
-        min(_WIDE, max([_NARROW, columns(name), *(columns(row[at].text) for row in rows)]))
-        for at, name in enumerate(names)
+        min(_WIDE, max([_NARROW, columns(name), *(row[at].columns for row in rows)])) for at, name in enumerate(names)
     ]
     while sum(widths) + len(_GAP) * len(widths) > room and max(widths) > _NARROW:
         widths[widths.index(max(widths))] -= 1
@@ -68,7 +77,7 @@ def _widths(names: list[str], rows: list[list[_Cell]], room: int) -> list[int]:
 
 
 def _line(label: str, cells: list[_Cell], widths: list[int], style: Style) -> str:
-    parts = [style.paint(fit(cell.text, width), *cell.colours) for cell, width in zip(cells, widths, strict=True)]
+    parts = [style.paint(cell.fit(width), *cell.colours) for cell, width in zip(cells, widths, strict=True)]
     return ("  " + _GAP.join([label, *parts])).rstrip()
 
 
@@ -89,9 +98,10 @@ def _cell(column: Column, path: str, picture: Picture, encoding: str) -> _Cell:
     text = _stored_text(stored, encoding)
     if stored.kind == "whiteout":
         return _Cell(text, ("red",))
-    if picture.merged is None or column.name in picture.merged.get(path, _NOTHING).layers:
+    seen = _NOTHING if picture.merged is None else picture.merged.get(path, _NOTHING)
+    if picture.merged is None or column.name in seen.layers or (column.role == "upper" and seen.kind):
         return _Cell(text, ("yellow",) if stored.marks else ())
-    return _Cell(f"({text})", ("dim",))
+    return _Cell(text, ("dim",), hidden=True)
 
 
 def _stored_text(stored: Stored, encoding: str) -> str:

@@ -29,9 +29,11 @@ class Style(NamedTuple):
     width: int
 
     def paint(self, text: str, *names: str) -> str:
-        if not (self.colour and names and text.strip()):
+        """Blanks at the end are left as they are."""
+        end = len(text.rstrip())
+        if not (self.colour and names and end):
             return text
-        return f"\x1b[{';'.join(_CODES[name] for name in names)}m{text}{_RESET}"
+        return f"\x1b[{';'.join(_CODES[name] for name in names)}m{text[:end]}{_RESET}{text[end:]}"
 
 
 def style(when: When, environ: Mapping[str, str]) -> Style:

@@ -10,8 +10,8 @@ Each fact was observed on Linux 6.18 with the program named, and tests/compat/te
                       times of directories (ChangesDirs() of moby)
     fuse-overlayfs    EXDEV as above; names of a hard-linked file part on disk, which is seen from the next mount on
                       (and then 1.16 gives both one inode number, and the data of that which was asked for first: not
-                      shown here); a name that begins with `.wh.` is EINVAL; every new directory is marked opaque, and beside
-                      the mark there is always a file `.wh..wh..opq`
+                      shown here); a name that begins with `.wh.` is EINVAL; every new directory is marked opaque,
+                      and beside the mark there is always a file `.wh..wh..opq`
 
 The engine is not changed for it: it stands on lower layers that hide link counts, and what it would do otherwise is
 refused before it is asked.
@@ -35,6 +35,7 @@ class Personality(NamedTuple):
     `opaque_new`: which new directories are marked. The others are as in the module's table."""
 
     name: str
+    title: str
     links: Literal["always", "mount", "never"] = "always"
     exdev: bool = False
     opaque_new: Literal["", "merged", "all"] = ""
@@ -44,19 +45,21 @@ class Personality(NamedTuple):
     diff_without_times: bool = False
 
 
-UNIONFS = Personality("unionfs")
-KERNEL = Personality("kernel", "never", exdev=True, opaque_new="merged", mapping_keeps=True)
+UNIONFS = Personality("unionfs", "unionfs")
+KERNEL = Personality("kernel", "the kernel's overlayfs", "never", exdev=True, opaque_new="merged", mapping_keeps=True)
 PERSONALITIES = {
     one.name: one
     for one in (
         UNIONFS,
         KERNEL,
-        KERNEL._replace(name="docker", diff_without_times=True),
-        Personality("fuse-overlayfs", "mount", exdev=True, wh_refused=True, opaque_file=True, opaque_new="all"),
+        KERNEL._replace(name="docker", title="docker's overlay2", diff_without_times=True),
+        Personality(
+            "fuse-overlayfs", "fuse-overlayfs", "mount", exdev=True, wh_refused=True, opaque_file=True, opaque_new="all"
+        ),
     )
 }
 
-EXDEV_HINT = "{name} does not rename a directory that a layer has; mv(1) then copies it and removes the old one"
+EXDEV_HINT = "{title} does not rename a directory that a layer has; mv(1) then copies it and removes the old one"
 WH_HINT = "fuse-overlayfs keeps names that begin with .wh. for whiteouts"
 
 

@@ -180,7 +180,7 @@ class Simulator:
 
     def _hint(self, command: Command, code: int) -> str | None:
         if code == errno.EXDEV:
-            return other.EXDEV_HINT.format(name=self.personality.name)
+            return other.EXDEV_HINT.format(title=self.personality.title)
         if code == errno.EINVAL and any(".wh." in word for word in command.words):
             return other.WH_HINT
         if code == errno.EISDIR and command.words[0] != "rm":

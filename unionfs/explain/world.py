@@ -212,14 +212,13 @@ class World:
         """The upper becomes the topmost layer. In the encoding oci: what its changeset makes of it."""
         upper = self._mounted_upper()
         self._check_name(name)
+        layer = upper
         if self.encoding == "oci":
             layer = MemoryLayer(self._disk(), name)
             _unpack(layer, self.tar()[0])
-        else:
-            self._complete_links()
-            layer = upper
-            layer.name = name
-            self._clear_work()
+        self._complete_links()
+        self._clear_work()
+        layer.name = name
         self.pushed.append(_Pushed(self.lowers, upper, name))
         self.layers[name] = layer
         self.lowers = (name, *self.lowers)

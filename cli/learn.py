@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from unionfs.api import simulation
 
 from . import sim_schemas
 from .options import AsJson
@@ -17,6 +15,9 @@ from .output import as_json, error, text
 from .sim import ColourOption
 from .sim_table import table
 from .style import Style, When, style
+
+if TYPE_CHECKING:
+    from unionfs.api import simulation
 
 _PROMPT = "your answer: "
 
@@ -35,6 +36,8 @@ def learn(
 
     On a terminal answers are asked for; else the whole lesson is printed.
     """
+    from unionfs.api import simulation  # the engine, which no other command needs when it starts
+
     if check:
         _check(name)
     elif name is None or list_ or json:
@@ -44,6 +47,8 @@ def learn(
 
 
 def _list(shown: Style, json: bool) -> None:
+    from unionfs.api import simulation
+
     known = simulation.lessons()
     if json:
         as_json([sim_schemas.Lesson.of(one) for one in known])
@@ -54,6 +59,8 @@ def _list(shown: Style, json: bool) -> None:
 
 
 def _check(name: str | None) -> None:
+    from unionfs.api import simulation
+
     wrong = 0
     for one in simulation.lessons() if name is None else [simulation.lesson(name)]:
         faults = list(simulation.check(one))
@@ -69,6 +76,8 @@ class _Classroom:
     """One lesson, given to somebody at a terminal or written out."""
 
     def __init__(self, lesson: simulation.Lesson, shown: Style) -> None:
+        from unionfs.api import simulation
+
         self._lesson = lesson
         self._style = shown
         self._teaching = simulation.Teaching(lesson)
@@ -100,6 +109,8 @@ class _Classroom:
         for step in self._teaching.ask(question):
             text(f"  {self._style.paint('> ' + step.command.text, 'bold')}")
         self._paragraph(f"Question {number}. {question.ask}", "bold")
+        from unionfs.api import simulation
+
         given = self._typed() if self._asks else None
         revealed = self._teaching.reveal(question)
         right = given is not None and simulation.is_right(given, question, revealed)

@@ -7,17 +7,19 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from unionfs import api
-from unionfs.api import simulation
 
 from . import sim_schemas, sim_steps
 from .options import AsJson
 from .output import as_json, error, text
 from .style import Style, When, style
+
+if TYPE_CHECKING:
+    from unionfs.api import simulation
 
 _PROMPT = "union> "
 
@@ -62,6 +64,8 @@ def sim(
     Give layers with `layer NAME` and fill them, `mount`, and change the tree as in a shell (`help` lists the commands);
     after each the layers are shown, the merged tree, and what has changed on disk.
     """
+    from unionfs.api import simulation  # the engine, which no other command needs when it starts
+
     if script is None and sys.stdin.isatty() and not json:
         _converse(simulation.simulator(as_, encoding), encoding, style(color, os.environ), brief)
         return
@@ -97,12 +101,14 @@ def _converse(simulator: simulation.Simulator, encoding: str, shown: Style, brie
         import readline  # noqa: F401  # input() has history with it; not every system has it
     except ImportError:
         pass
+    from unionfs.api import simulation
+
     text("help lists the commands; begin with: layer base")
     for line in _typed(sys.stdin):
         if line in ("quit", "exit"):
             return
         if line == "help":
-            for one in sim_steps.manual(shown):
+            for one in sim_steps.manual(simulation.VERBS, shown):
                 text(one)
             continue
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from unionfs.api import simulation
-
 from .schemas import Model, Name
+
+if TYPE_CHECKING:
+    from unionfs.api import simulation
 
 
 class StoredObject(Model):

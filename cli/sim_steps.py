@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
-
-from unionfs.api.simulation import VERBS, Step
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from .sim_table import table
 from .style import Style, columns, fit, printable
+
+if TYPE_CHECKING:
+    from unionfs.api.simulation import Step, Verb
 
 _SIGNS = {"+": "green", "-": "red", "~": "yellow"}
 #: An indentation that is the same for all that belongs to a command.
@@ -50,10 +52,10 @@ def _changes(step: Step, style: Style) -> Iterator[str]:
         yield f"  {fit(change.layer, layer)}  {sign} {where:<{path}}  {printable(change.text)}".rstrip()
 
 
-def manual(style: Style) -> Iterator[str]:
+def manual(verbs: Mapping[str, Verb], style: Style) -> Iterator[str]:
     """All commands, one a line."""
-    width = max(len(f"{name} {verb.usage}") for name, verb in VERBS.items())
-    for name, verb in VERBS.items():
+    width = max(len(f"{name} {verb.usage}") for name, verb in verbs.items())
+    for name, verb in verbs.items():
         yield f"  {style.paint(fit(f'{name} {verb.usage}', width), 'bold')}  {verb.help}"
     yield f"  {style.paint(fit('fails COMMAND', width), 'bold')}  a command that is to fail"
     yield f"  {style.paint(fit('# TEXT', width), 'bold')}  a remark"

@@ -11,11 +11,13 @@ layers, those in the middle are left out, and said to be.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from unionfs.api.simulation import Column, Picture, Shown, Stored
+import textwrap
+from typing import TYPE_CHECKING, NamedTuple
 
 from .style import Style, columns, fit, printable
+
+if TYPE_CHECKING:
+    from unionfs.api.simulation import Column, Picture, Shown, Stored
 
 _MERGED = "merged"
 _NARROW = 9  # columns that a layer takes at least
@@ -53,7 +55,8 @@ def table(picture: Picture, encoding: str, style: Style) -> list[str]:
     lines = [_line(" " * first, [_Cell(name, ("bold",)) for name in names], widths, style)]
     lines += [_line(fit(label, first), row, widths, style) for label, row in zip(labels, rows, strict=True)]
     if left_out:
-        lines.append(f"  not shown, above {shown[-1].name}: {', '.join(left_out)}")
+        words = f"not shown, above {shown[-1].name}: {', '.join(left_out)}"
+        lines += textwrap.wrap(words, style.width - 1, initial_indent="  ", subsequent_indent="    ")
     return lines if paths else []
 
 
@@ -83,12 +86,9 @@ def _line(label: str, cells: list[_Cell], widths: list[int], style: Style) -> st
 
 def _label(path: str, picture: Picture) -> str:
     """The last name of a path, indented as deep as it is."""
-    found = [column.stored[path] for column in picture.columns if path in column.stored]
-    is_dir = any(one.kind == "dir" for one in found) or (picture.merged or {}).get(path, _NOTHING).kind == "dir"
+    found = [column.stored[path].kind for column in picture.columns if path in column.stored]
+    is_dir = "dir" in found or (path in (picture.merged or {}) and (picture.merged or {})[path].kind == "dir")
     return "  " * path.count("/") + printable(path.rpartition("/")[2]) + ("/" if is_dir else "")
-
-
-_NOTHING = Shown("", "", ())
 
 
 def _cell(column: Column, path: str, picture: Picture, encoding: str) -> _Cell:
@@ -98,8 +98,11 @@ def _cell(column: Column, path: str, picture: Picture, encoding: str) -> _Cell:
     text = _stored_text(stored, encoding)
     if stored.kind == "whiteout":
         return _Cell(text, ("red",))
-    seen = _NOTHING if picture.merged is None else picture.merged.get(path, _NOTHING)
-    if picture.merged is None or column.name in seen.layers or (column.role == "upper" and seen.kind):
+    if picture.merged is None:
+        return _Cell(text)
+    seen = picture.merged.get(path)
+    # What the upper has is always seen, even where its data is below, or in the encoding oci it would be only in a tar.
+    if seen is not None and (column.role == "upper" or column.name in seen.layers):
         return _Cell(text, ("yellow",) if stored.marks else ())
     return _Cell(text, ("dim",), hidden=True)
 

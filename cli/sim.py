@@ -69,7 +69,7 @@ def sim(
     if script is None and sys.stdin.isatty() and not json:
         _converse(simulation.simulator(as_, encoding), encoding, style(color, os.environ), brief)
         return
-    source = sys.stdin if script is None or str(script) == "-" else script.open(encoding="utf-8")
+    source = _lines(script)
     steps = simulation.simulate(source, as_, encoding)
     if json:
         _print_json(steps)
@@ -77,6 +77,13 @@ def sim(
     shown = style(color, os.environ)
     for step in steps:
         _print(step, encoding, shown, brief)
+
+
+def _lines(script: Path | None) -> TextIO:
+    """A script in UTF-8; other bytes stay what they are."""
+    if script is not None and str(script) != "-":
+        return script.open(encoding="utf-8", errors="surrogateescape")
+    return open(sys.stdin.fileno(), encoding="utf-8", errors="surrogateescape", closefd=False)
 
 
 def _print_json(steps: Iterator[simulation.Step]) -> None:

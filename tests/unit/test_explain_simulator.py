@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unionfs.errors import OptionError, ScriptError
 from unionfs.explain.script import Command, parse, parse_line
-from unionfs.explain.simulator import Simulator, Step, choose
+from unionfs.explain.simulator import VERBS, Simulator, Step, choose
 
 TWO_LAYERS = """
 layer base
@@ -257,6 +259,48 @@ def test_a_refused_command_changes_nothing() -> None:
     for text in ("rmdir etc", "rm nothing", "write etc x", "mv etc etc/inside", "mkdir srv", "ln srv x"):
         refusal(made, text)
         assert do(made, "show").picture == before
+
+
+def test_a_refused_command_is_not_what_undo_takes_back() -> None:
+    made = simulator()
+    do(made, "rm etc/passwd")
+    refusal(made, "rmdir etc")
+    refusal(made, "push base")
+    assert changes(do(made, "undo")) == ["upper - etc dir", "upper - etc/passwd whiteout: character device 0:0"]
+
+
+def test_the_root_stays() -> None:
+    made = simulator()
+    for text in ("rm -r /", "rmdir etc/..", "mv / x", "mv --exchange / etc"):
+        assert "EBUSY" in str(refusal(made, text)) or "EINVAL" in str(refusal(made, text)), text
+    assert do(made, "ls").output == ("etc", "srv")
+
+
+WORDS = ["a", "b", "d", "d/a", "d/e", "d/e/b", "/", "..", "", "base:d", "upper:", "x y", ".wh.a", "0", "0600", "1:1",
+         "-r", "-s", "-p", "-i", "-o", "metacopy", "--exchange", "fails", "top", "\udcff", "'", "#"]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.lists(st.sampled_from(WORDS), max_size=3)), max_size=25),
+    st.sampled_from(["unionfs", "kernel", "fuse-overlayfs"]),
+    st.sampled_from(["kernel", "oci"]),
+)
+def test_any_words_are_done_or_refused(lines: list[tuple[str, list[str]]], as_: str, encoding: str) -> None:
+    """Whatever is typed: a step or a ScriptError, an engine that is consistent, and an undo that leads back."""
+    made = simulator("layer base\nwrite a 1\nwrite d/a 2\nwrite d/e/b 3\nln a b\nmount", as_, encoding)
+    for verb, words in lines:
+        before, past = made.picture, len(made._past)
+        try:
+            do(made, " ".join([verb, *(word if word in ("'", "#") else f'"{word}"' for word in words)]))
+        except ScriptError:
+            continue
+        if made.world.fs is not None:
+            made.world.fs.check_invariants()
+        if len(made._past) > past:
+            do(made, "undo")
+            assert made.picture == before, (verb, words)
+            do(made, " ".join([verb, *(word if word in ("'", "#") else f'"{word}"' for word in words)]))
 
 
 def test_words_are_split_as_a_shell_does() -> None:

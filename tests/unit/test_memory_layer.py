@@ -170,7 +170,7 @@ def memory_pair() -> Pair:
     return Pair(MemoryLayer(disk, "upper"), MemoryLayer(disk, "work"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(operations, max_size=25))
 @example([Op("mkdir", 0, (b"d", 0o755)), Op("rename", 0, (b"d", 0, b"d/e", 0))])
 @example([Op("mkdir", 0, (b"d", 0o755)), Op("mkdir", 0, (b"e", 0o755)), Op("rename", 0, (b"d", 1, b"e", 0))])

@@ -28,6 +28,8 @@ class Command(NamedTuple):
 
 def parse_line(text: str, line: int | None = None) -> Command | None:
     """None for an empty line. ScriptError for quotes that are not closed."""
+    if "\0" in text:
+        raise ScriptError("a zero byte is in no command", line=line, hint="a script is text")
     try:
         words = shlex.split(text, comments=True)
     except ValueError as e:

@@ -55,6 +55,16 @@ class Shell:
             yield tree, place.found
 
     @contextmanager
+    def _named(self, path: str) -> Iterator[tuple[Tree, Place, Node]]:
+        """What can lose its name: EBUSY for the root."""
+        with self.place(path) as (tree, place):
+            if place.found is None:
+                fail(errno.ENOENT, path)
+            if not place.name:
+                fail(errno.EBUSY, path)
+            yield tree, place, place.found
+
+    @contextmanager
     def _new(self, path: str) -> Iterator[tuple[Tree, NodeId, bytes]]:
         with self.place(path) as (tree, place):
             if place.found is not None:
@@ -120,11 +130,9 @@ class Shell:
         self.write(path, b"")
 
     def rm(self, path: str, *, recursive: bool = False) -> None:
-        with self.place(path) as (tree, place):
-            if place.found is None:
-                fail(errno.ENOENT, path)
-            if recursive and place.found.attr.is_dir:
-                self._remove_tree(tree, place.found)
+        with self._named(path) as (tree, place, found):
+            if recursive and found.attr.is_dir:
+                self._remove_tree(tree, found)
                 self.fs.rmdir(place.parent.node, place.name)
             else:
                 self.fs.unlink(place.parent.node, place.name)
@@ -154,17 +162,13 @@ class Shell:
         return made
 
     def rmdir(self, path: str) -> None:
-        with self.place(path) as (_, place):
-            if place.found is None:
-                fail(errno.ENOENT, path)
+        with self._named(path) as (_, place, _found):
             self.fs.rmdir(place.parent.node, place.name)
 
     def mv(self, path: str, new: str, *, exchange: bool = False) -> None:
         """rename(2) alone: what it refuses is not copied. Into a directory if `new` is one."""
         new = new if exchange else self._inside(new, path)
-        with self.place(path) as (_, old), self.place(new) as (_, target):
-            if old.found is None:
-                fail(errno.ENOENT, path)
+        with self._named(path) as (_, old, _found), self.place(new) as (_, target):
             flags = RENAME_EXCHANGE if exchange else 0
             self.fs.rename(old.parent.node, old.name, target.parent.node, target.name, flags)
 

@@ -130,7 +130,7 @@ class Simulator:
     # commands -----------------------------------------------------------------------------------------------------
     def run(self, command: Command) -> Step:
         """ScriptError where the command fails, or is none, or does not fail and is to."""
-        before = self._picture
+        before, done = self._picture, len(self._past)
         output: list[str] = []
         failure = hint = None
         try:
@@ -139,6 +139,7 @@ class Simulator:
             failure = f"{errno.errorcode.get(e.errno or 0, '?').replace('ENOTSUP', 'EOPNOTSUPP')} ({e.strerror})"
             hint = self._hint(command, e.errno or 0)
         except ScriptError as e:
+            self._forget(done)
             if e.line is None and command.line is not None:
                 raise ScriptError(str(e), line=command.line, hint=e.hint) from None
             raise
@@ -146,6 +147,8 @@ class Simulator:
             failure, hint = str(e), e.hint
         finally:
             self._picture = self.world.picture()
+            if failure is not None and self._picture == before:
+                self._forget(done)
         if failure is not None and not command.fails:
             raise ScriptError(f"{command.text}: {failure}", line=command.line, hint=hint)
         if failure is None and command.fails:
@@ -153,6 +156,12 @@ class Simulator:
         drawn = self._picture != before or command.words[:1] == ("show",)
         found = changes(before, self._picture, self.encoding)
         return Step(command, tuple(output), found, self._picture, failure, hint, drawn)
+
+    def _forget(self, done: int) -> None:
+        """There is nothing to take back of a command that was refused."""
+        if len(self._past) > done:
+            del self._past[done:]
+            self.world.seconds -= 1
 
     def run_all(self, commands: Iterable[Command]) -> list[Step]:
         return [self.run(command) for command in commands]
@@ -233,7 +242,10 @@ class Simulator:
             return self.world.shell.ls(path, inodes="i" in options, long="l" in options)
         column, below = stored
         prefix = below + "/" if below else ""
-        if below and (below not in column.stored or column.stored[below].kind != "dir"):
+        found_there = column.stored.get(below)
+        if found_there is not None and found_there.kind != "dir":
+            return [found_there.name or below.rpartition("/")[2]]
+        if below and found_there is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         lines = []
         for inner, found in column.stored.items():
@@ -264,7 +276,7 @@ class Simulator:
         if self._stored(path) is None:
             return self.world.shell.cat(path)
         name, _, below = path.partition(":")
-        file = self.world.stored(name).open(below.strip("/").encode())
+        file = self.world.stored(name).open(os.fsencode(below.strip("/")))
         data = bytes(file.fstat().st_size) if self._is_metacopy(path) else file.pread(file.fstat().st_size, 0)
         return data.decode("utf-8", "replace").splitlines()
 
@@ -312,10 +324,13 @@ class Simulator:
             self.world.shell.mkdir(parent, parents=True)
 
     def _check_name(self, *paths: str) -> None:
-        if self.personality.wh_refused and self.world.mounted:
-            for path in paths:
-                if path.rpartition("/")[2].startswith(".wh."):
-                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        """Of new objects in the merged tree."""
+        if not self.world.mounted or not any(path.rpartition("/")[2].startswith(".wh.") for path in paths):
+            return
+        if self.personality.wh_refused:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), paths[0])
+        if self.encoding == "oci":
+            raise ScriptError("a layer tar cannot hold a name that begins with .wh.", hint="choose another name")
 
     def _write(self, path: str, *text: str) -> None:
         self._check_name(path)
@@ -335,7 +350,7 @@ class Simulator:
         self.world.shell.rm(path, recursive="r" in options)
 
     def _mkdir(self, path: str, *, options: str) -> None:
-        self._check_name(path)
+        self._check_name(*path.split("/"))
         made = self.world.shell.mkdir(path, parents="p" in options or not self.world.mounted)
         if self.personality.opaque_new and self.world.upper is not None:
             for directory in made:
@@ -344,7 +359,7 @@ class Simulator:
     def _mark_new(self, path: str) -> None:
         with self.world.shell.existing(path.rpartition("/")[0]) as (tree, parent):
             assert self.world.fs is not None and self.world.upper is not None
-            found = tree.lookup(parent.node, path.rpartition("/")[2].encode())
+            found = tree.lookup(parent.node, os.fsencode(path.rpartition("/")[2]))
             assert found is not None
             is_merged = any(number for number, _ in self.world.fs.sources(parent.node))
             if is_merged or self.personality.opaque_new == "all":
@@ -452,7 +467,7 @@ def _split(name: str, verb: Verb, words: list[str]) -> tuple[str, dict[str, str]
 
 
 def _line(text: tuple[str, ...]) -> bytes:
-    return " ".join(text).encode() + b"\n" if text else b""
+    return os.fsencode(" ".join(text)) + b"\n" if text else b""
 
 
 def _number(text: str, base: int, what: str, hint: str) -> int:

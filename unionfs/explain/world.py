@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -157,7 +158,7 @@ class World:
     def _marked(self, path: str) -> tuple[MemoryLayer, bytes]:
         if self.filling is None or self.mounted:
             raise ScriptError("marks are put into a layer by hand only before the mount", hint="rm leaves whiteouts")
-        return self.layers[self.filling], path.strip("/").encode()
+        return self.layers[self.filling], os.fsencode(path.strip("/"))
 
     # the mount ----------------------------------------------------------------------------------------------------
     def mount(self, names: Sequence[str], options: Iterable[str]) -> None:

@@ -18,7 +18,10 @@ from pathlib import Path
 import pytest
 
 from cli import sim_schemas
+from cli.sim_steps import manual
+from cli.style import Style
 from tests.unit.cli_runner import PROJECT, Ran, call, program, refused
+from unionfs.api.simulation import VERBS
 from unionfs.explain.lesson import lessons
 
 GOLDEN = PROJECT / "tests/golden/sim"
@@ -141,6 +144,11 @@ def test_the_prompt_goes_on_after_a_mistake() -> None:
     seen = typed("sim", lines=["layer base", "write a 1", "mount", "rm b", "help", "rm a", "quit"])
     assert "error: rm b: ENOENT (No such file or directory)\nhint: ls shows what there is" in seen
     assert "  push [NAME]" in seen and "upper  + a  whiteout: character device 0:0" in seen
+
+
+def test_the_commands_fit_into_80_columns() -> None:
+    lines = list(manual(VERBS, Style(colour=False, width=80)))
+    assert len(lines) == len(VERBS) + 2 and max(len(line) for line in lines) < 80
 
 
 def test_answers_are_asked_for_and_judged() -> None:

@@ -179,6 +179,7 @@ def test_commit_lists_the_layer_tar_and_the_same_changes_have_the_same_digest() 
 def test_metacopies_hold_no_data() -> None:
     made = simulator("layer base\nwrite big data\nmount -o metacopy")
     assert changes(do(made, "chmod 0600 big")) == ["upper + big file, metacopy: its data is still below"]
+    assert (made.picture.merged or {})["big"].layers == ("upper", "base")
     assert (do(made, "cat big").output, do(made, "cat upper:big").output) == (("data",), ("\0" * 5,))
     assert changes(do(made, "append big x")) == ['upper ~ big file "data / x"']
 

@@ -58,7 +58,8 @@ class Stored(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """One object of the merged tree; `layers` are those it comes from, topmost first: several for a directory."""
+    """One object of the merged tree; `layers` are those it comes from, topmost first: several for a directory, and
+    for a metacopy that which has the data."""
 
     kind: str
     text: str

@@ -43,15 +43,15 @@ class Verb(NamedTuple):
 
 VERBS: Final[dict[str, Verb]] = {
     "layer": Verb("NAME", "begin a layer; what follows fills it"),
-    "whiteout": Verb("PATH", "put a whiteout into the layer that is being filled"),
+    "whiteout": Verb("PATH", "put a whiteout into the layer being filled"),
     "opaque": Verb("DIR", "make a directory of that layer opaque"),
     "mount": Verb("[-o OPTION] [LAYER]…", "the layers, topmost first, below a new upper", 0, None, "o"),
     "remount": Verb("", "unmount, and mount the same again", 0, 0),
     "push": Verb("[NAME]", "the upper becomes a layer, below a new upper", 0),
     "pop": Verb("", "the layer pushed last is the upper again", 0, 0),
-    "ls": Verb("[-i] [-l] [PATH]", "list a directory; LAYER:PATH is what a layer has stored", 0, 1, "il", True),
+    "ls": Verb("[-i] [-l] [PATH]", "list; LAYER:PATH is what a layer has stored", 0, 1, "il", True),
     "cat": Verb("PATH", "show a file", 1, 1, "", True),
-    "stat": Verb("PATH", "mode, owner, links, inode; of LAYER:PATH also the marks", 1, 1, "", True),
+    "stat": Verb("PATH", "mode, owner, links, inode; of LAYER:PATH marks", 1, 1, "", True),
     "find": Verb("[PATH]", "all paths below one", 0, 1, "", True),
     "write": Verb("PATH TEXT…", "make a file, or write it anew", 1, None),
     "append": Verb("PATH TEXT…", "add a line to a file", 2, None),
@@ -423,7 +423,7 @@ class Simulator:
             return
         with self.world.shell.existing(path) as (_, node):
             assert self.world.fs is not None
-            (number, stored), *_ = self.world.fs.sources(node.node)
+            *_, (number, stored) = self.world.fs.sources(node.node)
             layer = self.world.stored(UPPER if number == 0 else self.world.lowers[number - 1])
             self._open[name] = layer.open(stored)
 

@@ -198,15 +198,16 @@ class UnionFilesystem:
     # inodes -------------------------------------------------------------------------------------------------------
     def sources(self, node: NodeId) -> list[tuple[int, Path]]:
         """Where what an inode shows is now: (layer, path there), topmost first; layer 0 is the upper, or for a file
-        with no name there its work directory. Only a directory can come from several."""
+        with no name there its work directory. A directory may come from several; the data of a metacopy comes last."""
         with self._lock:
             inode = self._union.inode(node)
             if isinstance(inode, DirInode):
                 return [*([(UPPER, inode.path)] if inode.upper else ()), *inode.lowers]
             assert isinstance(inode, FileInode)
+            found = [] if inode.lower is None else [inode.lower]
             if inode.upper:
-                return [(UPPER, self._union.upper_place(inode)[1])]
-            return [] if inode.lower is None else [inode.lower]
+                found = [(UPPER, self._union.upper_place(inode)[1])]
+            return found if inode.data is None else [*found, (inode.data.layer, inode.data.path)]
 
     def getattr(self, node: NodeId, fh: FileHandle | None = None) -> AttrRecord:
         with self._lock:

@@ -13,7 +13,7 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import apply, check, commit, convert, demo, diff, doctor, image, mount, mounts, remount, umount
+from . import apply, check, commit, convert, demo, diff, doctor, image, learn, mount, mounts, remount, sim, umount
 from .options import SETTINGS, StoreOption, choose_store
 from .output import error, flush, text
 
@@ -52,6 +52,8 @@ for name, verb in (
     ("convert", convert.convert),
     ("doctor", doctor.doctor),
     ("demo", demo.demo),
+    ("sim", sim.sim),
+    ("learn", learn.learn),
 ):
     app.command(name)(verb)
 app.add_typer(image.app)

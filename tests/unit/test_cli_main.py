@@ -13,7 +13,8 @@ from tests.unit.cli_runner import PROJECT, call, program, refused
 from unionfs import __version__
 
 VERBS = (
-    "mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "doctor", "demo", "image",
+    "mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "doctor", "demo", "sim",
+    "learn", "image",
 )  # fmt: skip
 IMAGE_VERBS = (
     "ls", "tag", "untag", "rm", "inspect", "history", "diff", "save", "load", "import", "export", "prune", "verify",

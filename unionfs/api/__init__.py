@@ -14,6 +14,7 @@
     import_image, diff_images
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
+    simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
 
 Every failure is an `OSError` (what a file system operation came to) or a `UnionFSError`, whose `hint` says what to do.
 

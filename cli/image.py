@@ -11,6 +11,7 @@ from . import (
     image_inspect,
     image_ls,
     image_names,
+    image_transfer,
     image_tree,
     image_upkeep,
 )
@@ -18,7 +19,7 @@ from .options import SETTINGS, StoreOption, choose_store
 
 app = typer.Typer(
     name="image",
-    help="Images in a store: list, name, save, load and look into them. Options and output are docker's.",
+    help="Images in a store: list, name, pull, push, save, load and look into them. Options and output are docker's.",
     rich_markup_mode=None,
     context_settings=SETTINGS,
 )
@@ -30,6 +31,8 @@ for name, verb in (
     ("inspect", image_inspect.inspect),
     ("history", image_history.history),
     ("diff", image_diff.diff),
+    ("pull", image_transfer.pull),
+    ("push", image_transfer.push),
     ("save", image_archive.save),
     ("load", image_archive.load),
     ("import", image_tree.import_),

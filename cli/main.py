@@ -13,7 +13,24 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import apply, check, commit, convert, demo, diff, doctor, image, learn, mount, mounts, remount, sim, umount
+from . import (
+    apply,
+    check,
+    commit,
+    convert,
+    demo,
+    diff,
+    doctor,
+    image,
+    learn,
+    login,
+    mount,
+    mounts,
+    remount,
+    search,
+    sim,
+    umount,
+)
 from .options import SETTINGS, StoreOption, choose_store
 from .output import error, flush, text
 
@@ -54,6 +71,9 @@ for name, verb in (
     ("demo", demo.demo),
     ("sim", sim.sim),
     ("learn", learn.learn),
+    ("login", login.login),
+    ("logout", login.logout),
+    ("search", search.search),
 ):
     app.command(name)(verb)
 app.add_typer(image.app)

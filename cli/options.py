@@ -59,6 +59,28 @@ PlatformOption = Annotated[
     str | None,
     typer.Option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of a multi-platform one."),
 ]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Accept any certificate, and HTTP. localhost may speak HTTP anyway.")
+]
+CertDir = Annotated[
+    str | None,
+    typer.Option(
+        "--cert-dir",
+        metavar="DIR",
+        help="CAs (*.crt) and client certificates (*.cert, *.key) for the registry. Default: HOST[:PORT] in "
+        "/etc/containers/certs.d and /etc/docker/certs.d.",
+        show_default=False,
+    ),
+]
+AuthFile = Annotated[
+    str | None,
+    typer.Option(
+        "--authfile",
+        metavar="FILE",
+        help="Where credentials are. Default: $REGISTRY_AUTH_FILE, or podman's and docker's files.",
+        show_default=False,
+    ),
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option(

@@ -78,6 +78,8 @@ REQUIREMENTS: dict[str, Requirement] = {
     "setfattr": _command("setfattr", "attr"),
     "setcap": _command("setcap", "libcap2-bin"),
     "skopeo": _command("skopeo", "skopeo"),
+    "docker-registry": _command("docker-registry", "docker-registry"),
+    "openssl": _command("openssl", "openssl"),
     "umoci": _command("umoci", "umoci"),
     "podman": _command("podman", "podman"),
     "buildah": _command("buildah", "buildah"),

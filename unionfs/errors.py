@@ -13,6 +13,7 @@
     │   ├── ImageInUse            a mount, or another name, stands against a removal
     │   ├── ReferenceFormatError  a text that is no name of an image
     │   ├── ChangeError           an instruction that changes no image's configuration
+    │   ├── RegistryError         a registry that refuses, cannot be reached, or does not keep to its protocol
     │   └── ImageFormatError      an archive, layout or document that breaks its format or lies about its contents
     ├── ScriptError               a line of a simulator's script that makes no sense, or whose command failed
     └── ProtocolError             bytes from a peer (kernel, control socket) that break their protocol
@@ -94,3 +95,7 @@ class ReferenceFormatError(ImageError):
 
 class ChangeError(ImageError):
     """An instruction that no image's configuration can be changed by, or a malformed one; see unionfs.image.mutate."""
+
+
+class RegistryError(ImageError):
+    """A registry that refuses what it is asked for, cannot be reached, or does not keep to its protocol."""

@@ -14,11 +14,11 @@ from unionfs import __version__
 
 VERBS = (
     "mount", "umount", "remount", "mounts", "diff", "commit", "apply", "check", "convert", "doctor", "demo", "sim",
-    "learn", "image",
+    "learn", "login", "logout", "search", "image",
 )  # fmt: skip
 IMAGE_VERBS = (
-    "ls", "tag", "untag", "rm", "inspect", "history", "diff", "save", "load", "import", "export", "prune", "verify",
-    "changes",
+    "ls", "tag", "untag", "rm", "inspect", "history", "diff", "pull", "push", "save", "load", "import", "export",
+    "prune", "verify", "changes",
 )  # fmt: skip
 
 Capture = pytest.CaptureFixture[bytes]

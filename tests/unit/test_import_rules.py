@@ -63,6 +63,17 @@ def test_modules_loaded_by_name_are_loaded_where_they_should_be() -> None:
     assert {str(path.relative_to(PROJECT)) for path in others} == {path for path, _ in LOADED_BY_NAME}
 
 
+def test_only_the_registries_package_speaks_to_a_network() -> None:
+    found = {
+        path.parent.relative_to(PROJECT)
+        for top in ("unionfs", "cli")
+        for path in (PROJECT / top).rglob("*.py")
+        for name in imported(ast.parse(path.read_text()))
+        if name.partition(".")[0] in ("httpx2", "http", "urllib3", "requests") or name == "urllib.request"
+    }
+    assert found == {Path("unionfs/image/registry")}
+
+
 def test_every_package_is_installed() -> None:
     config = tomllib.loads((PROJECT / "pyproject.toml").read_text())
     listed = config["tool"]["setuptools"]["packages"]

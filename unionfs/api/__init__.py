@@ -12,6 +12,7 @@
     mount_image      an image as a mount, whose changes the store keeps; kept_changes, remove_changes
     commit_image     what a mount changes, as one more layer of its image
     import_image, diff_images
+    pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         umount,
     )
     from unionfs.api.paths import Tree
+    from unionfs.api.registries import login, logout, pull_image, push_image, search
     from unionfs.api.stack import Stack
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
     from unionfs.changeset.change import Change
@@ -62,10 +64,16 @@ if TYPE_CHECKING:
         MountError,
         OptionError,
         ReferenceFormatError,
+        RegistryError,
         TarError,
         TransportUnavailable,
         UnionFSError,
     )
+    from unionfs.image.registry.client import RegistryOptions
+    from unionfs.image.registry.pull import Pulled
+    from unionfs.image.registry.push import Pushed
+    from unionfs.image.registry.search import Match
+    from unionfs.image.registry.transfer import Transfer
     from unionfs.image.results import Fault, HistoryRow, ImageSummary, Loaded, Pruned, Removed
     from unionfs.image.store import Store
     from unionfs.overlay import UnionOptions
@@ -100,6 +108,11 @@ __all__ = [
     "commit_image",
     "import_image",
     "diff_images",
+    "pull_image",
+    "push_image",
+    "login",
+    "logout",
+    "search",
     "AppliedLayer",
     "Caller",
     "Change",
@@ -117,13 +130,18 @@ __all__ = [
     "Loaded",
     "HOLD_SECONDS",
     "Held",
+    "Match",
     "MountResult",
     "MountStatus",
     "Pruned",
+    "Pulled",
+    "Pushed",
+    "RegistryOptions",
     "RemountResult",
     "Removed",
     "StackSpec",
     "Store",
+    "Transfer",
     "UnionOptions",
     "ChangeError",
     "ChangesetError",
@@ -135,6 +153,7 @@ __all__ = [
     "MountError",
     "OptionError",
     "ReferenceFormatError",
+    "RegistryError",
     "TarError",
     "TransportUnavailable",
     "UnionFSError",
@@ -162,6 +181,7 @@ _HOMES = {
         "umount",
     ),
     "unionfs.api.paths": ("Tree",),
+    "unionfs.api.registries": ("login", "logout", "pull_image", "push_image", "search"),
     "unionfs.api.stack": ("Stack",),
     "unionfs.api.upkeep": ("Checked", "Converted", "Finding", "check", "convert"),
     "unionfs.changeset.change": ("Change",),
@@ -176,10 +196,16 @@ _HOMES = {
         "MountError",
         "OptionError",
         "ReferenceFormatError",
+        "RegistryError",
         "TarError",
         "TransportUnavailable",
         "UnionFSError",
     ),
+    "unionfs.image.registry.client": ("RegistryOptions",),
+    "unionfs.image.registry.pull": ("Pulled",),
+    "unionfs.image.registry.push": ("Pushed",),
+    "unionfs.image.registry.search": ("Match",),
+    "unionfs.image.registry.transfer": ("Transfer",),
     "unionfs.image.results": ("Fault", "HistoryRow", "ImageSummary", "Loaded", "Pruned", "Removed"),
     "unionfs.image.store": ("Store",),
     "unionfs.overlay": ("UnionOptions",),

@@ -26,6 +26,7 @@
     gc.py, prune.py    what is referred to, and what goes   validate.py  everything recomputed
     results.py         what the operations return
     mutate.py, shell_words.py, commit.py   configurations changed and made
+    registry/          images from registries, and to them
 
 README.md beside this file has the decisions.
 

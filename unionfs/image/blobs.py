@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import queue
 import secrets
@@ -45,12 +46,14 @@ def _sync(path: bytes) -> None:
         os.close(fd)
 
 
-def replace_file(path: bytes, data: bytes) -> None:
-    """Write a small file: readers see the old or the new one, whatever happens. A crash may leave `.NAME.HEX`."""
+def replace_file(path: bytes, data: bytes, mode: int = 0o666) -> None:
+    """Write a small file: readers see the old or the new one, whatever happens. A crash may leave `.NAME.HEX`. `mode`
+    is its permissions, less the umask's."""
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, b".%b.%b" % (name, secrets.token_hex(6).encode()))
     try:
-        with open(temporary, "xb", buffering=0) as file:
+        opener = lambda name, flags: os.open(name, flags, mode)  # noqa: E731
+        with open(temporary, "xb", buffering=0, opener=opener) as file:
             view = memoryview(data)
             while view:
                 view = view[file.write(view) :]
@@ -185,7 +188,7 @@ class Workspace:
         self.directory = directory
         self.blobs = blobs
         self._new: set[Digest] = set()
-        self._files = 0
+        self._files = itertools.count(1)  # next() is one step, whatever other threads do
         os.mkdir(directory, 0o700)
 
     def close(self) -> None:
@@ -194,8 +197,7 @@ class Workspace:
 
     def new_file(self) -> bytes:
         """A path where nothing is yet. Not a blob's: `leftovers` leaves it out."""
-        self._files += 1
-        return os.path.join(self.directory, b"file-%d" % self._files)
+        return os.path.join(self.directory, b"file-%d" % next(self._files))
 
     def writer(self, algorithm: str | None = "sha256", path: bytes | None = None) -> BlobWriter:
         """For a new file; or for `path`, which has the bytes already."""
@@ -235,6 +237,15 @@ class Workspace:
                 writer.write(data)
                 self.finished(writer)
         return digest
+
+    def add_as(self, digest: Digest, data: bytes) -> None:
+        """A small blob that has been compared with its digest, of any algorithm. Idempotent."""
+        if digest.algorithm == "sha256":
+            self.add(data)
+            return
+        with self.writer(digest.algorithm) as writer:
+            writer.write(data)
+            self.finished(writer)
 
     def find(self, digest: Digest) -> bytes | None:
         """The path of a blob that is here or published already; None where it is in neither place."""

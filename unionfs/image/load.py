@@ -90,8 +90,7 @@ class _Taker:
         for descriptor, member in incoming.others:
             self._other(descriptor, member)
         for digest, data in incoming.documents.items():
-            if self._staging.space.add(data) != digest:  # of an algorithm other than sha256
-                self._other_document(digest, data)
+            self._staging.space.add_as(digest, data)
         return incoming.descriptor
 
     def _made(self, image: IncomingImage) -> Descriptor:
@@ -130,11 +129,6 @@ class _Taker:
             found = space.finished(writer)
         if found != descriptor.digest:
             raise ImageFormatError(f"{what} is damaged: its digest is {found}")
-
-    def _other_document(self, digest: Digest, data: bytes) -> None:
-        with self._staging.space.writer(digest.algorithm) as writer:
-            writer.write(data)
-            self._staging.space.finished(writer)
 
     def _count(self, size: int) -> None:
         self._done += size

@@ -25,7 +25,8 @@ from unionfs.image.results import StoredLayer
 
 
 class Staging:
-    """Made by `Store.staging`; good until its block ends. Not for several threads at once."""
+    """Made by `Store.staging`; good until its block ends. `add_layer` may be called by several threads at once; all
+    else by one, while none does."""
 
     def __init__(self, layout: Layout, space: Workspace, cache: LayerCache) -> None:
         self.layout, self.space, self.cache = layout, space, cache

@@ -75,7 +75,7 @@ class Store:
         "before=IMAGE", "since=IMAGE", "reference=PATTERN". `names`: only with a tag that fits one of these, as in
         `docker image ls REPOSITORY[:TAG]`."""
         patterns = list(names)
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             fits = listing.filter_of(filters, lambda name: self._summary(catalog, name))
             return [
                 one
@@ -91,14 +91,20 @@ class Store:
         `platform` ("os/arch[/variant]") chooses from an index; None is this machine's, or the first there is.
         ImageNotFound, or ImageError where a short ID is ambiguous.
         """
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             return catalog.resolve(name, platform)
+
+    @contextmanager
+    def catalog(self) -> Iterator[Catalog]:
+        """All there is at this moment; nobody removes any of it while the block lasts."""
+        with self.layout.reading():
+            yield Catalog(self.layout, self.layout.entries())
 
     @contextmanager
     def using(self, name: str, platform: str | None = None) -> Iterator[Image]:
         """`resolve`, with all layers made ready in the cache. Nobody removes the image while the block lasts: by its
         end, whoever goes on using it must be seen by `in_use`."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             image = catalog.resolve(name, platform)
             for layer, diff_id in zip(image.layers, image.diff_ids, strict=True):
                 if not self.cache.has(diff_id):
@@ -108,13 +114,13 @@ class Store:
 
     def inspect(self, name: str, platform: str | None = None) -> dict[str, Any]:
         """As `docker image inspect` shows it."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             image = catalog.resolve(name, platform)
             return listing.inspect(image, self._group(catalog, image), self.cache)
 
     def history(self, name: str, platform: str | None = None) -> list[HistoryRow]:
         """The steps that made the image, newest first."""
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             return listing.history(catalog.resolve(name, platform), self.cache)
 
     # names --------------------------------------------------------------------------------------------------------
@@ -133,7 +139,7 @@ class Store:
         """Take `names` (none: all) from the image, which stays, as podman does it."""
         from unionfs.image import removal
 
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             return removal.untag(self.layout, removal.names_to_take(catalog, name, [familiar(one) for one in names]))
 
     def remove(self, name: str, *, force: bool = False) -> list[Removed]:
@@ -142,7 +148,7 @@ class Store:
         name goes."""
         from unionfs.image import removal
 
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             removed = removal.take_one_of_several(catalog, name)
         if removed is not None:
             return removed
@@ -176,7 +182,7 @@ class Store:
 
         if format not in save.FORMATS:
             raise OptionError(f"unknown format {format!r}", hint=f"choose {', '.join(save.FORMATS)}")
-        with self._catalog() as catalog:
+        with self.catalog() as catalog:
             files = save.contents(save.select(catalog, names, platform), format, self.layout.blobs)
             place = _source(target)
             if format == "oci-dir":
@@ -262,7 +268,7 @@ class Store:
         from unionfs.image import validate
 
         try:
-            with self._catalog() as catalog:
+            with self.catalog() as catalog:
                 if name is not None:
                     return list(validate.verify(catalog, [catalog.find(name)[0]], everything=False))
                 faults = list(validate.verify(catalog, catalog.entries, everything=True))
@@ -273,11 +279,6 @@ class Store:
             return [Fault(os.fsdecode(self.directory), str(error))]
 
     # ----------------------------------------------------------------------------------------------------------------
-    @contextmanager
-    def _catalog(self) -> Iterator[Catalog]:
-        with self.layout.reading():
-            yield Catalog(self.layout, self.layout.entries())
-
     @contextmanager
     def _removing(self) -> Iterator[removal.Removal]:
         from unionfs.image import removal

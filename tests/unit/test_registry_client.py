@@ -1,0 +1,348 @@
+"""Requests to a registry that docker-registry cannot be made to answer: waits, redirects, tokens, odd servers. A
+MockTransport stands for the network; the real ones are in tests/compat/test_registry_*."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from unionfs.errors import ImageFormatError, RegistryError
+from unionfs.image.digest import Digest
+from unionfs.image.layers import descriptor_of
+from unionfs.image.reference import parse_normalized
+from unionfs.image.registry import search
+from unionfs.image.registry.client import Client, RegistryOptions, is_local
+from unionfs.image.registry.credentials import Credentials
+from unionfs.image.registry.failures import Doing
+from unionfs.image.registry.repository import Repository
+from unionfs.image.registry.retry import Retry, seconds
+
+Answer = httpx2.Response
+Handler = Callable[[httpx2.Request], Answer]
+WHAT = Doing("the thing")
+NOW = 1_700_000_000.0
+BEARER = 'Bearer realm="https://auth.example.com/token",service="example.com"'
+
+
+class Network:
+    """`handler` answers; requests, and seconds that were waited, are kept."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self.requests: list[httpx2.Request] = []
+        self.waited: list[float] = []
+
+    def _answer(self, request: httpx2.Request) -> Answer:
+        self.requests.append(request)
+        answer = self._handler(request)
+        # As from a network: the body is still to come.
+        return Answer(answer.status_code, headers=answer.headers, stream=httpx2.ByteStream(answer.content))
+
+    def client(self, registry: str = "example.com", credentials: Credentials | None = None, **more: Any) -> Client:
+        def pause(event: threading.Event, delay: float) -> None:
+            self.waited.append(delay)
+
+        options = RegistryOptions(
+            environ={"HOME": "/nonexistent"},
+            retry=Retry(pause=pause, clock=lambda: NOW),
+            transport=httpx2.MockTransport(self._answer),
+            **more,
+        )
+        return Client(registry, options, credentials=credentials)
+
+    def asked(self) -> list[str]:
+        return [f"{request.method} {request.url}" for request in self.requests]
+
+
+def after_meeting(handler: Handler) -> Network:
+    """The first request, GET /v2/, is answered 200."""
+    return Network(lambda request: Answer(200) if request.url.path == "/v2/" else handler(request))
+
+
+# again ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("headers", "waited"),
+    [
+        ({}, [0.25, 0.5]),
+        ({"Retry-After": "3"}, [3, 3]),
+        ({"Retry-After": "0"}, [0.25, 0.5]),
+        ({"Retry-After": "Tue, 14 Nov 2023 22:13:30 GMT"}, [10, 10]),
+        ({"Retry-After": "Tue, 14 Nov 2000 22:13:30 GMT"}, [0.25, 0.5]),
+        ({"Retry-After": "soon"}, [0.25, 0.5]),
+    ],
+)
+def test_retry_after_is_waited_for(headers: dict[str, str], waited: list[float]) -> None:
+    answers = [Answer(429, headers=headers), Answer(503, headers=headers), Answer(200, content=b"it")]
+    network = after_meeting(lambda request: answers.pop(0))
+    with network.client() as client:
+        assert client.request(WHAT, "GET", "/v2/x").body == b"it"
+    assert network.waited == waited
+
+
+def test_who_is_to_wait_long_is_told_so() -> None:
+    network = after_meeting(lambda request: Answer(429, headers={"Retry-After": "3600"}))
+    with network.client() as client, pytest.raises(RegistryError, match="the thing: toomanyrequests") as e:
+        client.request(WHAT, "GET", "/v2/x")
+    assert (network.waited, e.value.hint) == ([], "wait 3600 seconds, or unionfs login example.com")
+
+
+def test_after_five_attempts_it_is_said() -> None:
+    network = after_meeting(lambda request: Answer(503))
+    with (
+        network.client() as client,
+        pytest.raises(RegistryError, match=r"example.com answered 503 Service Unavailable"),
+    ):
+        client.request(WHAT, "GET", "/v2/x")
+    assert network.waited == [0.25, 0.5, 1, 2]
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 501])
+def test_what_will_not_change_is_not_asked_again(status: int) -> None:
+    network = after_meeting(lambda request: Answer(status))
+    with network.client() as client, pytest.raises(RegistryError):
+        client.request(WHAT, "GET", "/v2/x")
+    assert len(network.requests) == 2
+
+
+def test_who_was_there_and_is_gone_is_looked_for_again() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        if len(network.requests) < 4:
+            raise httpx2.ConnectError("refused", request=request)
+        return Answer(200)
+
+    network = after_meeting(handler)
+    with network.client() as client:
+        client.request(WHAT, "GET", "/v2/x")
+    assert network.waited == [0.25, 0.5]
+
+
+def test_who_was_never_there_is_not() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        raise httpx2.ConnectError("[Errno -2] Name or service not known", request=request)
+
+    network = Network(handler)
+    with network.client() as client, pytest.raises(RegistryError, match=r"example.com cannot be reached: .*not known"):
+        client.request(WHAT, "GET", "/v2/x")
+    assert (len(network.requests), network.waited) == (1, [])
+
+
+@pytest.mark.parametrize(("text", "told"), [("7", 7), (" 7 ", 7), ("-7", None), ("", None), ("9" * 40, 999999999999)])
+def test_seconds_of_retry_after(text: str, told: float | None) -> None:
+    assert seconds(text, NOW) == told
+
+
+# elsewhere ------------------------------------------------------------------------------------------------------------
+def redirecting(location: str) -> Network:
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.path != "/v2/x":
+            return Answer(200, content=b"it")
+        if "authorization" not in request.headers:
+            return Answer(401, headers={"WWW-Authenticate": 'Basic realm="r"'})
+        return Answer(307, headers={"Location": location})
+
+    return after_meeting(handler)
+
+
+@pytest.mark.parametrize(
+    ("location", "carried"),
+    [
+        ("/elsewhere", True),
+        ("https://example.com/elsewhere", True),
+        ("https://example.com:443/elsewhere", True),
+        ("https://example.com:8443/elsewhere", False),
+        ("https://cdn.example.com/elsewhere?signature=x", False),
+        ("//cdn.example.com/elsewhere", False),
+    ],
+)
+def test_credentials_stay_at_their_origin(location: str, carried: bool) -> None:
+    network = redirecting(location)
+    with network.client(credentials=Credentials("me", "secret")) as client:
+        assert client.request(WHAT, "GET", "/v2/x").body == b"it"
+    assert ("authorization" in network.requests[-1].headers) is carried
+    assert network.requests[-1].url.path == "/elsewhere"
+
+
+@pytest.mark.parametrize("location", ["http://example.com/x", "http://cdn.example.com/x", "file:///etc/passwd"])
+def test_nothing_leads_out_of_tls(location: str) -> None:
+    network = redirecting(location)
+    with (
+        network.client(credentials=Credentials("me", "secret")) as client,
+        pytest.raises(RegistryError, match="which is not safe"),
+    ):
+        client.request(WHAT, "GET", "/v2/x")
+    assert len(network.requests) == 3
+
+
+def test_redirects_have_an_end() -> None:
+    network = after_meeting(lambda request: Answer(302, headers={"Location": f"{request.url}x"}))
+    with network.client() as client, pytest.raises(RegistryError, match="redirects without end"):
+        client.request(WHAT, "GET", "/v2/x")
+
+
+def test_uploads_do_not_leave_tls_either() -> None:
+    with after_meeting(lambda request: Answer(200)).client() as client:
+        client.meet()
+        with pytest.raises(RegistryError, match="which is not safe"):
+            client.request(WHAT, "PATCH", "http://example.com/upload", body=b"")
+
+
+def test_realm_without_tls_gets_no_password() -> None:
+    challenge = 'Bearer realm="http://auth.example.com/token"'
+    network = Network(lambda request: Answer(401, headers={"WWW-Authenticate": challenge}))
+    with (
+        network.client(credentials=Credentials("me", "secret")) as client,
+        pytest.raises(RegistryError, match=r"wants tokens from http://auth.example.com/token, which is not safe"),
+    ):
+        client.request(WHAT, "GET", "/v2/x")
+    assert network.asked() == ["GET https://example.com/v2/"]
+
+
+# tokens ---------------------------------------------------------------------------------------------------------------
+def with_tokens(answer: Handler) -> Network:
+    """Asks for a token; `answer` is the token server."""
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "auth.example.com":
+            return answer(request)
+        sent = request.headers.get("authorization", "")
+        if not sent.startswith("Bearer good"):
+            return Answer(401, headers={"WWW-Authenticate": BEARER})
+        return Answer(200, content=sent.encode())
+
+    return Network(handler)
+
+
+def test_token_is_fetched_ahead_and_kept_for_its_scope() -> None:
+    network = with_tokens(lambda request: Answer(200, json={"token": f"good-{len(network.requests)}"}))
+    with network.client() as client:
+        first = [client.request(WHAT, "GET", "/v2/x", scopes=("repository:a:pull",)).body for _ in range(3)]
+        other = client.request(WHAT, "GET", "/v2/x", scopes=("repository:b:pull",)).body
+    assert (set(first), other) == ({b"Bearer good-2"}, b"Bearer good-6")
+    assert network.asked()[1] == "GET https://auth.example.com/token?service=example.com&scope=repository%3Aa%3Apull"
+
+
+def test_token_that_is_refused_is_fetched_once_more_and_no_more() -> None:
+    network = with_tokens(lambda request: Answer(200, json={"token": "bad"}))
+    with network.client() as client, pytest.raises(RegistryError, match="the thing: unauthorized"):
+        client.request(WHAT, "GET", "/v2/x")
+    assert len([request for request in network.requests if request.url.host == "auth.example.com"]) <= 3
+
+
+def test_identity_token_is_posted() -> None:
+    network = with_tokens(lambda request: Answer(200, json={"access_token": "good"}))
+    with network.client(credentials=Credentials(identity_token="refresh")) as client:
+        client.request(WHAT, "GET", "/v2/x", scopes=("repository:a:pull",))
+    post = network.requests[1]
+    assert (post.method, "authorization" in post.headers) == ("POST", False)
+    assert b"grant_type=refresh_token" in post.content and b"refresh_token=refresh" in post.content
+
+
+def test_token_of_the_registry_is_sent_as_it_is() -> None:
+    network = with_tokens(lambda request: Answer(500))
+    with network.client(credentials=Credentials(registry_token="good")) as client:
+        assert client.request(WHAT, "GET", "/v2/x").body == b"Bearer good"
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b'{"token": 1}', b'{"token": "a\\r\\nX: y"}', b"no JSON", b'{"token": ""}']
+)
+def test_token_server_that_gives_none(body: bytes) -> None:
+    network = with_tokens(lambda request: Answer(200, content=body))
+    with network.client() as client, pytest.raises(RegistryError, match="token"):
+        client.request(WHAT, "GET", "/v2/x")
+
+
+def test_token_server_that_is_busy_is_asked_again() -> None:
+    answers = [Answer(503), Answer(429, headers={"Retry-After": "2"}), Answer(200, json={"token": "good"})]
+    network = with_tokens(lambda request: answers.pop(0))
+    with network.client() as client:
+        client.request(WHAT, "GET", "/v2/x")
+    assert network.waited == [0.25, 2]
+
+
+def test_password_is_basic_where_both_are_offered_only_without_a_realm() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        if "authorization" in request.headers:
+            return Answer(200, content=request.headers["authorization"].encode())
+        return Answer(401, headers=[("WWW-Authenticate", "Bearer"), ("WWW-Authenticate", 'Basic realm="r"')])
+
+    with Network(handler).client(credentials=Credentials("me", "secret")) as client:
+        assert client.request(WHAT, "GET", "/v2/x").body == b"Basic bWU6c2VjcmV0"
+
+
+# manifests and catalogues ---------------------------------------------------------------------------------------------
+MANIFEST = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+
+
+def repository(client: Client) -> Repository:
+    return Repository(client, parse_normalized("example.com/a/b:1"), "pull")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Docker-Content-Digest": str(Digest.of(MANIFEST))}])
+def test_registry_that_does_not_answer_head(headers: dict[str, str]) -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        if request.method == "HEAD":
+            return Answer(405)
+        return Answer(200, content=MANIFEST, headers={"Content-Type": "application/json; charset=utf-8", **headers})
+
+    with after_meeting(handler).client() as client:
+        found, data = repository(client).resolve("1")
+    assert (found, data) == (descriptor_of("application/json", Digest.of(MANIFEST), len(MANIFEST)), MANIFEST)
+
+
+def test_digest_in_a_header_that_is_another() -> None:
+    headers = {"Docker-Content-Digest": "sha256:" + "0" * 64}
+    network = after_meeting(
+        lambda request: Answer(200, content=MANIFEST, headers=headers if request.method == "GET" else {})
+    )
+    with network.client() as client, pytest.raises(ImageFormatError, match="is damaged"):
+        repository(client).resolve("1")
+
+
+def test_catalogue_goes_over_pages() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        last = request.url.params.get("last")
+        if last is None:
+            return Answer(
+                200, json={"repositories": ["a", "b"]}, headers={"Link": '</v2/_catalog?last=b&n=2>; rel="next"'}
+            )
+        return Answer(200, json={"repositories": ["c\u001b[2J", 7]}, headers={"Link": f'<{request.url}>; rel="next"'})
+
+    network = after_meeting(handler)
+    options = network.client().options
+    assert [match.name for match in search.search("example.com/", options)] == [
+        "example.com/a",
+        "example.com/b",
+        "example.com/c [2J",
+    ]
+
+
+def test_docker_hub_is_searched_by_its_own_interface() -> None:
+    found = {"name": "nginx", "description": "a\nserver", "star_count": 5, "is_official": True}
+    network = after_meeting(lambda request: Answer(200, json={"results": [found, {"name": 3}, "x"]}))
+    options = network.client().options
+    assert search.search("nginx", options, 2) == [search.Match("nginx", "a server", 5, True), search.Match("")]
+    assert network.asked()[-1] == "GET https://index.docker.io/v1/search?q=nginx&n=2"
+
+
+def test_docker_hub_is_spoken_to_under_its_other_name() -> None:
+    network = after_meeting(lambda request: Answer(404))
+    with network.client("docker.io") as client, pytest.raises(RegistryError, match="not found"):
+        client.request(WHAT, "GET", "/v2/library/x/manifests/latest")
+    assert {request.url.host for request in network.requests} == {"registry-1.docker.io"}
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        *((name, True) for name in ("localhost", "127.0.0.1", "127.1.2.3", "::1", "a.localhost")),
+        *((name, False) for name in ("example.com", "localhost.example.com", "10.0.0.1", "")),
+    ],
+)
+def test_this_machine_is_known_by_its_names(name: str, local: bool) -> None:
+    assert is_local(name) is local

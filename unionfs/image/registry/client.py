@@ -1,0 +1,372 @@
+"""Requests to one registry: authorised, redirected, and tried again where that may help.
+
+    registry          requests go to                             certificates
+    docker.io         https://registry-1.docker.io               of the system
+    HOST[:PORT]       https://HOST[:PORT]                        of the system and of certs.d
+    localhost         http://, or https:// where that is spoken
+    with --insecure   the same, or HTTP where nothing speaks TLS, and any certificate
+
+Redirects are followed here, not by httpx2: the Authorization stays behind where the origin changes, and nothing leads
+from HTTPS to HTTP. Proxies are those of the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), never for localhost.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import httpx2
+
+from unionfs import __version__
+from unionfs.errors import ImageFormatError, RegistryError
+from unionfs.image.reference import DEFAULT_DOMAIN
+from unionfs.image.registry import challenge, failures, tls
+from unionfs.image.registry.authorizer import Authorizer
+from unionfs.image.registry.credentials import AuthFiles, Credentials
+from unionfs.image.registry.failures import Doing
+from unionfs.image.registry.retry import STATUSES, Retry
+
+_HUB_HOST: Final = "registry-1.docker.io"
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+_MAX_REDIRECTS: Final = 5
+#: Seconds without a byte.
+_PATIENCE: Final = 60.0
+_CONNECTIONS: Final = 8
+_MEETING: Final = Doing("")
+#: Sent with every request: a blob's bytes are to come as they are.
+_HEADERS: Final = {"User-Agent": f"unionfs/{__version__}", "Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryOptions:
+    """How registries are reached. `patience`: seconds without a byte. `transport`: in place of the network."""
+
+    insecure: bool = False
+    cert_dir: str | None = None
+    authfile: str | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    uid: int = field(default_factory=os.geteuid)
+    retry: Retry = field(default_factory=Retry)
+    patience: float = _PATIENCE
+    transport: httpx2.BaseTransport | None = None
+
+    def auth_files(self) -> AuthFiles:
+        return AuthFiles(self.environ, self.uid, self.authfile)
+
+
+class Answer(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    headers: httpx2.Headers
+    body: bytes
+
+
+def is_local(host: str) -> bool:
+    """Is that this machine, by its name (port and brackets taken off)?"""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Client:
+    """A context manager; safe to use from several threads. `registry`: host and port as in a name of an image.
+
+    `path`: the repository for which credentials are looked up; `credentials`: these, in place of the auth files'.
+    """
+
+    def __init__(
+        self, registry: str, options: RegistryOptions, path: str = "", credentials: Credentials | None = None
+    ) -> None:
+        self.registry, self.options = registry, options
+        self.host = _HUB_HOST if registry == DEFAULT_DOMAIN else registry
+        self._base = httpx2.URL(f"https://{self.host}")
+        self._local = is_local(self._base.host)
+        self._clients: dict[str, httpx2.Client] = {}
+        self._lock, self._meeting = threading.Lock(), threading.Lock()
+        self._met = False
+        #: Set, it ends what is under way: in other threads, with `Cancelled`.
+        self.cancelled = threading.Event()
+
+        def find() -> Credentials | None:
+            return credentials or options.auth_files().find(registry, path)
+
+        self.authorizer = Authorizer(find, self._fetch_token)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Idempotent. Ends what is under way."""
+        with self._lock:
+            clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            client.close()
+
+    # meeting --------------------------------------------------------------------------------------------------------
+    def meet(self) -> None:
+        """Find out how the registry is spoken to, and what it asks for (distribution-spec, end-1). The first request
+        does it; whatever the answer, it is one."""
+        with self._meeting:
+            if self._met:
+                return
+            failed = 0
+            while True:
+                errors = []
+                for scheme in self._schemes():
+                    error = self._greet(scheme)
+                    if error is None:
+                        self._met = True
+                        return
+                    errors.append(error)
+                # Of two, the one that says more: that TLS makes no sense of HTTP is known.
+                error = next((one for one in reversed(errors) if not _is_no_tls(one)), errors[0])
+                failed += 1
+                # Nobody is there; later, whoever was there is looked for again.
+                if isinstance(error, httpx2.ConnectError) or not self._again(failed):
+                    raise failures.unreachable(_MEETING, self.registry, error) from error
+
+    def _schemes(self) -> tuple[str, ...]:
+        if self._local and self.options.cert_dir is None:
+            return "http", "https"  # certificates take longer to read than a local registry to answer
+        return ("https", "http") if self.options.insecure else ("https",)
+
+    def _greet(self, scheme: str) -> httpx2.TransportError | None:
+        """What stands against speaking so; None: it is what is spoken from now on."""
+        self._base = self._base.copy_with(scheme=scheme)
+        try:
+            response = self._once("GET", self.url("/v2/"), {}, None, None)
+        except httpx2.TransportError as error:
+            return error
+        with closing(response):
+            if scheme == "http" and response.status_code == 400:
+                return httpx2.RemoteProtocolError("it does not speak HTTP")  # but TLS, as Go's servers say so
+            if response.status_code == 401:
+                self.authorizer.note(_challenges(response))
+        return None
+
+    def _again(self, failed: int, response: httpx2.Response | None = None) -> bool:
+        """Wait after a failure; whether to try again."""
+        retry_after = None if response is None else response.headers.get("retry-after")
+        return self.options.retry.wait(failed, retry_after, self.cancelled)
+
+    def url(self, path: str) -> httpx2.URL:
+        """Of something at the registry; an address (a Location) stands for itself, if it may."""
+        url = self._base.join(path)
+        if url.scheme not in ("http", "https") or (url.scheme == "http" and self._base.scheme == "https"):
+            raise RegistryError(f"{self.registry} leads to {failures.plain(str(url))}, which is not safe")
+        return url
+
+    # requests -------------------------------------------------------------------------------------------------------
+    def request(
+        self,
+        what: Doing,
+        method: str,
+        path: str,
+        *,
+        scopes: Iterable[str] = (),
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        expect: Iterable[int] = (200,),
+        limit: int = failures.LIMIT,
+    ) -> Answer:
+        """The answer, whole. RegistryError, about `what`, where its status is none of `expect`; more than
+        `limit` bytes are an ImageFormatError."""
+        with self.stream(what, method, path, scopes=scopes, headers=headers, body=body, expect=expect) as response:
+            return Answer(response.status_code, response.headers, self.read(what, response, limit))
+
+    @contextmanager
+    def stream(
+        self,
+        what: Doing,
+        method: str,
+        path: str,
+        *,
+        scopes: Iterable[str] = (),
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Iterable[bytes] | None = None,
+        expect: Iterable[int] = (200,),
+    ) -> Iterator[httpx2.Response]:
+        """The answer, its body still to come. A body that is an iterable is sent once, and errors of the transport are
+        then the caller's."""
+        self.meet()
+        response = self._send(what, method, self.url(path), tuple(scopes), dict(headers or {}), body)
+        with closing(response):
+            if response.status_code not in tuple(expect):
+                raise self._refused(what, response)
+            yield response
+
+    def _send(
+        self,
+        what: Doing,
+        method: str,
+        url: httpx2.URL,
+        scopes: tuple[str, ...],
+        headers: dict[str, str],
+        body: bytes | Iterable[bytes] | None,
+    ) -> httpx2.Response:
+        once = body is not None and not isinstance(body, bytes)
+        failed, authorised = 0, 0
+        while True:
+            # Tokens are fetched here: what that fails with is said as it is.
+            authorization = self.authorizer.header(scopes) if self._own(url) else None
+            try:
+                response = self._once(method, url, headers, body, authorization)
+            except httpx2.TransportError as error:
+                failed += 1
+                if once:
+                    raise
+                if not self._again(failed):
+                    raise failures.unreachable(what, self.registry, error) from error
+                continue
+            if response.status_code == 401 and self._own(url) and authorised < 2 and not once:
+                authorised += 1
+                if self.authorizer.challenged(_challenges(response), authorization, scopes):
+                    response.close()
+                    continue
+            if response.status_code in STATUSES and not once:
+                failed += 1
+                if self._again(failed, response):
+                    response.close()
+                    continue
+            return response
+
+    def _once(
+        self,
+        method: str,
+        url: httpx2.URL,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None,
+        authorization: str | None,
+    ) -> httpx2.Response:
+        """One request and where it leads to."""
+        for _ in range(_MAX_REDIRECTS):
+            own = self._own(url)
+            sent = {**headers, **({"Authorization": authorization} if authorization and own else {})}
+            client = self._client(url)
+            response = client.send(client.build_request(method, url, headers=sent, content=body), stream=True)
+            location = response.headers.get("location")
+            if response.status_code not in _REDIRECTS or not location or method not in ("GET", "HEAD"):
+                return response
+            response.close()
+            target = url.join(location)
+            if target.scheme not in ("http", "https") or (url.scheme == "https" and target.scheme == "http"):
+                raise RegistryError(f"{self.registry} leads to {failures.plain(str(target))}, which is not safe")
+            url = target
+        raise RegistryError(f"{self.registry} redirects without end")
+
+    def _own(self, url: httpx2.URL) -> bool:
+        """Is that the registry itself, which may see who we are?"""
+        return _origin(url) == _origin(self._base)
+
+    def _client(self, url: httpx2.URL) -> httpx2.Client:
+        """One for each host: certificates are for one host alone."""
+        key = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        with self._lock:
+            if key not in self._clients:
+                self._clients[key] = self._new_client(url)
+            return self._clients[key]
+
+    def _new_client(self, url: httpx2.URL) -> httpx2.Client:
+        options, host = self.options, url.netloc.decode("ascii")
+        own = url.netloc == self._base.netloc
+        if url.scheme == "http" or (own and options.insecure):
+            verify = tls.unverified()
+        elif own and options.cert_dir is not None:
+            verify = tls.context([options.cert_dir], required=True)
+        else:
+            verify = tls.context(tls.directories(host, options.environ))
+        direct = {f"all://{url.netloc.decode('ascii')}": None} if is_local(url.host) else {}
+        return httpx2.Client(
+            verify=verify,
+            headers=_HEADERS,
+            timeout=options.patience,
+            limits=httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+            mounts=direct if options.transport is None else None,
+            transport=options.transport,
+            follow_redirects=False,
+        )
+
+    # answers --------------------------------------------------------------------------------------------------------
+    def read(self, what: Doing, response: httpx2.Response, limit: int) -> bytes:
+        data = bytearray()
+        try:
+            for piece in response.iter_raw():
+                data += piece
+                if len(data) > limit:
+                    raise ImageFormatError(f"{what.thing}: more than {limit} bytes are refused")
+        except httpx2.TransportError as error:
+            raise failures.unreachable(what, self.registry, error) from error
+        return bytes(data)
+
+    def _refused(self, what: Doing, response: httpx2.Response) -> RegistryError:
+        try:
+            body = self.read(what, response, failures.LIMIT)
+        except (RegistryError, ImageFormatError):
+            body = b""
+        return failures.refused(
+            what,
+            self.registry,
+            response.status_code,
+            response.reason_phrase,
+            body,
+            known=self.authorizer.known,
+            retry_after=response.headers.get("retry-after", ""),
+        )
+
+    def _fetch_token(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+        """See authorizer.Fetch. What is sent there is a password: only by HTTPS, unless all of this is HTTP."""
+        try:
+            target = httpx2.URL(url)
+        except httpx2.InvalidURL:
+            target = httpx2.URL("")
+        allowed = ("https",) if self._base.scheme == "https" else ("https", "http")
+        if target.scheme not in allowed or not target.host:
+            shown = failures.plain(str(target.copy_with(query=None)))
+            raise RegistryError(f"{self.registry} wants tokens from {shown}, which is not safe")
+        what = Doing(f"a token for {self.registry}")
+        failed = 0
+        while True:
+            client = self._client(target)
+            try:
+                response = client.send(
+                    client.build_request(method, target, headers=dict(headers), content=body), stream=True
+                )
+            except httpx2.TransportError as error:
+                failed += 1
+                if isinstance(error, httpx2.ConnectError) or not self._again(failed):
+                    raise failures.unreachable(what, target.host, error) from error
+                continue
+            with closing(response):
+                if response.status_code == 200:
+                    return self.read(what, response, failures.LIMIT)
+                failed += 1
+                if response.status_code in STATUSES and self._again(failed, response):
+                    continue
+                raise self._refused(what, response)
+
+
+def _is_no_tls(error: httpx2.TransportError) -> bool:
+    """Does the other side not even speak TLS? A certificate that nobody trusts is another matter."""
+    fault = failures.tls_error(error)
+    return fault is not None and not isinstance(fault, ssl.SSLCertVerificationError)
+
+
+def _challenges(response: httpx2.Response) -> list[challenge.Challenge]:
+    return challenge.parse(response.headers.get_list("www-authenticate"))
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0)

@@ -1,0 +1,117 @@
+"""`Download`: the bytes of a blob as a stream, taken up again where its connection was cut (RFC 9110, 14.2: ranges).
+
+It ends after the bytes that the descriptor promises, no sooner and no later; whether these are the right ones is for
+the reader to see, who hashes them anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Final
+
+import httpx2
+
+from unionfs.errors import ImageFormatError
+from unionfs.image.models import Descriptor
+from unionfs.image.registry import failures
+from unionfs.image.registry.client import Client
+from unionfs.image.registry.failures import Doing
+from unionfs.image.registry.transfer import Cancelled
+
+#: Bytes after which a cut counts as the first one again.
+_PROGRESS: Final = 1 << 20
+_content_range = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)").fullmatch
+
+
+class Download:
+    """A context manager. Not for several threads. RegistryError where the registry has it not, or gives up."""
+
+    def __init__(self, client: Client, what: Doing, path: str, scope: str, blob: Descriptor) -> None:
+        self._client, self._what, self._path, self._scope, self._blob = client, what, path, scope, blob
+        self._open = ExitStack()
+        self._pieces: Iterator[bytes] | None = None
+        self._at = 0  # bytes given
+        self._skip = 0  # bytes that come once more
+        self._begun = 0  # where the connection began
+        self._failed = 0
+        self._rest = memoryview(b"")
+
+    def __enter__(self) -> Download:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes, fewer at the end only; b"" after it."""
+        parts, left = [], min(size, self._blob.size - self._at)
+        while left:
+            if not self._rest:
+                self._rest = memoryview(self._next())
+            piece = self._rest[:left]
+            self._rest = self._rest[len(piece) :]
+            parts.append(piece)
+            left -= len(piece)
+            self._at += len(piece)
+        if self._at == self._blob.size:
+            self._finish()
+        return b"".join(parts)
+
+    def _next(self) -> bytes:
+        """Some bytes, from here on."""
+        while True:
+            if self._client.cancelled.is_set():
+                raise Cancelled(f"{self._what.thing}: cancelled")
+            try:
+                if self._pieces is None:
+                    self._pieces = self._connect()
+                received = next(self._pieces, b"")
+            except httpx2.TransportError as error:
+                self._cut(error)
+                continue
+            if not received:
+                self._cut(httpx2.RemoteProtocolError("it ended early"))
+            elif len(received) <= self._skip:
+                self._skip -= len(received)
+            else:
+                skipped, self._skip = self._skip, 0
+                return received[skipped:]
+
+    def _connect(self) -> Iterator[bytes]:
+        self._begun = self._at
+        headers = {"Range": f"bytes={self._at}-"} if self._at else {}
+        response = self._open.enter_context(
+            self._client.stream(
+                self._what, "GET", self._path, scopes=(self._scope,), headers=headers, expect=(200, 206)
+            )
+        )
+        self._skip = self._at
+        if response.status_code == 206:
+            told = _content_range(response.headers.get("content-range", ""))
+            if told is None or int(told[1]) != self._at:
+                raise ImageFormatError(f"{self._what.thing}: another range than {self._at}- was sent")
+            self._skip = 0
+        return response.iter_raw()
+
+    def _cut(self, error: httpx2.TransportError) -> None:
+        """Wait, and connect again; or raise."""
+        self._open.close()
+        self._pieces = None
+        self._failed = 1 if self._at - self._begun >= _PROGRESS else self._failed + 1
+        if not self._client.options.retry.wait(self._failed, None, self._client.cancelled):
+            raise failures.unreachable(self._what, self._client.registry, error) from error
+
+    def _finish(self) -> None:
+        """All has come. More would be another blob."""
+        if self._pieces is None:
+            return
+        try:
+            more = bool(self._rest or next(self._pieces, b""))
+        except httpx2.TransportError:
+            more = False  # the rest of the answer, of which nothing is needed
+        self._pieces = None
+        self._open.close()
+        if more:
+            raise ImageFormatError(f"{self._what.thing} has more than {self._blob.size} bytes")

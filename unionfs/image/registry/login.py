@@ -1,0 +1,36 @@
+"""Logging in: credentials tried at a registry, and then kept; logging out: forgotten."""
+
+from __future__ import annotations
+
+from unionfs.errors import OptionError, RegistryError
+from unionfs.image.registry.client import Client, RegistryOptions
+from unionfs.image.registry.credentials import HUB, Credentials, hostname
+from unionfs.image.registry.failures import Doing
+
+
+def registry_of(text: str) -> str:
+    """The registry that a person names: a host with its port, an address, or "" for Docker Hub. OptionError."""
+    host = hostname(text.strip()) or HUB
+    if any(char.isspace() or char in "@?#\\" for char in host):
+        raise OptionError(f"{text!r} is no registry", hint="write HOST or HOST:PORT")
+    return host
+
+
+def login(registry: str, credentials: Credentials, options: RegistryOptions) -> str | None:
+    """Try the credentials and keep them. Where: a file, which holds them as they are, or None, a helper.
+
+    RegistryError where the registry refuses them; nothing is then changed."""
+    what = Doing("login")
+    with Client(registry, options, credentials=credentials) as client:
+        try:
+            client.request(what, "GET", "/v2/")
+        except RegistryError as error:
+            if client.authorizer.known:
+                raise RegistryError(str(error), hint="check user name and password") from error
+            raise
+    return options.auth_files().save(registry, credentials)
+
+
+def logout(registry: str, options: RegistryOptions) -> bool:
+    """Forget the credentials; whether there were any."""
+    return options.auth_files().erase(registry)

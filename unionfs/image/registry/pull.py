@@ -1,0 +1,222 @@
+"""Pulling: what a name means at its registry, into a store.
+
+A tag is looked up once; from then on all is by digest. Layers that the store has are not asked for. The others come
+several at a time, each hashed, decompressed and indexed while it comes, so that the image can be mounted at once.
+Of a multi-platform image one platform's comes, and the index says what else there is.
+
+Nothing of it is seen before all of it is there (`Staging`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO, Literal, cast
+
+from unionfs.errors import ImageError, ImageFormatError, ImageNotFound
+from unionfs.image import platforms
+from unionfs.image.blobs import CHUNK
+from unionfs.image.digest import Digest
+from unionfs.image.image import MAX_NESTING, Image, walk
+from unionfs.image.layers import Count
+from unionfs.image.models import Descriptor, Index, Platform, parse_manifest
+from unionfs.image.reference import DEFAULT_TAG, Reference
+from unionfs.image.registry.client import Client
+from unionfs.image.registry.repository import Repository
+from unionfs.image.registry.transfer import Cancelled, Report, Transfer, all_of, one_at_a_time
+from unionfs.image.staging import Staging
+from unionfs.image.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """`digest`: what the name means at the registry, a manifest or an index. `reference`: the name in full."""
+
+    id: Digest
+    digest: Digest
+    reference: str
+    familiar: str
+    status: Literal["Downloaded newer image", "Image is up to date"]
+
+
+def pull(
+    store: Store,
+    client: Client,
+    reference: Reference,
+    platform: str | None = None,
+    report: Report | None = None,
+    *,
+    unpack: bool = True,
+) -> Pulled:
+    """Bring `reference` (canonical) into the store. `unpack` False leaves it to the first mount to unpack its layers.
+
+    RegistryError, ImageFormatError, ImageNotFound for a platform that is not there; the store is then as it was.
+    Idempotent."""
+    tell = one_at_a_time(report)
+    if reference.name_only:
+        tell(Transfer("", f"Using default tag: {DEFAULT_TAG}"))
+    reference = reference.with_default_tag()
+    wanted = None if platform is None else platforms.parse(platform)
+    puller = _Puller(store, Repository(client, reference, "pull"), wanted, tell, unpack)
+    return puller.run()
+
+
+class _Puller:
+    def __init__(
+        self, store: Store, repository: Repository, wanted: platforms.Wanted | None, report: Report, unpack: bool
+    ) -> None:
+        self._store, self._repository, self._wanted = store, repository, wanted
+        self._report, self._unpack = report, unpack
+        self._reference = repository.reference
+        self._documents: dict[Digest, bytes] = {}
+
+    def run(self) -> Pulled:
+        reference = self._reference
+        root, data = self._repository.resolve(reference.digest or cast(str, reference.tag))
+        shown = str(reference) if reference.digest else reference.tag
+        self._report(Transfer(cast(str, shown), f"Pulling from {reference.path}"))
+        with self._store.staging() as staging:
+            if data is not None:
+                self._documents[root.digest] = data
+            manifest = self._choose(staging, root, 0)
+            image = self._image(staging, manifest)
+            fetched = self._layers(staging, image)
+            before = {entry.name: entry.descriptor.digest for entry in staging.layout.entries()}
+            name = None if reference.digest else reference.familiar()
+            there = before.get(name) == root.digest if name else root.digest in before.values()
+            if fetched or not there:
+                for digest, document in self._documents.items():
+                    staging.space.add_as(digest, document)
+                if name is None:
+                    staging.publish({}, untagged=[root])
+                else:
+                    staging.publish({name: root})
+        status: Literal["Downloaded newer image", "Image is up to date"]
+        status = "Downloaded newer image" if fetched or not there else "Image is up to date"
+        return Pulled(image.id, root.digest, str(reference), reference.familiar(), status)
+
+    # documents ------------------------------------------------------------------------------------------------------
+    def _document(self, staging: Staging, descriptor: Descriptor) -> bytes:
+        """A manifest or index: of the store, or the registry's."""
+        if descriptor.digest not in self._documents:
+            self._documents[descriptor.digest] = self._held(staging, descriptor) or self._repository.manifest(
+                descriptor
+            )
+        return self._documents[descriptor.digest]
+
+    def _held(self, staging: Staging, descriptor: Descriptor) -> bytes | None:
+        """None where the store has not got it whole."""
+        blobs = staging.layout.blobs
+        if blobs.size(descriptor.digest) != descriptor.size:
+            return None
+        try:
+            return blobs.read(descriptor.digest, descriptor.size, descriptor.size)
+        except ImageError:
+            return None
+
+    def _choose(self, staging: Staging, descriptor: Descriptor, depth: int) -> Descriptor:
+        """The manifest for the platform."""
+        if depth > MAX_NESTING:
+            raise ImageFormatError(f"indexes are nested more than {MAX_NESTING} deep, at {descriptor.digest}")
+        data = self._document(staging, descriptor)
+        document = parse_manifest(data, f"the manifest {descriptor.digest}", descriptor.media_type)
+        if not isinstance(document, Index):
+            return descriptor
+        wanted = self._wanted or platforms.host()
+        pairs = [(child.platform or Platform.model_validate({}), child) for child in document.manifests]
+        chosen = platforms.choose(wanted, pairs)
+        if chosen is None and len(pairs) == 1 and not pairs[0][0].os:
+            chosen = pairs[0][1]  # an index of one that does not say what for
+        if chosen is None:
+            # What runs nowhere ("unknown/unknown") is attestations.
+            there = sorted({str(platform) for platform, _ in pairs} - {"", "unknown/unknown"})
+            raise ImageNotFound(
+                f"no matching manifest for {wanted} in the manifest list entries of {self._reference.familiar()}",
+                hint=f"there is {', '.join(there)}: choose with --platform" if there else None,
+            )
+        return self._choose(staging, chosen, depth + 1)
+
+    def _image(self, staging: Staging, descriptor: Descriptor) -> Image:
+        """The image of a manifest, its config fetched."""
+
+        def read(one: Descriptor, limit: int) -> bytes:
+            if one.digest not in self._documents:
+                self._documents[one.digest] = self._held(staging, one) or self._repository.document(one, limit)
+            return self._documents[one.digest]
+
+        found = walk(descriptor, read)
+        if not found.images:
+            raise ImageError(
+                f"{self._reference.familiar()} is no image of a root file system",
+                hint="it is an artifact of another kind",
+            )
+        image = found.images[0]
+        if self._wanted is not None and image.platform.os and platforms.rank(self._wanted, image.platform) is None:
+            raise ImageNotFound(
+                f"image with reference {self._reference.familiar()} was found but its platform ({image.platform}) does "
+                f"not match the specified platform ({self._wanted})"
+            )
+        return image
+
+    # layers ---------------------------------------------------------------------------------------------------------
+    def _layers(self, staging: Staging, image: Image) -> int:
+        """Fetch what is missing; how many layers that was."""
+        missing: dict[Digest, tuple[Descriptor, Digest]] = {}
+        for layer, diff_id in zip(image.layers, image.diff_ids, strict=True):
+            if layer.digest in missing:
+                continue
+            if staging.layout.blobs.size(layer.digest) == layer.size:
+                self._report(Transfer(layer.digest.short, "Already exists"))
+            else:
+                missing[layer.digest] = layer, diff_id
+                self._report(Transfer(layer.digest.short, "Pulling fs layer", 0, layer.size))
+        tasks = [partial(self._layer, staging, layer, diff_id) for layer, diff_id in missing.values()]
+        all_of(self._repository.client, tasks)
+        return len(missing)
+
+    def _layer(self, staging: Staging, layer: Descriptor, diff_id: Digest) -> None:
+        what = f"the layer {layer.digest}"
+        id = layer.digest.short
+        done = 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            self._report(Transfer(id, "Downloading", done, layer.size))
+
+        if not self._unpack:
+            staging.space.adopt(self._compared(staging, layer, what, count), layer.digest)
+        else:
+            try:
+                with self._repository.download(layer) as stream:
+                    self._add(staging, cast(BinaryIO, stream), layer, diff_id, count)
+            except ImageFormatError:
+                # Damaged on its way, or there, or no layer: now its bytes are compared before they are looked at.
+                done = 0
+                with open(self._compared(staging, layer, what, count), "rb", buffering=0) as file:
+                    self._add(staging, file, layer, diff_id, None)
+        self._report(Transfer(id, "Pull complete", layer.size, layer.size))
+
+    def _add(self, staging: Staging, stream: BinaryIO, layer: Descriptor, diff_id: Digest, count: Count | None) -> None:
+        what = f"the layer {layer.digest}"
+        staging.add_layer(stream, diff_id=diff_id, digest=layer.digest, what=what, count=count)
+
+    def _compared(self, staging: Staging, layer: Descriptor, what: str, count: Count) -> bytes:
+        """The path of a layer's bytes. Asked for as often as a request."""
+        retry, failed = self._repository.client.options.retry, 0
+        while True:
+            with self._repository.download(layer) as stream, staging.space.writer(layer.digest.algorithm) as writer:
+                while data := stream.read(CHUNK):
+                    writer.write(data)
+                    count(len(data))
+                size, found = writer.size, writer.finish()
+            if found == layer.digest and size == layer.size:
+                return writer.path
+            failed += 1
+            if not retry.wait(failed, None, self._repository.client.cancelled):
+                if self._repository.client.cancelled.is_set():
+                    raise Cancelled(f"{what}: cancelled")
+                raise ImageFormatError(
+                    f"{what} came damaged: its digest is {found}",
+                    hint="the registry, or something before it, is at fault",
+                )

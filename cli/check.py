@@ -16,7 +16,10 @@ from .output import as_json, text
 
 def check(
     context: typer.Context,
-    directory: Annotated[str, typer.Argument(metavar="(UPPER | LAYER)", help="A directory.", show_default=False)],
+    directory: Annotated[
+        str,
+        typer.Argument(metavar="(UPPER | LAYER)", help="A directory; a layer may also be a tar.", show_default=False),
+    ],
     layers: Layers = None,
     work: Work = None,
     repair: Annotated[

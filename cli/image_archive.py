@@ -67,11 +67,7 @@ def load(
     store = open_store(context)
     source: str | BinaryIO
     if input is None:
-        if sys.stdin.isatty():
-            raise api.ImageError(
-                "requested load from stdin, but stdin is empty", hint="give -i FILE, or pipe an archive in"
-            )
-        source, total = sys.stdin.buffer, None
+        source, total = from_stdin("load", "give -i FILE, or pipe an archive in"), None
     else:
         source, total = input, os.stat(input).st_size
     with progress("load", total, wanted=not quiet) as report:
@@ -79,6 +75,13 @@ def load(
     for image in loaded:
         for line in image.texts:
             text(line)
+
+
+def from_stdin(what: str, hint: str) -> BinaryIO:
+    """Standard input as an archive. ImageError where it is a terminal, or closed."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise api.ImageError(f"requested {what} from stdin, but stdin is empty", hint=hint)
+    return sys.stdin.buffer
 
 
 def to_stdout(directory: bool = False) -> BinaryIO:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated, BinaryIO
 
 import typer
 
 from unionfs import api
 
-from .image_archive import to_stdout
+from .image_archive import from_stdin, to_stdout
 from .options import Changes, ImageName, Message, PlatformOption, open_store, source_date_epoch
 from .output import progress, text
 
@@ -36,7 +35,7 @@ def import_(
     if os.path.isdir(file):
         raise api.ImageError(f"{file} is a directory", hint=f"tar -C {file} -c . | unionfs image import - NAME")
     epoch = source_date_epoch(os.environ)
-    source: str | BinaryIO = sys.stdin.buffer if file == "-" else file
+    source: str | BinaryIO = from_stdin("import", "pipe a tar in, or give its name") if file == "-" else file
     total = None if file == "-" else os.stat(file).st_size
     with progress("import", total) as report:
         image = api.import_image(

@@ -45,7 +45,7 @@ def prune(
 def _confirmed(warning: str) -> bool:
     sys.stdout.write(f"{warning}\nAre you sure you want to continue? [y/N] ")
     sys.stdout.flush()
-    return sys.stdin.readline().strip().lower() == "y"
+    return sys.stdin is not None and sys.stdin.readline().strip().lower() == "y"
 
 
 def verify(

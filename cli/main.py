@@ -13,7 +13,24 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import apply, check, commit, convert, demo, diff, doctor, image, login, mount, mounts, remount, search, umount
+from . import (
+    apply,
+    check,
+    commit,
+    convert,
+    demo,
+    diff,
+    doctor,
+    image,
+    learn,
+    login,
+    mount,
+    mounts,
+    remount,
+    search,
+    sim,
+    umount,
+)
 from .options import SETTINGS, StoreOption, choose_store
 from .output import error, flush, text
 
@@ -52,6 +69,8 @@ for name, verb in (
     ("convert", convert.convert),
     ("doctor", doctor.doctor),
     ("demo", demo.demo),
+    ("sim", sim.sim),
+    ("learn", learn.learn),
     ("login", login.login),
     ("logout", login.logout),
     ("search", search.search),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ import typer
 from unionfs import api
 
 from .options import Layers, PlatformOption, Upper, Work, store_directory
+from .output import progress
 
 
 class Transport(StrEnum):
@@ -80,6 +83,7 @@ def mount(
     """
     if image is None and (name is not None or platform is not None):
         raise typer.BadParameter("--name and --platform are about an --image")
+    _read_tars(layers or ())
     others: dict[str, Any] = {
         "options": options or (),
         "transport": str(transport),
@@ -99,3 +103,12 @@ def mount(
         api.mount_image(
             mountpoint, image, layers=layers or (), upper=upper, work=work, name=name, platform=platform, **others
         )
+
+
+def _read_tars(layers: Sequence[str]) -> None:
+    """Before the mount, whose daemon is forked: a bar has a thread."""
+    size = sum(os.path.getsize(layer) for layer in layers if os.path.isfile(layer))
+    if size:
+        with progress("read", size) as report:
+            if report is not None:
+                api.make_ready(layers, report)

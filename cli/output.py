@@ -16,13 +16,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from unionfs import api
+from unionfs.api.messages import one_line
 
 #: Called now and then with the bytes done so far.
 ProgressCallback = Callable[[int], None]
 
 
 def text(line: str) -> None:
-    """One line on stdout."""
+    """One line on stdout. To a terminal control characters in names go as `\\xNN`, else as they are."""
+    if sys.stdout.isatty():
+        line = one_line(line)
     sys.stdout.flush()
     sys.stdout.buffer.write(os.fsencode(line) + b"\n")
 
@@ -36,7 +39,8 @@ def flush() -> None:
 def as_json(value: BaseModel | list[Any]) -> None:
     """A model, or a list of them, as indented JSON on stdout. ASCII only, so that any file name can be in it."""
     data = [item.model_dump() for item in value] if isinstance(value, list) else value.model_dump()
-    text(json.dumps(data, indent=2, ensure_ascii=True))
+    for line in json.dumps(data, indent=2, ensure_ascii=True).splitlines():
+        text(line)
 
 
 def note(line: str) -> None:
@@ -73,7 +77,7 @@ def error(what: str, hint: str | None = None) -> None:
 def _stderr(line: str) -> None:
     # backslashreplace is stderr's own way with what it cannot encode; names are shown as bytes instead.
     sys.stderr.flush()
-    sys.stderr.buffer.write(os.fsencode(line) + b"\n")
+    sys.stderr.buffer.write(os.fsencode(one_line(line)) + b"\n")
     sys.stderr.buffer.flush()
 
 

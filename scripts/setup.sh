@@ -24,17 +24,27 @@ system_packages() {
     fi
     as_root+=(env DEBIAN_FRONTEND=noninteractive)
     say "installing ${missing[*]}"
+    # The programs are wanted, not their services: this file says so to whoever would start one (invoke-rc.d(8)).
+    local policy=/usr/sbin/policy-rc.d
+    if [[ -e $policy ]]; then policy=; else "${as_root[@]}" sh -c "printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy"; fi
     if ! "${as_root[@]}" apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
         # The usual reason is that there are no package lists yet, or old ones.
         "${as_root[@]}" apt-get update -qq >&2 || true
         "${as_root[@]}" apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2 ||
             say "some of these could not be installed: ${missing[*]}"
     fi
+    [[ -z $policy ]] || "${as_root[@]}" rm "$policy"
 }
 
 # libfuse 2 has another package name since Debian 13.
 libfuse2_package() {
     if apt-cache show libfuse2t64 >/dev/null 2>&1; then echo libfuse2t64; else echo libfuse2; fi
+}
+
+# The daemon and the command, which are two packages since Debian 13.
+docker_packages() {
+    echo docker.io
+    if apt-cache show docker-cli >/dev/null 2>&1; then echo docker-cli; fi
 }
 
 # The first Python that is new enough and can make virtual environments: the distribution's before others, since it is

@@ -84,10 +84,8 @@ REQUIREMENTS: dict[str, Requirement] = {
     "podman": _command("podman", "podman"),
     "buildah": _command("buildah", "buildah"),
     "crun": _command("crun", "crun"),
-    "dockerd": Requirement(
-        "the command dockerd (its package starts a service, so scripts/test does not install it)", None,
-        lambda: shutil.which("dockerd") is not None and shutil.which("docker") is not None,
-    ),
+    "docker": _command("docker", "docker.io, or docker-cli"),
+    "dockerd": _command("dockerd", "docker.io"),
     "systemd-analyze": _command("systemd-analyze", "systemd"),
     "busybox": _command("busybox", "busybox-static"),
     "debootstrap": _command("debootstrap", "debootstrap"),

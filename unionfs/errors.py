@@ -15,6 +15,7 @@
     │   ├── ChangeError           an instruction that changes no image's configuration
     │   ├── RegistryError         a registry that refuses, cannot be reached, or does not keep to its protocol
     │   └── ImageFormatError      an archive, layout or document that breaks its format or lies about its contents
+    ├── ScriptError               a line of a simulator's script that makes no sense, or whose command failed
     └── ProtocolError             bytes from a peer (kernel, control socket) that break their protocol
 
 Every `UnionFSError` carries `hint`: what the person can do about it, or None.
@@ -57,6 +58,15 @@ class TarError(ChangesetError):
     def __init__(self, message: str, *, offset: int | None = None, hint: str | None = None) -> None:
         super().__init__(message if offset is None else f"{message} (at byte {offset})", hint=hint)
         self.offset = offset
+
+
+class ScriptError(UnionFSError):
+    """A line of a simulator's script that makes no sense, or whose command failed. `line` counts from 1; None: typed
+    at the prompt."""
+
+    def __init__(self, message: str, *, line: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message if line is None else f"line {line}: {message}", hint=hint)
+        self.line = line
 
 
 class ProtocolError(UnionFSError):

@@ -34,6 +34,11 @@ DT_UNKNOWN, DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK = 0, 1, 2, 
 # renameat2(2)
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 
+# open(2)'s access mode, and lseek(2)'s whence: Python has them only where the system does
+O_ACCMODE: Final = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+SEEK_DATA: Final[int] = getattr(os, "SEEK_DATA", 3)
+SEEK_HOLE: Final[int] = getattr(os, "SEEK_HOLE", 4)
+
 # fallocate(2)
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_COLLAPSE_RANGE = 0x01, 0x02, 0x08
 FALLOC_FL_ZERO_RANGE, FALLOC_FL_INSERT_RANGE = 0x10, 0x20

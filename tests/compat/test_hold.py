@@ -6,6 +6,7 @@ the pause nearly every commit is of several moments: tried by hand (33 of 40 wer
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,6 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,7 +66,7 @@ def mkdir(path: Path) -> subprocess.Popen[bytes]:
     return program("print('go', flush=True)\nos.mkdir(sys.argv[1])", path)
 
 
-@contextmanager
+@contextlib.contextmanager
 def running(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
@@ -164,6 +164,16 @@ def test_layer_of_a_users_mount_is_one_moment(open_tmp: Path, device_for_all: No
     run_as_nobody(work)
 
 
+def test_layer_of_an_image_is_one_moment(place: Place, tree: Path) -> None:
+    store = api.image_store(place.path / "store")
+    (tree / BETWEEN).write_bytes(bytes(8 << 20))
+    with running(lockstep("mixed", tree)):
+        for i in range(COMMITS):
+            image = api.commit_image(store, f"moment:{i}", tree)
+            assert image.digest is not None and image.held_seconds is not None
+            assert is_one_moment(place.path / "store/blobs" / image.digest.replace(":", "/"))
+
+
 def test_diff_is_of_one_moment(tree: Path) -> None:
     with running(lockstep("unlink", tree)):
         for _ in range(COMMITS):
@@ -174,21 +184,21 @@ def test_diff_is_of_one_moment(tree: Path) -> None:
 
 # what waits, and what does not --------------------------------------------------------------------------------------
 CHANGES = {
-    "mkdir": "os.mkdir(path + '/new')",
-    "create": "open(path + '/new', 'x')",
-    "open-for-writing": "open(path + '/etc/motd', 'a')",
-    "truncate": "os.truncate(path + '/etc/motd', 1)",
-    "chmod": "os.chmod(path + '/etc/motd', 0o600)",
-    "utime": "os.utime(path + '/etc/motd')",
-    "unlink": "os.unlink(path + '/etc/motd')",
-    "rename": "os.rename(path + '/etc/motd', path + '/etc/new')",
-    "rmdir": "os.rmdir(path + '/empty')",
-    "link": "os.link(path + '/etc/motd', path + '/new')",
-    "symlink": "os.symlink('x', path + '/new')",
-    "mkfifo": "os.mkfifo(path + '/new')",
-    "setxattr": "os.setxattr(path + '/etc/motd', 'user.x', b'y')",
-    "removexattr": "os.removexattr(path + '/marked', 'user.x')",
-    "tmpfile": "os.open(path, os.O_TMPFILE | os.O_RDWR)",
+    "mkdir": "os.mkdir('new')",
+    "create": "open('new', 'x')",
+    "open-for-writing": "open('file', 'a')",
+    "truncate": "os.truncate('file', 1)",
+    "chmod": "os.chmod('file', 0o600)",
+    "utime": "os.utime('file')",
+    "unlink": "os.unlink('file')",
+    "rename": "os.rename('file', 'new')",
+    "rmdir": "os.rmdir('empty')",
+    "link": "os.link('file', 'new')",
+    "symlink": "os.symlink('x', 'new')",
+    "mkfifo": "os.mkfifo('new')",
+    "setxattr": "os.setxattr('file', 'user.x', b'y')",
+    "removexattr": "os.removexattr('marked', 'user.x')",
+    "tmpfile": "os.open('.', os.O_TMPFILE | os.O_RDWR)",
 }
 
 
@@ -202,20 +212,26 @@ def stored(directory: Path) -> list[tuple[str, int, int, int, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("how", CHANGES)
-def test_change_waits_and_is_made_afterwards(place: Place, mounted: Path, how: str) -> None:
-    (mounted / "empty").mkdir()
-    (mounted / "marked").touch()
-    os.setxattr(mounted / "marked", "user.x", b"y")
-    with api.held(mounted) as hold:
-        before = stored(place.upper)
-        with running(program(f"path = sys.argv[1]\nprint('go', flush=True)\n{CHANGES[how]}", mounted)) as client:
-            waits(mounted)
-            assert stored(place.upper) == before
-            hold.end()
-            assert client.wait(PATIENCE) == 0
+def test_changes_wait_and_are_made_afterwards(place: Place) -> None:
+    for how in CHANGES:
+        (place.layer / how / "empty").mkdir(parents=True)
+        (place.layer / how / "file").write_text("content")
+    place.mount("-u", place.upper)
+    for how in CHANGES:
+        (place.tree / how / "marked").touch()
+        os.setxattr(place.tree / how / "marked", "user.x", b"y")
+    with contextlib.ExitStack() as stack, api.held(place.tree) as hold:
+        before = {how: stored(place.upper / how) for how in CHANGES}
+        code = "os.chdir(sys.argv[1])\nprint('go', flush=True)\n"
+        clients = [stack.enter_context(running(program(code + CHANGES[how], place.tree / how))) for how in CHANGES]
+        waits(place.tree, len(CHANGES))
+        assert {how: stored(place.upper / how) for how in CHANGES} == before
+        hold.end()
+        assert [client.wait(PATIENCE) for client in clients] == [0] * len(CHANGES)
     assert hold.seconds is not None and hold.seconds > 0
-    assert how == "tmpfile" or stored(place.upper) != before
+    after = {how: stored(place.upper / how) for how in CHANGES}
+    # The first sign of an open for writing is the copy; a file without a name is none.
+    assert [how for how in CHANGES if after[how] == before[how]] == ["tmpfile"]
 
 
 def test_reads_go_on_while_many_wait(tree: Path) -> None:
@@ -479,6 +495,16 @@ def test_output_inside_the_mount_is_refused_while_it_is_held(place: Place, mount
     refused(place.run("commit", mounted, "-o", mounted / "layer.tar"), 1, "lies in the mount", "--no-pause")
     ran = place.run("commit", mounted, "-o", mounted / "layer.tar", "--no-pause")
     assert (ran.status, ran.err) == (0, b"")
+
+
+def test_own_output_inside_the_mount_is_refused_while_it_is_held(mounted: Path) -> None:
+    command = [sys.executable, "-m", "cli", "diff", str(mounted)]
+    with open(mounted / "said", "w+") as said:
+        done = subprocess.run(command, cwd=PROJECT, text=True, timeout=PATIENCE, stdout=said, stderr=subprocess.PIPE)
+        assert done.returncode == 1 and "standard output leads into the mount" in done.stderr
+        done = subprocess.run(command, cwd=PROJECT, text=True, timeout=PATIENCE, stdout=subprocess.PIPE, stderr=said)
+        said.seek(0)
+        assert done.returncode == 1 and "standard error leads into the mount" in said.read()
 
 
 def test_json_tells_how_long_changes_were_held(place: Place, mounted: Path) -> None:

@@ -14,7 +14,11 @@ from tests.unit.image_rig import layer, made_image, names, old_docker, open_stor
 from unionfs.image.image import Image
 from unionfs.image.store import Store
 
-pytestmark = [pytest.mark.peer, pytest.mark.needs_root, requires("root", "dockerd", "unshare", "tar", "setfattr")]
+pytestmark = [
+    pytest.mark.peer,
+    pytest.mark.needs_root,
+    requires("root", "docker", "dockerd", "unshare", "tar", "setfattr"),
+]
 
 NAMES = ("real:1", "example.com:5000/team/real:2")
 

@@ -74,7 +74,12 @@ def test_the_wheel_holds_the_packages_and_no_top_level_cli(wheel: Path) -> None:
         names = archive.namelist()
     top = {name.partition("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"unionfs", "unionfs_cli"}
-    for needed in ("unionfs/py.typed", "unionfs_cli/py.typed", "unionfs/transport/devfuse/__init__.py"):
+    for needed in (
+        "unionfs/py.typed",
+        "unionfs_cli/py.typed",
+        "unionfs/explain/lessons/01-layers.toml",
+        "unionfs/transport/devfuse/__init__.py",
+    ):
         assert needed in names
     modules = {str(p.relative_to(PROJECT)).replace("cli/", "unionfs_cli/", 1) for p in tracked_modules()}
     assert modules == {name for name in names if name.endswith(".py")}
@@ -98,6 +103,11 @@ def test_both_commands_run_and_both_packages_import(installed: Path, tmp_path: P
 @pytest.mark.slow
 def test_the_demo_runs_when_installed(installed: Path, tmp_path: Path) -> None:
     assert "equal to the tree above" in run(installed / "unionfs", "demo", "--no-mount", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_lessons_are_there_when_installed(installed: Path, tmp_path: Path) -> None:
+    assert ": 4 questions, ok\n" in run(installed / "unionfs", "learn", "--check", cwd=tmp_path)
 
 
 def tomllib_version() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import schemas
+from cli import schemas, sim_schemas
 from tests.requirements import requires
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -23,9 +23,15 @@ def blocks(language: str) -> list[str]:
 
 
 def conversation(block: str) -> list[tuple[str, str]]:
-    """The commands of a console block, each with the output that is shown below it."""
+    """The commands of a console block, each with the output that is shown below it. A here-document's lines begin with
+    the shell's second prompt."""
     turns = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-    return [(command, output) for command, _, output in (turn.partition("\n") for turn in turns)]
+    found = []
+    for turn in turns:
+        document = re.match(r"[^\n]*<<[^\n]*\n(?:> [^\n]*\n)+", turn)
+        command, output = (document[0], turn[document.end() :]) if document else turn.split("\n", 1)
+        found.append((re.sub(r"^> ", "", command, flags=re.MULTILINE), output))
+    return found
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @pytest.mark.needs_fuse
 @requires("fuse", "tar", "busybox")
-@pytest.mark.parametrize("block", blocks("console"), ids=["quick-start", "images"])
+@pytest.mark.parametrize("block", blocks("console"), ids=["quick-start", "images", "learn"])
 def test_a_conversation_prints_what_it_says(tmp_path: Path, environment: dict[str, str], block: str) -> None:
     for command, expected in conversation(block):
         done = subprocess.run(
@@ -101,6 +107,8 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("commit` of an image", schemas.CommittedImage),
         ("image verify", schemas.Fault),
         ("image changes", schemas.Kept),
+        ("sim", sim_schemas.SimulatedStep),
+        ("learn", sim_schemas.Lesson),
     ],
 )
 def test_the_json_tables_name_every_field(verb: str, model: type[schemas.Model]) -> None:

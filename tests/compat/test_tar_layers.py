@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import pty
 import subprocess
 import sys
 import tarfile
@@ -174,6 +175,23 @@ def test_what_is_no_layer_is_refused_with_a_hint(place: Place) -> None:
     refused(place.run("mount", "-l", place.path / "cut.tar.gz", place.tree), 1, "ends early")
 
 
+def test_reading_a_tar_shows_how_far_it_is(place: Place) -> None:
+    """On a terminal."""
+    (place.path / "layer.tar.gz").write_bytes(gzip.compress(archive(entry(b"f", data=os.urandom(1 << 20)))))
+    start = "import sys; from cli.main import main; sys.exit(main())"
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "UNIONFS_CACHE": str(place.path / "cache"), "TERM": "xterm"}
+    terminal, stderr = pty.openpty()
+    argv: list[str | Path] = [sys.executable, "-c", start, "mount", "-l", place.path / "layer.tar.gz", place.tree]
+    done = subprocess.run(argv, stderr=stderr, timeout=60, check=False, env=env)
+    os.set_blocking(terminal, False)
+    shown = os.read(terminal, 1 << 16)
+    os.close(terminal)
+    os.close(stderr)
+    assert done.returncode == 0, shown
+    assert b"read" in shown and b"1.0" in shown, shown
+    assert (place.tree / "f").stat().st_size == 1 << 20
+
+
 def test_diff_and_check_over_a_tar(place: Place) -> None:
     tar = place.path / "layer.tar"
     tar.write_bytes(archive(entry(b"d/", DIR), entry(b"d/f", data=b"1")))
@@ -183,6 +201,15 @@ def test_diff_and_check_over_a_tar(place: Place) -> None:
     assert (ran.status, ran.lines) == (0, ["C /d", "A /d/g"])
     ran = place.run("check", "-l", tar, place.upper)
     assert ran.status == 0, ran
+
+
+def test_a_tar_is_checked_as_any_layer(place: Place) -> None:
+    (place.path / "base.tar").write_bytes(archive(entry(b"there")))
+    (place.path / "top.tar").write_bytes(archive(entry(b".wh.there"), entry(b".wh.nowhere")))
+    ran = place.run("check", "-l", place.path / "base.tar", place.path / "top.tar")
+    (line,) = ran.lines
+    assert ran.status == 1 and "nowhere" in line
+    refused(place.run("check", "--repair", place.path / "top.tar"), 1, "is a tar, which is only read", "unionfs apply")
 
 
 def test_copy_ups_of_a_tar_stay_after_a_remount(place: Place) -> None:

@@ -40,10 +40,13 @@ class KernelArena:
 
 
 class EngineArena:
-    """Our engine. `keep`: whether the driver holds on to entries (see EngineDriver). `store`: see rigs.STORES."""
+    """Our engine. `keep`: whether the driver holds on to entries (see EngineDriver). `store`: see rigs.STORES.
+    `packed`: see rigs.Bench."""
 
-    def __init__(self, stack: Stack, keep: bool = True, store: Store = "native", metacopy: bool = False) -> None:
-        self.bench = Bench(stack, store, metacopy)
+    def __init__(
+        self, stack: Stack, keep: bool = True, store: Store = "native", metacopy: bool = False, packed: bool = False
+    ) -> None:
+        self.bench = Bench(stack, store, metacopy, packed)
         self.forgets = STORES[store]
         try:
             self.engine = EngineDriver(self.bench.filesystem, keep, self.bench.push)

@@ -24,6 +24,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Literal
 
+from unionfs.changeset.tar_format import DIR, FIFO, LINK, REG, SYMLINK, TRAILER, Fields, member, padding
+from unionfs.image.layer_cache import LayerCache
 from unionfs.layers.directory import DirectoryLayer
 from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem, UnionOptions
@@ -100,9 +102,10 @@ def forget(target: str) -> None:
 
 
 class Bench:
-    """The layers of one stack on disk, and what is mounted of them, all with `metacopy` or without."""
+    """The layers of one stack on disk, and what is mounted of them, all with `metacopy` or without. `packed`: our
+    engine reads the lowers of the beginning, which are all in AUFS's encoding, from tars."""
 
-    def __init__(self, stack: Stack, store: Store = "native", metacopy: bool = False) -> None:
+    def __init__(self, stack: Stack, store: Store = "native", metacopy: bool = False, packed: bool = False) -> None:
         self.store = store
         self.metacopy = metacopy
         self.directory = tempfile.mkdtemp(prefix="unionfs-model-", dir=scratch())
@@ -113,6 +116,7 @@ class Bench:
         os.chmod(self.directory, 0o755)
         self.lowers, self.upper, self.work = build(stack, self.directory, "user." if store == "user" else XATTR_PREFIX)
         self._mark(self.upper)
+        self._packed = {path: pack(path) for path in self.lowers} if packed else {}
         self.servers: dict[str, Server] = {}
         self.quirks: set[KnownDifference] = {"unmarked upper"} if stack.upper else set()
 
@@ -143,7 +147,11 @@ class Bench:
 
     def filesystem(self) -> UnionFilesystem:
         options = UnionOptions(xattr_prefix=b"user." if self.store == "user" else None, metacopy=self.metacopy)
-        lowers = [DirectoryLayer(path) for path in self.lowers]
+        cache = LayerCache(f"{self.directory}/cache")
+        lowers = [
+            cache.open_file(self._packed[path]) if path in self._packed else DirectoryLayer(path)
+            for path in self.lowers
+        ]
         return UnionFilesystem(lowers, WritableDirectory(self.upper), WritableDirectory(self.work), options)
 
     def push(self) -> None:
@@ -185,6 +193,40 @@ class Bench:
         for server in self.servers.values():
             server.kill()
         shutil.rmtree(self.directory, onerror=_make_removable)
+
+
+def pack(root: str) -> str:
+    """A directory as a tar beside it: the path of that."""
+    done: dict[int, bytes] = {}
+    with open(f"{root}.tar", "wb") as tar:
+        for directory, directories, files in os.walk(root):
+            for name in [".", *sorted(files), *sorted(n for n in directories if os.path.islink(f"{directory}/{n}"))]:
+                path = os.path.normpath(f"{directory}/{name}")
+                st, shown = os.lstat(path), os.fsencode(os.path.relpath(path, root))
+                first = done.setdefault(st.st_ino, shown)
+                if first != shown and not stat.S_ISDIR(st.st_mode):
+                    tar.write(member(Fields(shown, LINK, linkname=first)))
+                    continue
+                xattrs = {os.fsencode(x): os.getxattr(path, x, follow_symlinks=False) for x in _xattrs(path)}
+                data = b""
+                if stat.S_ISREG(st.st_mode):
+                    with open(path, "rb") as file:
+                        data = file.read()
+                target = os.fsencode(os.readlink(path)) if stat.S_ISLNK(st.st_mode) else b""
+                fields = Fields(
+                    shown, _TAR_TYPES[stat.S_IFMT(st.st_mode)], stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid,
+                    len(data), st.st_mtime_ns, target,
+                )  # fmt: skip
+                tar.write(member(fields, xattrs) + data + bytes(padding(len(data))))
+        tar.write(TRAILER)
+    return f"{root}.tar"
+
+
+_TAR_TYPES = {stat.S_IFDIR: DIR, stat.S_IFREG: REG, stat.S_IFLNK: SYMLINK, stat.S_IFIFO: FIFO}
+
+
+def _xattrs(path: str) -> list[str]:
+    return os.listxattr(path, follow_symlinks=False)
 
 
 class Server:

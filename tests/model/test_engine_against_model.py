@@ -37,6 +37,10 @@ def test_regression(script: tuple[Stack, list[Op]], keep: bool) -> None:
     replay(*script, partial(EngineArena, keep=keep))
 
 
+def test_over_layers_that_are_tars() -> None:
+    run(partial(EngineArena, packed=True), stacks(("aufs",)))
+
+
 def test_a_rename_that_is_refused_copies_nothing_up() -> None:
     arena = EngineArena(Stack(lowers=((Node("file", "a"), Node("dir", "b")),)))
     try:
@@ -60,9 +64,8 @@ def test_regression_with_marks_in_user_xattrs(script: tuple[Stack, list[Op]]) ->
 
 
 @requires("root")
-@keeping
-def test_with_metacopies(keep: bool) -> None:
-    run(partial(EngineArena, keep=keep, metacopy=True), any_stack)
+def test_with_metacopies() -> None:
+    run(partial(EngineArena, metacopy=True), any_stack)
 
 
 @requires("root")

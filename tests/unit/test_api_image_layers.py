@@ -126,6 +126,13 @@ def test_what_is_no_image_is_refused_with_a_hint(cli: Cli, tmp_path: Path, spec:
     assert spec == "docker-archive:both.tar" or not os.path.exists("cache/archives") or not os.listdir("cache/archives")
 
 
+def test_what_was_just_taken_in_is_not_read_again(cli: Cli) -> None:
+    store = image_store()
+    (layer,) = store.resolve("base:1").layers
+    added = store.cache.add(store.layout.blobs.path(layer.digest))
+    assert added.digest is None  # which tells that the file was known
+
+
 def test_an_image_whose_blob_is_lost_is_said_to_be_so(cli: Cli) -> None:
     with image_store().staging():
         pass

@@ -200,6 +200,9 @@ def test_no_archive_goes_to_a_terminal_or_comes_from_one(cli: Cli, monkeypatch: 
         with open(terminal, closefd=False) as tty:
             monkeypatch.setattr(sys, "stdin", tty)
             refused(cli.call("image", "load"), 1, "requested load from stdin, but stdin is empty", "-i FILE")
+            refused(cli.call("image", "import", "-"), 1, "requested import from stdin, but stdin is empty", "pipe")
+        monkeypatch.setattr(sys, "stdin", None)  # closed: `<&-`
+        refused(cli.call("image", "load"), 1, "requested load from stdin, but stdin is empty", "-i FILE")
     finally:
         os.close(main)
         os.close(terminal)

@@ -9,6 +9,7 @@ import contextlib
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 
 from tests.canary import Canary
 from tests.requirements import requires
+from tests.rigs import python_path
+from tests.unit.cli_runner import program
 from tests.unit.test_hostile_layers import ODD_NAMES
 from tests.unit.test_hostile_xattrs import NAMES, OBJECTS, layers, place, values
 from unionfs import api
@@ -78,3 +81,36 @@ def test_any_upper(
             refused(lambda: api.diff(layers=lowers, upper=upper, work=work))
             refused(lambda: api.commit(layers=lowers, upper=upper, work=work, output=base / "layer.tar"))
             refused(lambda repair=repair: api.check(upper, layers=lowers, work=work, repair=repair))  # type: ignore[misc]
+
+
+ODD_NAME = "x\nerror: forged\x1b[2J\x9b\udcff"
+
+
+def test_message_about_an_odd_name_is_one_line(tmp_path: Path) -> None:
+    """Nor does it speak to the terminal. Bytes that are not UTF-8 stay what they are."""
+    (tmp_path / "upper" / f".wh.{ODD_NAME}").mkdir(parents=True)
+    (tmp_path / "base").mkdir()
+    ran = program("commit", "-l", tmp_path / "base", "-u", tmp_path / "upper", "-o", tmp_path / "layer.tar")
+    shown = "x\\x0aerror: forged\\x1b[2J\\x9b\udcff"
+    assert ran.errors == [
+        f"error: /.wh.{shown}: a layer tar cannot hold a name that begins with .wh.",
+        "hint: rename it",
+    ]
+    ran = program("-o", f"lowerdir={tmp_path}/{ODD_NAME}", str(tmp_path), module="unionfs.api.mount_helper")
+    assert ran.status == 1 and len(ran.errors) == 2 and "x\\x0aerror" in ran.errors[0], ran
+    assert not any(line.startswith("error") for line in ran.errors)
+
+
+def test_names_are_written_as_they_are_but_to_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "upper" / "x\x1b[2J").write_text("")
+    (tmp_path / "base").mkdir()
+    arguments = ("diff", "-l", str(tmp_path / "base"), "-u", str(tmp_path / "upper"))
+    assert program(*arguments).out == b"A /x\x1b[2J\n"
+    reader, terminal = os.openpty()
+    start = "import sys; from cli.main import main; sys.exit(main())"
+    environment = {**os.environ, "PYTHONPATH": python_path()}
+    subprocess.run([sys.executable, "-c", start, *arguments], stdout=terminal, env=environment, check=True, timeout=60)
+    os.close(terminal)
+    assert os.read(reader, 4096) == b"A /x\\x1b[2J\r\n"
+    os.close(reader)

@@ -119,3 +119,12 @@ def test_a_configuration_that_does_not_fit(store: Store) -> None:
         store.import_(io.BytesIO(layer(a="a")), "a", config=lambda _: made_image("").config)
     assert listing(store) == before
     assert names(store) == ["there:1"]
+
+
+def test_a_failure_with_a_layer_that_an_image_has_leaves_it_ready(store: Store) -> None:
+    image = store.import_(io.BytesIO(layer(there="there")), "there:1")
+    before = listing(store)
+    with pytest.raises(ImageFormatError):
+        store.import_(io.BytesIO(layer(there="there")), "a", config=lambda _: b"{}")
+    assert listing(store) == before
+    assert store.cache.has(image.diff_ids[0])

@@ -189,3 +189,10 @@ def test_a_manifest_that_could_be_something_else_is_refused(value: Any, media_ty
 )
 def test_times(text: str | None, when: datetime | None) -> None:
     assert timestamp(text) == when
+
+
+@pytest.mark.parametrize("data", [b'"' + b'\\"' * (2 << 20), b'["' + b"\\\\" * (2 << 20) + b"\\", b'"' * (4 << 20)])
+def test_strings_that_do_not_end_are_refused_in_no_time(data: bytes) -> None:
+    """A regular expression that begins anew at each quote would take hours."""
+    with pytest.raises(ImageFormatError, match="is not JSON"):
+        parse_json(data, "it", 8 << 20)

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.image_rig import Blobs, Made, layer, listing, made_image, named, old_docker, open_store, write_files
+from tests.unit.image_rig import (
+    Blobs,
+    Made,
+    layer,
+    listing,
+    made_image,
+    named,
+    oci,
+    old_docker,
+    open_store,
+    write_files,
+)
 from unionfs.errors import ImageInUse, ImageNotFound, OptionError
 from unionfs.image.digest import Digest, chain_ids
 from unionfs.image.store import Store
@@ -174,3 +185,30 @@ def test_what_is_no_image_is_removed_by_name_and_digest(tmp_path: Path) -> None:
     assert texts(store, "sig:1") == ["Untagged: sig:1"]
     assert signature["digest"] not in blobs(store)
     assert store.verify() == []
+
+
+def test_prune_takes_a_second_manifest_of_an_image_that_lost_its_name(tmp_path: Path) -> None:
+    """The same image, compressed otherwise: its ID has a name, but this manifest has none."""
+    store = open_store(tmp_path)
+    store.load(io.BytesIO(oci([ONE], "")))
+    plain = store.resolve("a:1").descriptor.digest
+    store.load(io.BytesIO(oci([ONE], "gzip")))
+    compressed = store.resolve("a:1").descriptor.digest
+    assert [(one.names, set(one.digests)) for one in store.images()] == [(("a:1", "a:2", "b:1"), {plain, compressed})]
+    assert store.prune().removed[0].text == f"Deleted: {plain}"
+    assert [one.digests for one in store.images()] == [(compressed,)]
+    assert plain not in blobs(store) and store.verify() == []
+    with store.using("a:1") as image:
+        store.cache.open(image.diff_ids[0]).close()
+
+
+@pytest.mark.parametrize("compression", ["", "gzip"])
+def test_prune_forgets_what_was_unpacked_of_an_image_that_another_tool_removed(
+    tmp_path: Path, compression: str
+) -> None:
+    store = open_store(tmp_path)
+    store.load(io.BytesIO(oci([ONE, TWO], compression)))
+    (tmp_path / "store/index.json").write_bytes(Blobs().layout()["index.json"])
+    store.prune()
+    assert blobs(store) == set()
+    assert [os.listdir(store.cache.root + kind) for kind in (b"/tars", b"/indexes", b"/places", b"/files")] == [[]] * 4

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.unit.image_rig import layer, listing, made_image, old_docker, open_store
+from tests.unit.image_rig import Made, layer, listing, made_image, oci, old_docker, open_store
 from unionfs.changeset.tar_writer import write_tree
 from unionfs.errors import ImageError, ImageFormatError
 from unionfs.image import mediatypes
@@ -115,3 +116,18 @@ def test_layers_and_configuration_that_do_not_fit(store: Store) -> None:
         with pytest.raises(ImageError, match=r"the layer sha256:0* is not in the store"):
             staging.add_image(OLD.config, [absent])
     assert listing(store) == before
+
+
+@pytest.mark.parametrize("writer", [old_docker, oci])
+def test_a_loaded_layer_is_mounted_without_being_read_again(
+    store: Store, writer: Callable[[list[Made]], bytes], tmp_path: Path
+) -> None:
+    """The cache knows the blob as it stands in the store, its time of change included."""
+    (tmp_path / "a.tar").write_bytes(writer([made_image("b:1", BASE, TOP)]))
+    for source in (tmp_path / "a.tar", io.BytesIO((tmp_path / "a.tar").read_bytes())):
+        other = open_store(tmp_path, f"other-{type(source).__name__}")
+        other.load(source)
+        image = other.resolve("b:1")
+        paths = [other.layout.blobs.path(blob.digest) for blob in image.layers]
+        assert [other.cache.known_as(path) for path in paths] == image.diff_ids
+        assert [other.cache.add(path).digest for path in paths] == [None, None]  # not read

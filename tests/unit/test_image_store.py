@@ -54,7 +54,12 @@ def store(tmp_path: Path) -> Store:
 
 
 # where it is ----------------------------------------------------------------------------------------------------------
-def test_the_place_of_the_store() -> None:
+def test_the_place_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/a/data")
+    assert store_directory(None, {}) == b"/a/data/unionfs/images"
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", "/a/home")
+    assert store_directory(None, {}) == b"/a/home/.local/share/unionfs/images"
     environ = {"UNIONFS_STORE": "/a/store"}
     assert store_directory("/else/where", environ) == b"/else/where"
     assert store_directory(b"rel", environ) == os.fsencode(os.getcwd()) + b"/rel"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.image_rig import Blobs, layer, listing, made_image, named, oci, open_store, write_files
+from unionfs.errors import ImageFormatError
 from unionfs.image.digest import Digest
 from unionfs.image.store import Store
 
@@ -116,6 +117,9 @@ def test_files_among_the_blobs_that_are_none(store: Store) -> None:
 
 def test_an_index_json_that_cannot_be_read(store: Store) -> None:
     index = Path(os.fsdecode(store.directory), "index.json")
+    index.unlink()
+    with pytest.raises(ImageFormatError, match=r"there is no index\.json"):
+        store.images()
     for content, why in ((b"{", "is not JSON"), (b"[]", "index.json"), (b'{"schemaVersion":2}', "manifests")):
         index.write_bytes(content)
         [fault] = store.verify()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-BELOW_IMAGE = ("mounts", "transport", "upkeep", "overlay", "changeset", "layers", "linux")
+BELOW_IMAGE = ("mounts", "explain", "transport", "upkeep", "overlay", "changeset", "layers", "linux")
 
 #: Modules of others that are loaded by name, and the one file that may.
 LOADED_BY_NAME = {

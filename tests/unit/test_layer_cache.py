@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.golden.hostile_tars import archive, entry
+from tests.requirements import requires
 from tests.unit.as_user import run_as_nobody
 from tests.unit.tar_rig import cache_of, names, tree_of
 from unionfs.changeset.compression import compressor
@@ -341,6 +342,7 @@ def test_where_the_cache_is() -> None:
     assert cache_directory({"XDG_CACHE_HOME": "relative", "HOME": "/h"}) == b"/h/.cache/unionfs"
 
 
+@requires("root")
 def test_without_privilege_owners_and_devices_are_shown(tmp_path: Path) -> None:
     data = archive(entry(b"null", b"3", rdev=os.makedev(1, 3)), entry(b"secret", data=b"s", mode=0, uid=1234))
     written(tmp_path / "a.tar", data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import signal
@@ -189,3 +190,52 @@ def test_thread_is_interrupted_by_what_it_handles_or_dies_of() -> None:
 
 def test_stack_of_a_thread_that_is_not_there_is_not_known() -> None:
     assert ptrace.kernel_stack(2**22 + 1) == b""
+
+
+def test_thread_that_gets_no_cpu_is_waited_for() -> None:
+    """It has not stopped after a while, and is in no system call either."""
+
+    def rare() -> None:
+        os.sched_setaffinity(0, {cpu})
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+    cpu = min(os.sched_getaffinity(0))
+    loop = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for prepare in (rare, lambda: os.sched_setaffinity(0, {cpu})):
+            process = stack.enter_context(subprocess.Popen(loop, preexec_fn=prepare, stdout=subprocess.PIPE))
+            stack.callback(process.kill)
+            assert process.stdout is not None and process.stdout.readline() == b"\n"
+            processes.append(process.pid)
+        frozen = Frozen()
+        assert frozen.freeze(processes[:1], nobody, lambda thread: True, time.monotonic() + PATIENCE) == set()
+        assert Path(f"/proc/{processes[0]}/stat").read_text().rpartition(")")[2].split()[0] == "t"
+        frozen.thaw()
+
+
+def test_thread_that_waits_for_its_vfork_child_need_not_stop(tmp_path: Path) -> None:
+    """It sleeps until the child, which stands still too, calls execve: nothing could ever stop it."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # posix_spawn(3) is vfork(2) and, in the child, what is asked for: here an open(2) that waits for a reader.
+    action = f"(os.POSIX_SPAWN_OPEN, 5, {str(fifo)!r}, os.O_WRONLY, 0)"
+    code = f"import os; os.posix_spawn('/bin/true', ['true'], os.environ, file_actions=[{action}])"
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        until(lambda: bool(children.read_text()))
+        child = int(children.read_text())
+
+        def freeze() -> None:
+            frozen = Frozen()
+            deadline = time.monotonic() + PATIENCE
+            refused.append(frozen.freeze([parent.pid, child], nobody, lambda thread: thread == parent.pid, deadline))
+            frozen.thaw()
+
+        refused: list[set[int]] = []
+        tracer = threading.Thread(target=freeze)  # whose end sets the parent free too
+        tracer.start()
+        tracer.join()
+        assert refused == [set()]
+        os.close(os.open(fifo, os.O_RDONLY))
+        assert parent.wait(PATIENCE) == 0

@@ -188,6 +188,17 @@ def test_a_change_through_an_open_file_leaves_the_lower_alone(tmp_path: Path) ->
     assert os.stat(tmp_path / "upper/big").st_uid == 6
 
 
+def test_what_the_kernel_keeps_on_a_metacopy_stays_on_the_copy(tmp_path: Path) -> None:
+    with metacopying(tmp_path) as u:
+        u.setattr("big", uid=5)
+        origin = u.mark("big", "origin")
+    os.setxattr(tmp_path / "upper/big", "trusted.overlay.protattr", b"a")
+    with metacopying(tmp_path) as u:
+        u.write("big", b"new")
+        assert (u.mark("big", "origin"), u.mark("big", "protattr")) == (origin, b"a")
+        assert u.mark("big", "metacopy") is None and u.mark("big", "redirect") is None
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_capabilities_and_set_id_bits_stay_when_the_data_comes_up(tmp_path: Path, linked: bool) -> None:
     capability = bytes.fromhex("0100000202000000000000000000000000000000")

@@ -114,6 +114,15 @@ def test_a_whole_record_of_a_directory_is_what_lstat_says(tmp_path: Path) -> Non
             assert Attr.unpack(shifted[name]) == attr._replace(ino=attr.ino | 3 << 48)
 
 
+def test_what_is_kept_at_hand_is_bounded(tmp_path: Path) -> None:
+    paths = [b"d%02d/s%d/f%d" % (i // 9, i // 3, i) for i in range(300)]
+    with opened(tmp_path, *(entry(path) for path in paths)) as layer:
+        layer.limit_dir_fds(2)
+        for path in (*paths, *reversed(paths)):
+            assert layer.lstat(path).st_size == 0
+        assert layer._names <= 2 * 10 + 40, "the last directory read, and the bound"
+
+
 # order and repetition -------------------------------------------------------------------------------------------------
 def test_the_last_of_several_entries_wins(tmp_path: Path) -> None:
     with opened(
@@ -236,8 +245,9 @@ def test_an_opaque_directory_that_is_not_described_shows_the_one_below_without_i
 
 
 def test_its_copy_in_the_upper_is_of_the_one_below(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(archive(entry(b"tmp/x")))
-    (tmp_path / "b.tar").write_bytes(archive(entry(b"tmp/", DIR, mode=0o1777, mtime_ns=TIME)))
+    mine: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
+    (tmp_path / "a.tar").write_bytes(archive(entry(b"tmp/x", **mine)))
+    (tmp_path / "b.tar").write_bytes(archive(entry(b"tmp/", DIR, mode=0o1777, mtime_ns=TIME, **mine)))
     umask = os.umask(0)
     with Stack([tmp_path / "a.tar", tmp_path / "b.tar"], upper=tmp_path / "upper") as union:
         union.write_text("tmp/x", "changed")

@@ -314,7 +314,7 @@ def test_an_upper_in_use_is_refused(tmp_path: Path) -> None:
 
 # namespaces ----------------------------------------------------------------------------------------------------------
 TRUSTED = (
-    "dir d trusted.overlay.redirect=/g trusted.overlay.origin=",
+    "dir d trusted.overlay.redirect=/g trusted.overlay.origin= trusted.overlay.impure=y",
     "data d/f text trusted.overlay.metacopy=",
     "dev d/x",
     "dir e trusted.overlay.opaque=y",

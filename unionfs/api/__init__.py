@@ -15,6 +15,7 @@
     pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
+    simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
 
 Every failure is an `OSError` (what a file system operation came to) or a `UnionFSError`, whose `hint` says what to do.
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
     from unionfs.api.images import image_store
-    from unionfs.api.layers import StackSpec, open_layer
+    from unionfs.api.layers import StackSpec, make_ready, open_layer
     from unionfs.api.mounting import (
         MountResult,
         MountStatus,
@@ -98,6 +99,7 @@ __all__ = [
     "demo",
     "doctor",
     "open_layer",
+    "make_ready",
     "choose_transport",
     "image_store",
     "mount_image",
@@ -167,7 +169,7 @@ _HOMES = {
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store",),
     "unionfs.api.hold": ("Held", "held"),
-    "unionfs.api.layers": ("StackSpec", "open_layer"),
+    "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",
         "MountStatus",

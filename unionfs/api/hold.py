@@ -48,12 +48,15 @@ class Held:
         if lease is None:
             return
         try:
-            seconds = lease.release().get("seconds")
-        except UnionFSError as error:
+            told = lease.release()
+        except UnionFSError:
+            told = {}  # closed at the time limit
+        if told.get("whole") is not True:
             raise MountError(
                 f"changes were not held to the end: the mount has ended, or {self._limit:g} seconds were over",
                 hint="allow more time with --pause-limit",
-            ) from error
+            )
+        seconds = told.get("seconds")
         self.seconds = seconds if isinstance(seconds, float) else 0.0
 
     def close(self) -> None:
@@ -91,12 +94,29 @@ def held(mountpoint: LayerSpec, wanted: bool = True, *, limit: float = HOLD_SECO
     if not wanted:
         yield Held(None, limit)
         return
+    _check_own_output(mountpoint)
     hold = _take(mountpoint, limit)
     try:
         yield hold
         hold.end()
     finally:
         hold.close()
+
+
+def _check_own_output(mountpoint: LayerSpec) -> None:
+    """Who writes into the mount while holding it waits for itself. (What this process has open is its own affair, but
+    these two are written to by whoever likes.)"""
+    inside = os.stat(mountpoint).st_dev
+    for fd, name in ((1, "standard output"), (2, "standard error")):
+        try:
+            leads_inside = os.fstat(fd).st_dev == inside
+        except OSError:
+            continue  # closed
+        if leads_inside:
+            raise MountError(
+                f"{name} leads into the mount whose changes are held meanwhile",
+                hint="redirect it to a place outside, or use --no-pause",
+            )
 
 
 def _take(mountpoint: LayerSpec, limit: float) -> Held:

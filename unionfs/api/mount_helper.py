@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from unionfs import __version__
+from unionfs.api.messages import one_line
 from unionfs.api.mounting import MountRequest, run
 from unionfs.errors import OptionError, UnionFSError
 from unionfs.mounts import helper
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnionFSError as e:
         _say(str(e))
         if e.hint:
-            print(f"hint: {e.hint}", file=sys.stderr)
+            print(f"hint: {one_line(e.hint)}", file=sys.stderr)
     except OSError as e:
         name = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, str | bytes) else ""
         _say(f"{name}{e.strerror or e}")
@@ -41,7 +42,7 @@ def _has_selinux() -> bool:
 
 
 def _say(message: str) -> None:
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
 
 
 def _main(argv: Sequence[str]) -> int:

@@ -321,7 +321,7 @@ def _leases(holds: Holds) -> dict[str, LeaseHandler]:
         lease = holds.take(frozenset((peer,)))
         moment = lease.moment
         answer = {"unfrozen": list(moment.unfrozen), "unseen": moment.unseen}
-        return Leased(answer, seconds, lambda: {"seconds": lease.release()})
+        return Leased(answer, seconds, lambda: {"seconds": lease.release(), "whole": lease.whole})
 
     return {"hold": hold}
 

@@ -40,6 +40,13 @@ def check(
     lead to nothing; `store`: where images among them are looked for by name. `repair`: mend what can be mended without
     loss; MountError where a live mount uses it. Without, the work directory of one in use is not judged.
     """
+    if os.path.isfile(directory):
+        if repair or work is not None:
+            raise LayerError(
+                f"layer {os.fsdecode(directory)} is a tar, which is only read",
+                hint="without --repair and -w; or `unionfs apply` it to a directory first",
+            )
+        return _check_tar(directory, layers, store)
     path, desk = _tree(directory, work)
     below, _ = expand(layers, store)
     with ExitStack() as stack:
@@ -56,6 +63,15 @@ def check(
             lowers=lowers,
             repair=(tree, shelf) if repair else None,
         )
+
+
+def _check_tar(tar: LayerSpec, layers: Iterable[LayerSpec], store: LayerSpec | None) -> Checked:
+    below, _ = expand(layers, store)
+    tree = open_layer(tar)
+    try:
+        return _check(tree, lowers=[open_layer(one) for one in below])
+    finally:
+        tree.close()
 
 
 def convert(

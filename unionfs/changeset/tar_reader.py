@@ -37,6 +37,7 @@ _MAX_META: Final = 8 << 20
 _MAX_GLOBAL: Final = 1024
 _MAX_SIZE: Final = (1 << 63) - 1
 _SECOND: Final = 1_000_000_000
+_ENDS: Final = b"\0 "
 
 #: (offset in the file, bytes of data there), ascending, not overlapping
 Extents = list[tuple[int, int]]
@@ -389,6 +390,11 @@ def _signed_sum(block: bytes) -> int:
 # fields ---------------------------------------------------------------------------------------------------------
 def _number(raw: bytes, what: str, at: int) -> int:
     """Octal with any padding of spaces and NULs, or GNU's base-256 (first bit set, two's complement)."""
+    if raw[-1] in _ENDS and raw[:-1].isdigit():  # as nearly all writers have it
+        try:
+            return int(raw[:-1], 8)
+        except ValueError:
+            pass
     if raw[0] & 0x80:
         value = int.from_bytes(raw, "big") & ((1 << (8 * len(raw) - 1)) - 1)
         return value - (1 << (8 * len(raw) - 1)) if raw[0] & 0x40 else value

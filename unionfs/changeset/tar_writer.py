@@ -39,6 +39,8 @@ from unionfs.vfs import (
     DT_REG,
     DT_SOCK,
     DT_UNKNOWN,
+    SEEK_DATA,
+    SEEK_HOLE,
     Attr,
     Filesystem,
     OpenResult,
@@ -272,8 +274,8 @@ class _Writer:
         at = 0
         while at < size:
             try:
-                start = self._tree.fs.lseek(opened.fh, at, os.SEEK_DATA)
-                end = self._tree.fs.lseek(opened.fh, start, os.SEEK_HOLE)
+                start = self._tree.fs.lseek(opened.fh, at, SEEK_DATA)
+                end = self._tree.fs.lseek(opened.fh, start, SEEK_HOLE)
             except OSError as error:
                 if error.errno == errno.ENXIO:
                     return

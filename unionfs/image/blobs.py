@@ -29,6 +29,8 @@ from unionfs.image.digest import ALGORITHMS, Digest, Verifier
 CHUNK: Final = 1 << 20
 #: Chunks that wait for the hashing thread of a `BlobWriter`.
 _AHEAD: Final = 4
+#: link(2) on a file system without hard links (FAT)
+_NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK))
 
 
 def fsync_directory(path: bytes) -> None:
@@ -216,10 +218,15 @@ class Workspace:
 
     def adopt_also(self, path: bytes, digest: Digest) -> None:
         """`adopt`, with `path` staying there as well, for whoever else reads it."""
+        target = os.path.join(self.directory, str(digest).encode())
         try:
-            os.link(path, os.path.join(self.directory, str(digest).encode()))
+            os.link(path, target)
         except FileExistsError:
             pass  # the same bytes
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            shutil.copyfile(path, target)
         self._new.add(digest)
 
     def add(self, data: bytes) -> Digest:
@@ -261,9 +268,9 @@ class Workspace:
                 # It was there before: no leftover of ours, so that nobody needs to find our name for it.
                 os.replace(mine, target)
             except OSError as error:
-                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                if error.errno not in _NO_LINKS:
                     raise
-                # A file system without hard links (FAT): a crash now leaves a blob that only `prune` removes.
+                # A crash now leaves a blob that only `prune` removes.
                 os.replace(mine, target)
         for algorithm in {digest.algorithm for digest in self._new}:
             fsync_directory(os.path.join(self.blobs.root, algorithm.encode()))

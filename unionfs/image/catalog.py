@@ -90,6 +90,17 @@ class Catalog:
                 by_id.setdefault(image.id, (image, []))[1].append(entry)
         return [Group(id, image, entries) for id, (image, entries) in by_id.items()]
 
+    def diff_ids(self) -> set[Digest]:
+        """Of all layers of all images, those of other platforms included."""
+        found: set[Digest] = set()
+        for entry in self.entries:
+            try:
+                images = self.found(entry.descriptor).images
+            except ImageError:
+                continue
+            found.update(digest for image in images for digest in image.diff_ids)
+        return found
+
     # names --------------------------------------------------------------------------------------------------------
     def resolve(self, name: str, platform: str | None = None) -> Image:
         """See `Store.resolve`."""

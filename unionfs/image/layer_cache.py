@@ -118,14 +118,14 @@ class LayerCache:
 
     def open_file(self, path: bytes | str, progress: Progress | None = None) -> TarLayer:
         """The layer that a file is: a tar, compressed or not, told by its content. It is made ready if it is not."""
-        path = os.fsencode(path)
-        added = self.add(path, progress=progress)
-        key = _hex(added.diff_id)
+        path = os.path.abspath(os.fsencode(path))
         fd = _open_file(path)
-        if recognise(os.pread(fd, HEAD, 0)):
+        try:
+            key = _hex(self._add_file(fd, path, None, progress).diff_id)
+            tar = self._open_tar(key) if recognise(os.pread(fd, HEAD, 0)) else os.dup(fd)
+        finally:
             os.close(fd)
-            fd = self._open_tar(key)
-        return self._layer(fd, key, os.fsdecode(path))
+        return self._layer(tar, key, os.fsdecode(path))
 
     # taking in ------------------------------------------------------------------------------------------------------
     def add(
@@ -142,25 +142,29 @@ class LayerCache:
         path = os.path.abspath(os.fsencode(source))
         fd = _open_file(path)
         try:
-            before = _identity(os.fstat(fd))
-            known = self._known(before)
-            header = None if known is None else self._index_header(known)
-            if header is not None and wanted in (None, known):
-                plain = not recognise(os.pread(fd, HEAD, 0))
-                if plain or os.path.exists(self._path("tars", header.diff_id.hex())):
-                    if plain:
-                        self._note_place(header.diff_id.hex(), _Place(before, path))
-                    return Added("sha256:" + header.diff_id.hex(), header.tar_size)
-            added = self._take(_Positioned(fd), wanted, progress, path)
-            if _identity(os.fstat(fd)) != before:
-                raise LayerError(f"layer {os.fsdecode(path)}: the file was changed while it was read", hint="try again")
-            key = _hex(added.diff_id)
-            if not os.path.exists(self._path("tars", key)):
-                self._note_place(key, _Place(before, path))
-            self._write_small("files", before, key.encode())
-            return added
+            return self._add_file(fd, path, wanted, progress)
         finally:
             os.close(fd)
+
+    def _add_file(self, fd: int, path: bytes, wanted: str | None, progress: Progress | None) -> Added:
+        before = _identity(os.fstat(fd))
+        known = self._known(before)
+        header = None if known is None else self._index_header(known)
+        if header is not None and wanted in (None, known):
+            key = header.diff_id.hex()
+            plain = not recognise(os.pread(fd, HEAD, 0))
+            if plain or os.path.exists(self._path("tars", key)):
+                if plain:
+                    self._note_place(key, _Place(before, path))
+                return Added("sha256:" + key, header.tar_size)
+        added = self._take(_Positioned(fd), wanted, progress, path)
+        if _identity(os.fstat(fd)) != before:
+            raise LayerError(f"layer {os.fsdecode(path)}: the file was changed while it was read", hint="try again")
+        key = _hex(added.diff_id)
+        if not os.path.exists(self._path("tars", key)):
+            self._note_place(key, _Place(before, path))
+        self._write_small("files", before, key.encode())
+        return added
 
     def add_held(self, stream: BinaryIO, diff_id: str | None = None) -> Added:
         """`add` for a stream whose bytes the caller keeps in a file. If they are a plain tar, only its index is made.
@@ -211,6 +215,14 @@ class LayerCache:
         self._check_root()
         header = self._index_header(_hex(diff_id))
         return None if header is None else header.tar_size
+
+    def known_as(self, path: bytes) -> str | None:
+        """The diff_id of a file that was read before, and has not changed; None of any other."""
+        try:
+            key = self._known(_identity(os.stat(path)))
+        except FileNotFoundError:
+            return None
+        return None if key is None else f"sha256:{key}"
 
     def unattached(self) -> set[str]:
         """The diff_ids of layers that came from streams: no file outside of the cache is known to be one of them."""

@@ -134,8 +134,13 @@ class Layout:
                 replace_file(self._index, text.encode())
 
     def _read(self) -> dict[str, Any]:
-        with open(self._index, "rb") as file:
-            document = parse_json(file.read(MAX_INDEX + 1), os.fsdecode(self._index), MAX_INDEX)
+        try:
+            with open(self._index, "rb") as file:
+                data = file.read(MAX_INDEX + 1)
+        except FileNotFoundError:
+            shown = os.fsdecode(self.directory)
+            raise ImageFormatError(f"there is no index.json in {shown}", hint="the store is damaged") from None
+        document = parse_json(data, os.fsdecode(self._index), MAX_INDEX)
         Index.of(document, os.fsdecode(self._index))
         assert isinstance(document, dict)  # the model has said so
         return document

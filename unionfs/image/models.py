@@ -28,7 +28,8 @@ MAX_MANIFEST: Final = 4 << 20
 MAX_CONFIG: Final = 16 << 20
 MAX_DEPTH: Final = 64
 
-_OPENING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+#: Strings (one that does not end is all of the rest), and brackets. Possessive, so that no byte is looked at twice.
+_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
 _MAX_SIZE: Final = (1 << 63) - 1
 
 
@@ -37,7 +38,7 @@ def parse_json(data: bytes, what: str, limit: int = MAX_MANIFEST) -> Any:
     if len(data) > limit:
         raise ImageFormatError(f"{what} has {len(data)} bytes; more than {limit} are refused")
     depth = 0
-    for token in _OPENING.finditer(data):
+    for token in _TOKEN.finditer(data):
         first = token[0][:1]
         depth += first in b"[{"
         depth -= first in b"]}"
@@ -73,7 +74,7 @@ def _none_is(empty: type[Any]) -> BeforeValidator:
 
 Count = Annotated[int, Strict(), Field(ge=0, le=_MAX_SIZE)]
 Texts = Annotated[list[StrictStr], _none_is(list)]
-Mapping = Annotated[dict[StrictStr, StrictStr], _none_is(dict)]
+TextMap = Annotated[dict[StrictStr, StrictStr], _none_is(dict)]
 #: A set, as Go writes one: the keys count.
 Keys = Annotated[dict[StrictStr, Any], _none_is(dict)]
 Text = Annotated[StrictStr, _none_is(str)]
@@ -123,7 +124,7 @@ class Descriptor(Document):
     media_type: Text = Field("", alias="mediaType")
     digest: Digest
     size: Count
-    annotations: Mapping = Field(default_factory=dict)
+    annotations: TextMap = Field(default_factory=dict)
     platform: Platform | None = None
     urls: Texts = Field(default_factory=list)
     artifact_type: Text = Field("", alias="artifactType")
@@ -135,7 +136,7 @@ class Index(Document):
     schema_version: Annotated[int, Strict(), Field(ge=2, le=2)] = Field(alias="schemaVersion")
     media_type: Text = Field("", alias="mediaType")
     manifests: Annotated[list[Descriptor], _none_is(list)]
-    annotations: Mapping = Field(default_factory=dict)
+    annotations: TextMap = Field(default_factory=dict)
 
 
 class Manifest(Document):
@@ -145,7 +146,7 @@ class Manifest(Document):
     media_type: Text = Field("", alias="mediaType")
     config: Descriptor
     layers: Annotated[list[Descriptor], _none_is(list)]
-    annotations: Mapping = Field(default_factory=dict)
+    annotations: TextMap = Field(default_factory=dict)
     artifact_type: Text = Field("", alias="artifactType")
 
 
@@ -165,7 +166,7 @@ class RunConfig(Document):
     cmd: Texts | None = Field(None, alias="Cmd")
     volumes: Keys = Field(default_factory=dict, alias="Volumes")
     working_dir: Text = Field("", alias="WorkingDir")
-    labels: Mapping = Field(default_factory=dict, alias="Labels")
+    labels: TextMap = Field(default_factory=dict, alias="Labels")
     stop_signal: Text = Field("", alias="StopSignal")
     on_build: Texts = Field(default_factory=list, alias="OnBuild")
     healthcheck: Healthcheck | None = Field(None, alias="Healthcheck")

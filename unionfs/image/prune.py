@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from unionfs.errors import OptionError
 from unionfs.image import gc, listing
-from unionfs.image.catalog import Catalog, Group, no_such
-from unionfs.image.image import Image
+from unionfs.image.catalog import Catalog, no_such
 from unionfs.image.layer_cache import LayerCache
 from unionfs.image.removal import Removal
 from unionfs.image.results import ImageSummary, Pruned, Removed
@@ -22,23 +21,20 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
     if unsuitable:
         raise OptionError(f"invalid filter {unsuitable[0]!r}", hint="label=KEY[=VALUE]")
     fits = listing.filter_of(words, _no_image)
-    groups = [
-        group for group in catalog.groups() if (all or not group.names) and fits(listing.summary(group, catalog, cache))
-    ]
-    removed = removing.drop(groups)
+    # Of one that has a name, too: another manifest of the same image, which has lost its own.
+    groups = [group for group in catalog.groups() if fits(listing.summary(group, catalog, cache))]
+    removed = removing.drop(groups, named=all)
+    kept = Catalog(layout, layout.entries()).diff_ids()
     if layout.exists():
+        # As long as they are there, the cache can tell which layers they are.
+        known = {digest: cache.known_as(layout.blobs.path(digest)) for digest in layout.blobs}
         gone, size = gc.remove_unreferred(layout)
         removing.reclaimed += size
         removed += [Removed("deleted", str(digest)) for digest in gone]
-    left = Catalog(layout, layout.entries())
-    kept = {digest for group in left.groups() for image in _all(left, group) for digest in image.diff_ids}
-    for diff_id in cache.unattached() - kept - set(removing.uses):
-        cache.remove(diff_id)
+        unpacked = {diff_id for digest in gone if (diff_id := known[digest]) is not None} | cache.unattached()
+        for diff_id in unpacked - kept - set(removing.uses):
+            cache.remove(diff_id)
     return Pruned(tuple(removed), removing.reclaimed)
-
-
-def _all(catalog: Catalog, group: Group) -> list[Image]:
-    return [image for entry in group.entries for image in catalog.found(entry.descriptor).images]
 
 
 def _no_image(name: str) -> ImageSummary:

@@ -61,14 +61,14 @@ class Removal:
             )
         return self._drop(catalog, group.entries, group)
 
-    def drop(self, groups: Iterable[Group]) -> list[Removed]:
-        """Remove whole images, but those in use."""
-        catalog = Catalog(self.layout, self.layout.entries())
+    def drop(self, groups: Iterable[Group], *, named: bool) -> list[Removed]:
+        """Remove images, but those in use: whole ones, or without `named` only what of them has no name."""
         removed: list[Removed] = []
         for group in groups:
-            if self._user(catalog, group) is None:
-                removed += self._drop(catalog, group.entries, group)
-                catalog = Catalog(self.layout, self.layout.entries())
+            catalog = Catalog(self.layout, self.layout.entries())
+            entries = [entry for entry in group.entries if named or entry.name is None]
+            if entries and self._user(catalog, group) is None:
+                removed += self._drop(catalog, entries, group if len(entries) == len(group.entries) else None)
         return removed
 
     # ------------------------------------------------------------------------------------------------------------------

@@ -116,13 +116,20 @@ class Staging:
 
         self.layout.update(change)
         self._unpacked.clear()
+        self.space.close()  # first, as a file is another to the cache when one of its names goes (st_ctime)
         for digest, diff_id in self._layers.items():
             self.cache.note(diff_id, self.layout.blobs.path(digest))
         return taken
 
     def close(self) -> None:
-        """What was not published is forgotten by the cache, too."""
-        for diff_id in self._unpacked:
+        """What was not published is forgotten by the cache, too, but for layers that an image has already."""
+        if not self._unpacked:
+            return
+        try:
+            kept = Catalog(self.layout, self.layout.entries()).diff_ids()
+        except ImageError:
+            return  # a damaged store, which has been the failure
+        for diff_id in self._unpacked - kept:
             self.cache.remove(diff_id)
 
 

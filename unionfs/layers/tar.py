@@ -28,8 +28,9 @@ from unionfs.layers.tar_file import SparseTarFile, TarFile
 from unionfs.layers.tar_index import RECORD_SIZE, Block, Extra, IndexDamaged, TarIndex
 from unionfs.vfs import ATTR_RECORD, DT_DIR, AttrRecord, StatFs, d_type
 
-#: Names in the blocks that are kept.
-_KEPT_NAMES: Final = 20_000
+#: Names in the blocks that are kept, for each directory that a layer may keep at hand.
+_NAMES_A_DIRECTORY: Final = 10
+_KEPT_DIRECTORIES: Final = 2048
 _OPEN_REFUSAL: Final = {stat.S_IFDIR: errno.EISDIR, stat.S_IFLNK: errno.ELOOP}
 _INOS: Final = struct.Struct("<Q80x")
 _RECORDS: Final = struct.Struct(f"{RECORD_SIZE}s")
@@ -64,6 +65,7 @@ class TarLayer:
         self._device = os.fstat(fd).st_dev
         self._blocks: OrderedDict[Path, Block] = OrderedDict()
         self._names = 0  # in all of them
+        self._kept_names = _KEPT_DIRECTORIES * _NAMES_A_DIRECTORY
         self._links: dict[int, Linked] = {}  # by inode number
         self._recorded: tuple[Path, int, dict[bytes, AttrRecord]] = (b"", -1, {})  # what `records` gave last
         self._top = self._read(lambda index: index.top())
@@ -152,7 +154,7 @@ class TarLayer:
         blocks = self._blocks
         blocks[path] = block
         self._names += len(block.names) + 1
-        while self._names > _KEPT_NAMES and len(blocks) > 1:
+        while self._names > self._kept_names and len(blocks) > 1:
             self._names -= len(blocks.popitem(last=False)[1].names) + 1
 
     def _find(self, path: Path) -> tuple[Block, int]:
@@ -314,6 +316,10 @@ class TarLayer:
             _fail(errno.ESTALE)
         ino, nlink, mode = _HANDLE.unpack(handle.handle)
         return os.stat_result((mode, ino, self._device, nlink, 0, 0, 0, 0, 0, 0))
+
+    def limit_dir_fds(self, bound: int) -> None:
+        """Keep about so many directories at hand from now on, as a layer that is a directory does."""
+        self._kept_names = bound * _NAMES_A_DIRECTORY
 
     # the whole ------------------------------------------------------------------------------------------------------
     def invalidate(self, path: Path = b"") -> None:

@@ -22,7 +22,7 @@ from unionfs.linux import ptrace
 
 #: Between two looks for a thread that is not stopped yet: first, and at most.
 _LOOK_SECONDS, _LONGEST_LOOK = 0.0002, 0.01
-#: After so long a thread that has not stopped is in a system call, and it is looked at in which.
+#: After so long a thread that has not stopped may sleep in a system call, and it is looked at in which.
 _SETTLE_SECONDS: Final = 0.1
 
 
@@ -41,8 +41,8 @@ class Frozen:
         """Stop processes, until `deadline` (time.monotonic). Returns those that could not be: not permitted, or busy in
         a system call of which nobody knows that it changes nothing.
 
-        Threads in `waiting()`, and such that are in a system call and `harmless(thread)`, need not stop: they will when
-        they come out of it.
+        Threads in `waiting()`, and such that sleep in a system call and are `harmless(thread)`, need not stop: they
+        will when they come out of it.
         """
         refused: set[int] = set()
         todo = set(pids)
@@ -89,7 +89,7 @@ class Frozen:
             except ProcessLookupError:
                 continue  # it has ended
             except OSError as error:
-                if error.errno == errno.EPERM and _is_dead(thread):
+                if error.errno == errno.EPERM and _state(thread) in (b"Z", b"X"):
                     continue
                 return None
             self._running.add(thread)
@@ -106,7 +106,8 @@ class Frozen:
             busy = self._running - waiting()
             now = time.monotonic()
             if now - started > _SETTLE_SECONDS:
-                busy = {thread for thread in busy if not harmless(thread)}
+                # One that is ready to run may only have had no CPU yet: it may be anywhere.
+                busy = {thread for thread in busy if not (_state(thread) == b"D" and harmless(thread))}
             if not busy:
                 return True
             if now > deadline:
@@ -122,10 +123,11 @@ def _threads(pid: int) -> set[int]:
         return set()
 
 
-def _is_dead(thread: int) -> bool:
-    """Has a thread ended, even if somebody has yet to wait for it? Such a one cannot be seized (ptrace_attach())."""
+def _state(thread: int) -> bytes:
+    """As in proc_pid_stat(5): D waits for an event, whatever signals come; Z and X have ended, even if somebody has yet
+    to wait for them, and cannot be seized (ptrace_attach())."""
     try:
         with open(f"/proc/{thread}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+            return file.read().rpartition(b")")[2].split()[0]
     except OSError:
-        return True
+        return b"X"

@@ -77,6 +77,8 @@ class Moment(NamedTuple):
 class Lease:
     def __init__(self, holds: Holds, moment: Moment, started: float) -> None:
         self.moment = moment
+        #: Were changes held until `release`, or did `Holds.end` come first? Known then.
+        self.whole = False
         self._holds = holds
         self._started = started
         self._seconds: float | None = None
@@ -85,7 +87,7 @@ class Lease:
         """Give it back. Returns for how many seconds changes were held, from the first on; with the last lease all go
         on when it returns."""
         if self._seconds is None:
-            self._holds._give_back(self)
+            self.whole = self._holds._give_back(self)
             self._seconds = time.monotonic() - self._started
         return self._seconds
 
@@ -149,11 +151,13 @@ class Holds:
             "waiting": 0 if gate is None else len(gate.waiting()),
         }
 
-    def _give_back(self, lease: Lease) -> None:
+    def _give_back(self, lease: Lease) -> bool:
         with self._lock:
+            whole = lease in self._leases
             self._leases.discard(lease)
             if not self._leases:
                 self._stop_locked()
+            return whole
 
     def _stop_locked(self) -> None:
         if self._holder is not None:
@@ -259,7 +263,7 @@ class _Beginning:
         self._unfrozen |= self._frozen.freeze(pids, self._gate.waiting, self._writes_nothing, self._deadline)
 
     def _writes_nothing(self, thread: int) -> bool:
-        """May a thread that is in a system call be left there? If that is not a write to a by-passed file
+        """May a thread that sleeps in a system call be left there? If that is not a write to a by-passed file
         (fs/backing-file.c). It waits for a lock, say, that another has who waits at the gate."""
         stack = kernel_stack(thread) if self._gate.bypassed else b"any"
         return bool(stack) and b"backing_file" not in stack

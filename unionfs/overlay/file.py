@@ -19,7 +19,20 @@ from unionfs.overlay import durability, metacopy
 from unionfs.overlay.copy_up import change_attributes, copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_LNK, DT_REG, NOW, Attr, AttrRecord, Extent, OpenResult, SetAttr, record_size
+from unionfs.vfs import (
+    DT_LNK,
+    DT_REG,
+    NOW,
+    O_ACCMODE,
+    SEEK_DATA,
+    SEEK_HOLE,
+    Attr,
+    AttrRecord,
+    Extent,
+    OpenResult,
+    SetAttr,
+    record_size,
+)
 
 _CAPABILITY = b"security.capability"
 _DAY = 86_400_000_000_000
@@ -64,7 +77,7 @@ def open_file(union: Union, inode: Inode, flags: int) -> OpenResult:
     assert isinstance(inode, FileInode)
     if inode.type != DT_REG:
         fail(errno.ELOOP if inode.type == DT_LNK else errno.ENXIO)
-    writable = flags & os.O_ACCMODE != os.O_RDONLY
+    writable = flags & O_ACCMODE != os.O_RDONLY
     truncate = bool(flags & os.O_TRUNC)
     copied: list[LayerFile] = []
     if writable or truncate:
@@ -312,9 +325,9 @@ def fallocate(union: Union, fh: int, mode: int, offset: int, length: int) -> Non
 
 def lseek(union: Union, fh: int, offset: int, whence: int) -> int:
     file = opened_file(union, fh)
-    if whence == os.SEEK_DATA:
+    if whence == SEEK_DATA:
         return file.seek_data(offset)
-    if whence == os.SEEK_HOLE:
+    if whence == SEEK_HOLE:
         return file.seek_hole(offset)
     fail(errno.EINVAL)
 

@@ -19,10 +19,11 @@ from unionfs.overlay.copy_up import copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
 from unionfs.overlay.invariants import check
 from unionfs.overlay.refresh import Refreshed
-from unionfs.overlay.stack import Stack, UnionOptions
+from unionfs.overlay.stack import UPPER, Stack, UnionOptions
 from unionfs.overlay.statistics import with_hits
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import (
+    O_ACCMODE,
     AttrRecord,
     Caller,
     DirEntry,
@@ -195,6 +196,19 @@ class UnionFilesystem:
                 rename.prepare(union, old, name, new, new_name, flags)
 
     # inodes -------------------------------------------------------------------------------------------------------
+    def sources(self, node: NodeId) -> list[tuple[int, Path]]:
+        """Where what an inode shows is now: (layer, path there), topmost first; layer 0 is the upper, or for a file
+        with no name there its work directory. A directory may come from several; the data of a metacopy comes last."""
+        with self._lock:
+            inode = self._union.inode(node)
+            if isinstance(inode, DirInode):
+                return [*([(UPPER, inode.path)] if inode.upper else ()), *inode.lowers]
+            assert isinstance(inode, FileInode)
+            found = [] if inode.lower is None else [inode.lower]
+            if inode.upper:
+                found = [(UPPER, self._union.upper_place(inode)[1])]
+            return found if inode.data is None else [*found, (inode.data.layer, inode.data.path)]
+
     def getattr(self, node: NodeId, fh: FileHandle | None = None) -> AttrRecord:
         with self._lock:
             inode = self._union.inode(node)
@@ -266,7 +280,7 @@ class UnionFilesystem:
                 inode, file = directories.create(union, directory, name, new, caller, flags)
                 assert isinstance(inode, FileInode) and file is not None
                 entry = self._entry(inode)  # before there is a writer, from whom attributes have to be asked anew
-                return entry, files.add(union, inode, file, flags & os.O_ACCMODE != os.O_RDONLY)
+                return entry, files.add(union, inode, file, flags & O_ACCMODE != os.O_RDONLY)
             if flags & os.O_EXCL:
                 union.release_unused(found)
                 fail(errno.EEXIST)
@@ -283,7 +297,7 @@ class UnionFilesystem:
         union = self._union
         with self._lock:
             inode, file = directories.create_unnamed(union, union.live_directory(parent), mode, caller)
-            opened = files.add(union, inode, file, flags & os.O_ACCMODE != os.O_RDONLY)
+            opened = files.add(union, inode, file, flags & O_ACCMODE != os.O_RDONLY)
             return self._entry(inode), opened
 
     def read(self, fh: FileHandle, offset: int, size: int) -> bytes:

@@ -14,13 +14,12 @@ import contextlib
 import os
 
 from unionfs.layers.layer import LayerFile
-from unionfs.linux.data import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 from unionfs.overlay import metacopy
 from unionfs.overlay.copy_data import copy_data
 from unionfs.overlay.inode import FileInode
 from unionfs.overlay.stack import METACOPY
 from unionfs.overlay.union import Union
-from unionfs.vfs import NOW
+from unionfs.vfs import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, NOW
 
 _CAPABILITY = b"security.capability"
 

@@ -21,7 +21,6 @@ import struct
 import sys
 
 from unionfs.layers.layer import Layer, OriginHandle, Path
-from unionfs.linux.handle import open_by_handle_at
 from unionfs.overlay.inode import FileInode, Links, join
 from unionfs.overlay.stack import NLINK, ORIGIN, SLOT, UPPER
 from unionfs.overlay.union import Union
@@ -103,6 +102,8 @@ def _stat_origin(layer: Layer, origin: OriginHandle) -> os.stat_result:
     if stat_handle is not None:  # a layer that makes its handles itself
         st: os.stat_result = stat_handle(origin)
         return st
+    from unionfs.linux.handle import open_by_handle_at  # only a layer of the host gets here, maybe not on Linux
+
     root_fd = getattr(layer, "root_fd", -1)
     mount_fd = os.open(f"/proc/self/fd/{root_fd}", os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -241,8 +241,9 @@ def _is_linked(union: Union, inode: FileInode) -> bool:
 
 
 def copy_origin(union: Union, layer: Layer, source: Path, copy: Changeable) -> None:
-    """Give the copy of a metacopy of the upper that has its data what says where both come from."""
-    for key in (ORIGIN, SLOT, NUMBER):
+    """Give the copy of a metacopy of the upper that has its data what says where both come from, and how the kernel
+    protects it."""
+    for key in (ORIGIN, SLOT, NUMBER, b"protattr"):
         value = layer.getxattr(source, union.stack.private(key))
         if value is not None:
             copy.setxattr(union.stack.private(key), value)

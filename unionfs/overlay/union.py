@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from unionfs.layers.layer import Layer, OriginHandle, Path, WritableLayer
-from unionfs.linux.process import return_free_memory
 from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, Links, join
 from unionfs.overlay.stack import IMPURE, Stack, UnionOptions
 from unionfs.overlay.statistics import COUNTERS
@@ -197,6 +196,8 @@ class Union:
         the layers' descriptors and their paths, and the blocks on the interpreter's own free lists, which only a full
         collection empties.
         """
+        from unionfs.linux.process import return_free_memory  # a union in memory may be on any system
+
         self.stack.trim()
         gc.collect()
         return_free_memory()

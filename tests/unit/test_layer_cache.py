@@ -25,8 +25,10 @@ from tests.unit.tar_rig import cache_of, names, tree_of
 from unionfs.changeset.compression import compressor
 from unionfs.changeset.tar_format import DIR, REG, Fields, member
 from unionfs.errors import LayerError, TarError
+from unionfs.image import layer_cache
 from unionfs.image.layer_cache import LayerCache, cache_directory
 from unionfs.layers.tar_index import HEADER_SIZE
+from unionfs.linux import process
 
 DATA = archive(entry(b"d/", DIR), entry(b"d/file", data=b"hello " * 1000), entry(b"other", data=b"x"))
 DIFF_ID = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -357,3 +359,40 @@ def test_without_privilege_owners_and_devices_are_shown(tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
     run_as_nobody(look)
+
+
+def test_a_writer_waits_for_who_sweeps_its_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer sweeps between the making of a new file and its lock: it has the lock, and removes the file."""
+    swept: list[str] = []
+    refused = threading.Event()
+    real = process.flock_exclusive
+
+    def lock(fd: int, blocking: bool = False) -> None:
+        if not swept:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            swept.append(path)
+            other = os.open(path, os.O_RDONLY)
+            real(other)
+
+            def sweep() -> None:
+                # Until the writer stands in line ("-> FLOCK" of its inode), or has been sent away.
+                inode = f":{os.fstat(other).st_ino} "
+                while not refused.is_set():
+                    lines = Path("/proc/locks").read_text().splitlines()
+                    if any("->" in line and inode in line for line in lines):
+                        break
+                os.unlink(path)
+                os.close(other)
+
+            threading.Thread(target=sweep).start()
+        try:
+            real(fd, blocking)
+        except BlockingIOError:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(layer_cache, "flock_exclusive", lock)
+    cache = cache_of(tmp_path)
+    added = cache.add(io.BytesIO(gzip.compress(DATA)))
+    assert (added.diff_id, cache.has(DIFF_ID), len(swept)) == (DIFF_ID, True, 1)
+    assert not os.path.exists(swept[0])

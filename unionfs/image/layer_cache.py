@@ -404,7 +404,7 @@ class LayerCache:
             path = self._path("new", f"{os.getpid()}-{secrets.token_hex(8)}")
             # Not by open(): the umask may be 0, which a mount's daemon sets.
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b", 1 << 16)
-            flock_exclusive(file.fileno())
+            flock_exclusive(file.fileno(), blocking=True)  # who sweeps may be looking at it
             if os.fstat(file.fileno()).st_nlink:
                 break
             file.close()  # somebody swept it before it was locked

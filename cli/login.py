@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 import sys
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from unionfs import api
 
 from .options import AuthFile, CertDir, Insecure
-from .output import flush, note, text
+from .output import note, text
 
 Registry = Annotated[
     str, typer.Argument(metavar="REGISTRY", help="HOST[:PORT]. Default: docker.io's.", show_default=False)
@@ -47,17 +47,14 @@ def login(
     if password is not None:
         note("WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
     if password_stdin:
-        password = sys.stdin.read(MAX_PASSWORD).rstrip("\r\n")
+        password = os.fsdecode(sys.stdin.buffer.read(MAX_PASSWORD)).rstrip("\r\n")
     if username is None or password is None:
         if not sys.stdin.isatty():
             raise api.OptionError(
                 "cannot perform an interactive login from a non TTY device", hint="use --username and --password-stdin"
             )
-        flush()
-        username = username or input("Username: ").strip()
-        password = password if password is not None else getpass.getpass()
-    if not username or not password:
-        raise api.OptionError("username and password are required")
+        username = username or typer.prompt("Username").strip()
+        password = password if password is not None else typer.prompt("Password", hide_input=True)
     path = api.login(registry, username, password, options=api.RegistryOptions(insecure, cert_dir, authfile))
     if path is not None:
         note(

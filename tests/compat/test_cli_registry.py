@@ -93,6 +93,32 @@ def test_login_keeps_what_the_registry_takes(cli: Images, tmp_path: Path) -> Non
         assert cli.run("logout", registry.host) == f"Not logged in to {registry.host}"
 
 
+@pytest.mark.timeout(60)
+def test_login_asks_at_a_terminal(cli: Images, tmp_path: Path) -> None:
+    with RegistryServer(tmp_path, password=True) as registry:
+        ours, theirs = pty.openpty()
+        start = "import sys; from cli.main import main; sys.exit(main())"
+        process = subprocess.Popen(
+            [sys.executable, "-c", start, "login", registry.host],
+            stdin=theirs, stdout=theirs, stderr=theirs, env=cli.environment, cwd=PROJECT, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        seen = b""
+        # With the space: what is typed before it, getpass(3)'s flush would throw away.
+        for asked, answer in ((b"Username: ", b"user\n"), (b"Password: ", b"secret\n"), (b"Succeeded", b"")):
+            while asked not in seen:
+                seen += os.read(ours, 65536)
+            os.write(ours, answer)
+        os.close(ours)
+        assert process.wait(60) == 0
+        assert b"secret" not in seen
+
+
+@pytest.mark.parametrize(("user", "password"), [("", b"x"), ("user", b""), ("us:er", b"x"), ("user", b"\xff")])
+def test_login_with_what_can_be_no_name_or_password(cli: Images, user: str, password: bytes) -> None:
+    refused(cli.call("login", "-u", user, "--password-stdin", "localhost:1", stdin=password), 2, "password")
+
+
 def test_login_without_a_terminal_asks_nothing(cli: Images) -> None:
     refused(cli.call("login", "localhost:1"), 2, "from a non TTY device", "--password-stdin")
     refused(cli.call("login", "--password-stdin", "localhost:1", stdin=b"x"), 2, "must provide --username")

@@ -13,7 +13,7 @@ import pytest
 from tests.compat.faulty_proxy import Fault, FaultyProxy, Request
 from tests.compat.registry_rig import Peer, RegistryServer, serve_image
 from tests.requirements import requires
-from tests.unit.image_rig import layer, listing, made_image, names
+from tests.unit.image_rig import Made, layer, listing, made_image, names
 from unionfs import api
 from unionfs.errors import ImageError, ImageFormatError, RegistryError
 
@@ -27,6 +27,7 @@ LAYERS = [layer(**{f"file{number}": random.Random(number).randbytes(200_000)}) f
 class Scene:
     """An image in a registry, a bad line to it, and a store that knows another image."""
 
+    registry: RegistryServer
     proxy: FaultyProxy
     peer: Peer
     id: str
@@ -62,7 +63,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     peer.load(made_image("other:1", layer(other="file")))
     with RegistryServer(tmp_path) as registry, FaultyProxy(registry.host) as proxy:
         serve_image(registry, tmp_path, made)
-        yield Scene(proxy, peer, made.id)
+        yield Scene(registry, proxy, peer, made.id)
 
 
 @pytest.mark.parametrize("unpack", [True, False])
@@ -133,6 +134,17 @@ def test_layer_that_is_always_damaged(scene: Scene) -> None:
     scene.proxy.plan = lambda request: Fault(corrupt=100) if request.is_blob and request.digest == last else None
     error = scene.fails(ImageFormatError, f"the layer {last} came damaged: its digest is sha256:")
     assert error.hint == "the registry, or something before it, is at fault"
+
+
+def test_layers_that_the_config_does_not_mean(scene: Scene, tmp_path: Path) -> None:
+    first, second = LAYERS[:2]
+    made = Made(made_image("", first, second).config, [second, first], ["x/a/lie:1"])
+    serve_image(scene.registry, tmp_path, made)
+    before = listing(scene.peer.store)
+    with pytest.raises(ImageFormatError, match="is not the one it should be: its diff_id is sha256:"):
+        api.pull_image(scene.peer.store, f"{scene.proxy.host}/a/lie:1", options=scene.peer.options)
+    assert names(scene.peer.store) == ["other:1"]
+    assert set(listing(scene.peer.store)) == set(before)
 
 
 def test_manifest_that_is_damaged(scene: Scene) -> None:

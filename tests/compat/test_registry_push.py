@@ -212,6 +212,16 @@ def test_layer_damaged_on_its_way_is_sent_again(registry: RegistryServer, proxy:
     skopeo("inspect", "--tls-verify=false", f"docker://{registry.host}/a/b:1")
 
 
+def test_layer_damaged_in_the_store_is_refused(registry: RegistryServer, peer: Peer) -> None:
+    peer.load(image(f"{registry.host}/a/b:1", BASE))
+    digest = peer.store.resolve(f"{registry.host}/a/b:1").layers[0].digest
+    with open(peer.store.layout.blobs.path(digest), "r+b") as file:
+        file.write(b"damage")
+    with pytest.raises(RegistryError, match=f"blob {digest}: .* 400 Bad Request: digest invalid") as e:
+        api.push_image(peer.store, f"{registry.host}/a/b:1", options=peer.options)
+    assert e.value.hint == "damaged on its way, or in the store: unionfs image verify"
+
+
 # refusals -------------------------------------------------------------------------------------------------------------
 def test_registry_that_only_reads(tmp_path: Path, peer: Peer) -> None:
     with RegistryServer(tmp_path, read_only=True) as registry:

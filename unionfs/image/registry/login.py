@@ -19,8 +19,14 @@ def registry_of(text: str) -> str:
 def login(registry: str, credentials: Credentials, options: RegistryOptions) -> str | None:
     """Try the credentials and keep them. Where: a file, which holds them as they are, or None, a helper.
 
-    RegistryError where the registry refuses them; nothing is then changed."""
+    RegistryError where the registry refuses them; nothing is then changed. OptionError for what can be none (RFC 7617).
+    """
     what = Doing("login")
+    texts = f"{credentials.username}{credentials.password}"
+    if not credentials.username or not credentials.password:
+        raise OptionError("username and password are required")
+    if ":" in credentials.username or any("\ud800" <= char <= "\udfff" for char in texts):
+        raise OptionError("that is no user name or no password", hint="a name has no colon; both are UTF-8")
     with Client(registry, options, credentials=credentials) as client:
         try:
             client.request(what, "GET", "/v2/")

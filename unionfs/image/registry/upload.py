@@ -28,6 +28,7 @@ from unionfs.image.registry.transfer import Cancelled
 #: Bytes of one request. Some registries keep pieces, and no small ones.
 PIECE: Final = 32 << 20
 _READ: Final = 1 << 20
+_DAMAGED: Final = "damaged on its way, or in the store: unionfs image verify"
 _range = re.compile(r"(?:bytes=)?0-(\d+)").fullmatch
 
 #: Gets the bytes sent so far.
@@ -42,11 +43,12 @@ class Place(NamedTuple):
 
 
 class _Broken(Exception):
-    """A piece that did not arrive; another attempt may help. `cause`: what to say if none does."""
+    """A piece that did not arrive; another attempt may help. `cause`: what to say if none does. `wrong`: it arrived,
+    and was not what it should be."""
 
-    def __init__(self, cause: RegistryError, retry_after: str | None = None, *, anew: bool = False) -> None:
+    def __init__(self, cause: RegistryError, retry_after: str | None = None, *, wrong: bool = False) -> None:
         super().__init__(str(cause))
-        self.cause, self.retry_after, self.anew = cause, retry_after, anew
+        self.cause, self.retry_after, self.wrong = cause, retry_after, wrong
 
 
 class Upload:
@@ -80,7 +82,7 @@ class Upload:
 
     def send(self, file: BinaryIO, place: Place | None, count: Count) -> None:
         """All of it, from `place` on (None: from the beginning of a new upload)."""
-        failed = 0
+        failed = wrong = 0
         while True:
             if self._client.cancelled.is_set():
                 raise Cancelled(f"{self._what.thing}: cancelled")
@@ -91,13 +93,15 @@ class Upload:
                     assert place is not None
                 done = self._send_piece(file, place, count)
             except _Broken as broken:
-                failed += 1
+                failed, wrong = failed + 1, wrong + broken.wrong
+                if wrong > 1:
+                    raise RegistryError(str(broken.cause), hint=_DAMAGED) from broken
                 retry = self._client.options.retry
                 if not retry.wait(failed, broken.retry_after, self._client.cancelled):
                     raise broken.cause from broken
                 if self._repository.has_blob(self._digest):
                     return  # the answer was lost, the piece was not
-                place = None if broken.anew or place is None else self._standing(place)
+                place = None if broken.wrong or place is None else self._standing(place)
                 continue
             if done is None:
                 return
@@ -141,8 +145,7 @@ class Upload:
             known=True,
             retry_after=retry_after or "",
         )
-        # 400 after the last piece: what came has another digest.
-        raise _Broken(cause, retry_after, anew=status in (400, 404))
+        raise _Broken(cause, retry_after, wrong=status == 400)
 
     def _bytes(self, file: BinaryIO, start: int, end: int, count: Count) -> Iterator[bytes]:
         file.seek(start)

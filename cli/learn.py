@@ -108,6 +108,8 @@ class _Classroom:
     def _question(self, number: int, question: simulation.Question) -> tuple[bool, simulation.Picture]:
         for step in self._teaching.ask(question):
             text(f"  {self._style.paint('> ' + step.command.text, 'bold')}")
+        if question.run:
+            text("")
         self._paragraph(f"Question {number}. {question.ask}", "bold")
         from unionfs.api import simulation
 

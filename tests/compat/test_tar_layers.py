@@ -264,8 +264,8 @@ def test_without_privilege(place: Place) -> None:
     tar.write_bytes(
         archive(entry(b"null", b"3", rdev=os.makedev(1, 3)), entry(b"mine", data=b"1", uid=65534, gid=65534))
     )
-    for parent in (place.path, *place.path.parents[:2]):
-        parent.chmod(0o755)
+    for parent in (place.path, *place.path.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o055)
     for name in ("upper", "tree"):
         (place.path / name).mkdir(exist_ok=True)
         os.chown(place.path / name, 65534, 65534)

@@ -352,6 +352,11 @@ def test_what_replaces_a_directory_does_not_get_its_attributes(tmp_path: Path, k
     assert (tmp_path / "d").lstat().st_mode & 0o777 == (0o604 if kind == FIFO else 0o777)
 
 
+def test_a_directory_whose_parent_became_a_circle_is_gone(tmp_path: Path) -> None:
+    put(tmp_path, entry(b"a/b/", DIR), entry(b"a", SYMLINK, linkname=b"a"))
+    assert os.readlink(tmp_path / "a") == "a"
+
+
 @requires("root")
 def test_devices_and_inherited_groups(root: Path) -> None:
     os.chown(root / "d", 0, 55)

@@ -283,7 +283,9 @@ WORDS = ["a", "b", "d", "d/a", "d/e", "d/e/b", "/", "..", "", "base:d", "upper:"
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.lists(st.sampled_from(WORDS), max_size=3)), max_size=25),
+    st.lists(
+        st.tuples(st.sampled_from(sorted(VERBS)), st.lists(st.sampled_from(WORDS), max_size=3)), min_size=8, max_size=25
+    ),
     st.sampled_from(["unionfs", "kernel", "fuse-overlayfs"]),
     st.sampled_from(["kernel", "oci"]),
 )

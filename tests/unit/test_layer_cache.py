@@ -356,8 +356,8 @@ def test_without_privilege_owners_and_devices_are_shown(tmp_path: Path) -> None:
         assert layer.open(b"secret").pread(9, 0) == b"s"
         layer.close()
 
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o055)
     run_as_nobody(look)
 
 

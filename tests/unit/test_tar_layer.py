@@ -289,6 +289,79 @@ def test_a_hard_link_to_nothing_is_not_there(tmp_path: Path) -> None:
             layer.open(b"a")
 
 
+# merged ---------------------------------------------------------------------------------------------------------------
+BASE = archive(
+    entry(b"d/", DIR, mode=0o750, uid=3, mtime_ns=TIME),
+    pax((b"SCHILY.xattr.user.a", b"1")) + entry(b"d/kept", data=b"base"),
+    entry(b"d/gone", data=b"base"),
+    entry(b"d/changed", data=b"base"),
+    entry(b"linked", data=b"two names"),
+    entry(b"also", LINK, linkname=b"linked"),
+    entry(b"hidden/deep/file"),
+)
+MIDDLE = archive(entry(b"d/.wh.gone"), entry(b"d/changed", data=b"middle"), entry(b"hidden/.wh..wh..opq"))
+TOP = archive(entry(b"l", SYMLINK, linkname=b"d/kept"), entry(b"hidden/new", data=b"top"), entry(b"e/f/g"))
+
+
+def seen(union: Stack) -> dict[str, tuple[object, ...]]:
+    found: dict[str, tuple[object, ...]] = {}
+    todo = ["/"]
+    while todo:
+        path = todo.pop()
+        st_ = union.lstat(path)
+        content: object = None
+        if stat.S_ISREG(st_.st_mode):
+            content = union.read_bytes(path)
+        elif stat.S_ISLNK(st_.st_mode):
+            content = union.readlink(path)
+        else:
+            todo += [os.path.join(path, name) for name in union.listdir(path)]
+        xattrs = [(name, union.getxattr(path, name)) for name in union.listxattr(path, follow_symlinks=False)]
+        links = 0 if stat.S_ISDIR(st_.st_mode) else st_.st_nlink
+        found[path] = st_.st_mode, st_.st_uid, st_.st_mtime_ns, links, content, xattrs
+    return found
+
+
+def test_merged_layers_show_what_they_show_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    with stack(tmp_path, TOP, MIDDLE, BASE) as merged:
+        assert len(merged.filesystem._union.stack.lowers) == 1  # type: ignore[attr-defined]
+        found = seen(merged)
+        assert merged.lstat("linked").st_ino == merged.lstat("also").st_ino
+    # A directory at the bottom: the tars are not merged, for below them is something.
+    (tmp_path / "empty").chmod(0o755)
+    os.utime(tmp_path / "empty", ns=(0, 0))
+    with Stack([tmp_path / "0.tar", tmp_path / "1.tar", tmp_path / "2.tar", tmp_path / "empty"]) as apart:
+        assert len(apart.filesystem._union.stack.lowers) == 4  # type: ignore[attr-defined]
+        wanted = seen(apart)
+    root = found.pop("/"), wanted.pop("/")
+    assert root[0][0] == root[1][0]
+    assert found == wanted
+    assert sorted(found) == ["/also", "/d", "/d/changed", "/d/kept", "/e", "/e/f", "/e/f/g", "/hidden", "/hidden/new",
+                             "/l", "/linked"]  # fmt: skip
+
+
+def test_numbers_stay_when_a_layer_is_put_on_top(tmp_path: Path) -> None:
+    with stack(tmp_path, MIDDLE, BASE) as two:
+        before = {path: two.lstat(path).st_ino for path in ("d/kept", "d/changed", "linked")}
+    with stack(tmp_path, TOP, MIDDLE, BASE) as three:
+        assert {path: three.lstat(path).st_ino for path in before} == before
+
+
+def test_a_damaged_merged_index_is_made_anew(tmp_path: Path) -> None:
+    with stack(tmp_path, TOP, MIDDLE, BASE) as union:
+        wanted = seen(union)
+    (merged,) = (tmp_path / "cache/merged").iterdir()
+    sound = merged.read_bytes()
+    for at in (3, 90, 120, len(sound) - 10):
+        damaged = bytearray(sound)
+        damaged[at] ^= 0xFF
+        merged.write_bytes(damaged)
+        with stack(tmp_path, TOP, MIDDLE, BASE) as union:
+            assert seen(union) == wanted
+        assert merged.read_bytes() == sound
+
+
 # data -----------------------------------------------------------------------------------------------------------------
 def test_reading_ends_where_the_file_does(tmp_path: Path) -> None:
     with opened(tmp_path, entry(b"a", data=b"a" * 700), entry(b"b", data=b"b" * 5), entry(b"c")) as layer:

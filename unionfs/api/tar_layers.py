@@ -5,13 +5,18 @@ Imported by `api.layers` when a layer is no directory, so that mounts of directo
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from unionfs.errors import LayerError, TarError
 from unionfs.image.layer_cache import user_cache
+from unionfs.image.merged import MAX_LAYERS
+from unionfs.layers.layer import Layer
 from unionfs.layers.tar import TarLayer
+
+_log = logging.getLogger(__name__)
 
 
 def make_ready(path: bytes, progress: Callable[[int], None] | None = None) -> None:
@@ -37,3 +42,20 @@ def _explained(path: bytes) -> Iterator[None]:
             f"layer {os.fsdecode(path)} is not a layer tar: {error}",
             hint=error.hint or "a layer is a directory, or a tar: plain, gzip, zstd, bzip2 or xz",
         ) from error
+
+
+def merge_tars(lowers: list[Layer]) -> list[Layer]:
+    """The lowers (topmost first) with the tars at their bottom as one layer, whose index is merged: a directory then
+    costs one reading, in however many of them it is."""
+    run: list[TarLayer] = []
+    for layer in reversed(lowers):
+        if not isinstance(layer, TarLayer) or layer.lower_links or len(run) == MAX_LAYERS:
+            break
+        run.insert(0, layer)
+    if len(run) < 2:
+        return lowers
+    try:
+        return [*lowers[: -len(run)], user_cache().merge(run)]
+    except (OSError, LayerError) as error:
+        _log.warning("layers are not merged: %s", error)  # a full or read-only cache: they do it without
+        return lowers

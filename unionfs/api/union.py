@@ -18,8 +18,11 @@ def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFil
     try:
         lowers += [open_layer(path) for path in spec.lowers]
         if any(hasattr(layer, "lower_links") for layer in lowers):
+            from unionfs.api.tar_layers import merge_tars
             from unionfs.overlay.lower_links import bind_links
 
+            if owners is None:
+                lowers = merge_tars(lowers)
             bind_links(lowers)
         if spec.upper is not None:
             upper = WritableDirectory(spec.upper)

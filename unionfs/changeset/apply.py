@@ -132,7 +132,12 @@ class _Applier:
         """Directories get their attributes: the deepest first, for a mode may forbid us to go on."""
         for key, (parts, entry) in sorted(self._directories.items(), key=lambda item: -len(item[1].parts)):
             with _blaming(entry):
-                parent = self._existing(parts[:-1])
+                try:
+                    parent = self._existing(parts[:-1])
+                except OSError as error:
+                    if error.errno != errno.ELOOP:
+                        raise
+                    continue  # a link has taken the place of a parent since
                 name = parts[-1] if parts else b"."
                 st = None if parent is None else _lstat(parent, name)
                 # A file system may have given the number of a directory that was replaced to what replaced it.

@@ -2,6 +2,7 @@
 
     ROOT/tars/HEX       the uncompressed tar with this diff_id, where none lies elsewhere to be read
     ROOT/indexes/HEX    its index (layers.tar_index)
+    ROOT/merged/HEX     the index of a whole stack of them (image.merged)
     ROOT/places/HEX     where the uncompressed tar lies instead, and which file that was
     ROOT/files/ID-…     the diff_id of a tar somewhere on this machine, by device, inode, size and times of the file
     ROOT/new/           being written; each file locked by its writer, so that what a crash left is known
@@ -22,7 +23,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
@@ -30,7 +31,7 @@ from unionfs.changeset.compression import HEAD, recognise
 from unionfs.changeset.tar_indexer import TarIndexer
 from unionfs.changeset.tar_reader import TarReader
 from unionfs.errors import LayerError, OptionError, TarError
-from unionfs.layers.tar import TarLayer
+from unionfs.layers.tar import MergedTarLayer, TarLayer
 from unionfs.layers.tar_index import IndexDamaged, IndexHeader, TarIndex
 from unionfs.linux.data import pwrite_sparse
 from unionfs.linux.process import flock_exclusive
@@ -126,6 +127,42 @@ class LayerCache:
         finally:
             os.close(fd)
         return self._layer(tar, key, os.fsdecode(path))
+
+    def merge(self, layers: Sequence[TarLayer]) -> TarLayer:
+        """Layers of this cache (topmost first, without hard links to others) as one; they are taken over, and closed
+        with it. The merged index is made if it is not there."""
+        from unionfs.image.merged import chain_of, write_merged  # which needs the engine
+
+        chain = chain_of(layers)
+        path, diff_ids = self._path("merged", chain.hex()), [layer.diff_id for layer in layers]
+
+        def opened() -> TarIndex:
+            index = TarIndex(os.open(path, _FLAGS))
+            if index.header.diff_id != chain:
+                index.close()
+                raise IndexDamaged("it is of other layers")
+            return index
+
+        def made(of: Sequence[TarLayer]) -> TarIndex:
+            with self._new_file() as (file, publish):
+                write_merged(of, file)
+                publish(path)
+            return opened()
+
+        def rebuild() -> TarIndex:
+            again = [self.open(diff_id) for diff_id in diff_ids]
+            try:
+                return made(again)
+            finally:
+                for layer in again:
+                    layer.close()
+
+        try:
+            index = opened()
+        except (FileNotFoundError, IndexDamaged):
+            index = made(layers)
+        name = f"{layers[0].name} and {len(layers) - 1} below"
+        return MergedTarLayer([layer.take_tar() for layer in reversed(layers)], index, name, rebuild)
 
     # taking in ------------------------------------------------------------------------------------------------------
     def add(
@@ -236,6 +273,8 @@ class LayerCache:
         key = _hex(diff_id)
         for kind in ("indexes", "places", "tars"):
             _unlink(self._path(kind, key))
+        for name in self._names("merged"):  # made again where they are wanted
+            _unlink(self._path("merged", name))
         for name in self._names("files"):
             if self._known(name) == key:
                 _unlink(self._path("files", name))
@@ -386,7 +425,7 @@ class LayerCache:
         try:
             os.makedirs(self.root, 0o700, exist_ok=True)
             self._check_root()
-            for kind in ("tars", "indexes", "places", "files", "new"):
+            for kind in ("tars", "indexes", "merged", "places", "files", "new"):
                 os.makedirs(self._path(kind, ""), 0o700, exist_ok=True)
         except OSError as error:
             raise LayerError(

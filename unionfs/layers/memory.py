@@ -128,7 +128,9 @@ class MemoryLayer:
         return self._opened(inode, os.O_RDWR)
 
     def mkdir(self, path: Path, mode: int) -> None:
-        self._make(path, stat.S_IFDIR | stat.S_IMODE(mode))
+        inode = self._make(path, stat.S_IFDIR | stat.S_IMODE(mode))
+        if mode & (stat.S_ISUID | stat.S_ISGID):
+            inode.mode = stat.S_IFDIR | stat.S_IMODE(mode)  # exactly, as WritableDirectory sees to
 
     def mknod(self, path: Path, mode: int, rdev: int) -> None:
         kind = stat.S_IFMT(mode) or stat.S_IFREG
@@ -142,9 +144,9 @@ class MemoryLayer:
         self._make(path, stat.S_IFLNK | 0o777).target = target
 
     def link(self, path: Path, to: WritableLayer, to_path: Path) -> None:
-        inode = self.inode(path)
         other = self._same_disk(to, to_path)
-        directory, name = other._parent(to_path)
+        (source, source_name), (directory, name) = self._parent(path), other._parent(to_path)
+        inode = _entry(source, source_name, path)
         if name in directory.entries:
             fail(errno.EEXIST, to_path)
         if inode.is_dir:

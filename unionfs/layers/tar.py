@@ -18,14 +18,14 @@ import os
 import stat
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, NoReturn, TypeVar
 
 from unionfs.errors import UnionFSError
 from unionfs.layers.layer import Layer, LayerFile, OriginHandle, Path, ScanEntry
 from unionfs.layers.over import altered
 from unionfs.layers.tar_file import SparseTarFile, TarFile
-from unionfs.layers.tar_index import RECORD_SIZE, Block, Extra, IndexDamaged, TarIndex
+from unionfs.layers.tar_index import RECORD_SIZE, Block, Extra, IndexDamaged, Item, TarIndex
 from unionfs.vfs import ATTR_RECORD, DT_DIR, AttrRecord, StatFs, d_type
 
 #: Names in the blocks that are kept, for each directory that a layer may keep at hand.
@@ -97,6 +97,12 @@ class TarLayer:
                         st = found[0].lstat(found[1])
                         shown = altered(st, uid=st.st_uid, gid=st.st_gid, identity=own)
                         self._links[block.ino(at)] = Linked(*found, shown)
+
+    def take_tar(self) -> int:
+        """Close the layer but for the descriptor of its tar, which is the caller's from now on."""
+        fd, self._fd = self._fd, -1
+        self.close()
+        return fd
 
     # the index ------------------------------------------------------------------------------------------------------
     def _read(self, read: Callable[[TarIndex], _T]) -> _T:
@@ -297,9 +303,27 @@ class TarLayer:
         if kind != stat.S_IFREG:
             _fail(_OPEN_REFUSAL.get(kind, errno.ENXIO), path)
         extents = self._extra(block, at).extents
+        fd = self._source(block, at)
         if extents is not None:
-            return SparseTarFile(self._fd, block.place(at), st, extents)
-        return TarFile(self._fd, block.place(at), st)
+            return SparseTarFile(fd, block.place(at), st, extents)
+        return TarFile(fd, block.place(at), st)
+
+    def _source(self, block: Block, at: int) -> int:
+        """The descriptor of the tar that has a file's data."""
+        return self._fd
+
+    def item(self, directory: Path, name: bytes) -> Item:
+        """All that the index has of a name but its number's place: for an index that is made of several."""
+        block = self._block(directory)
+        at = block.position(name)
+        if at < 0:
+            _fail(errno.ENOENT, name)
+        extra = self._extra(block, at)
+        return Item(name, block.record(at), 0 if block.type(at) == DT_DIR else block.place(at), None, extra)
+
+    def root_item(self) -> Item:
+        """The same of the root."""
+        return Item(b"", self._top.record(0), 0, None, self._extra(self._top, 0))
 
     # handles --------------------------------------------------------------------------------------------------------
     def handle(self, path: Path) -> OriginHandle | None:
@@ -340,6 +364,23 @@ class TarLayer:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+class MergedTarLayer(TarLayer):
+    """Several tar layers as one, by the index of what they show together. `fds` are the tars', the base's first, and
+    are closed with it."""
+
+    def __init__(self, fds: Sequence[int], index: TarIndex, name: str, rebuild: Callable[[], TarIndex]) -> None:
+        super().__init__(fds[0], index, name, rebuild)
+        self._fds = tuple(fds)
+
+    def _source(self, block: Block, at: int) -> int:
+        return self._fds[block.source(at)]
+
+    def close(self) -> None:
+        for fd in self._fds[1:] if self._fd >= 0 else ():
+            os.close(fd)
+        super().close()
 
 
 def _fail(number: int, path: bytes = b"") -> NoReturn:

@@ -86,13 +86,15 @@ class BlockRef(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One name as written. `place`: where the data of a file begins; `block` of a directory."""
+    """One name as written. `place`: where the data of a file begins; `block` of a directory. `source`: in an index of
+    several tars, the number of the one that has the data."""
 
     name: bytes
     record: AttrRecord
     place: int = 0
     block: BlockRef | None = None
     extra: Extra = NO_EXTRA
+    source: int = 0
 
 
 class IndexHeader(NamedTuple):
@@ -143,7 +145,7 @@ class IndexWriter:
             if len(extras) > _MAX_WORD:
                 raise LayerError("a directory with more than 4 GiB of extended attributes")
             records += item.record
-            details += DETAIL.pack(*(item.block or (item.place, 0, 0)), at, len(extras) - at)
+            details += DETAIL.pack(*(item.block or (item.place, item.source, 0)), at, len(extras) - at)
             names.append(item.name)
         joined = b"\0".join(names)
         front = b"".join((_BLOCK.pack(len(names), len(joined)), records, details, joined))
@@ -254,6 +256,11 @@ class Block:
     def place(self, at: int) -> int:
         place: int = DETAIL.unpack_from(self._raw, self._details + at * DETAIL.size)[0]
         return place
+
+    def source(self, at: int) -> int:
+        """Which of several tars has the data of a file."""
+        source: int = DETAIL.unpack_from(self._raw, self._details + at * DETAIL.size)[1]
+        return source
 
     def child(self, at: int) -> BlockRef:
         """The block of a directory."""

@@ -11,6 +11,7 @@
     layout.py          a directory that is an OCI layout: index.json, locks
     catalog.py         what index.json says at one moment: images by name, ID, digest
     layer_cache.py     layers unpacked once and indexed, to be read in place; stands alone, without third parties
+    merged.py          the index of what a stack of such layers shows together
 
     members.py         the one door for archives and layout directories of unknown origin
     oci_layout.py      OCI layouts     } read as Incoming (incoming.py)

@@ -87,9 +87,7 @@ class TarIndexer:
     def _mark(self, member: Member, entry: TarEntry) -> None:
         parent = self._walk(member.parents, entry, create=True, strict=False)
         if parent is not None:
-            # Whatever its type: AUFS made them hard links.
-            record = _record(stat.S_IFREG, 0, 0, 0, entry.mtime_ns)
-            self._put(parent, member.name, _Leaf(record, 0, NO_EXTRA))
+            self._put(parent, member.name, _mark(entry))
             self._marked = True
 
     def _object(self, member: Member, entry: TarEntry) -> None:
@@ -97,8 +95,12 @@ class TarIndexer:
         there = parent.children.get(name)
         if entry.type == tar.DIR:
             if not isinstance(there, _Dir):
-                there = _Dir()
-                self._put(parent, name, there)
+                made = _Dir()
+                if there is not None:
+                    # What it replaces has replaced what layers below have: they do not go on in it.
+                    self._put(made, whiteout.OPAQUE, _mark(entry))
+                self._put(parent, name, made)
+                there = made
             self._describe(there, entry)
         elif entry.type == tar.LINK:
             leaf = self._link_target(member, entry)
@@ -260,6 +262,11 @@ def _leaf(entry: TarEntry) -> _Leaf:
     if extents is not None and extents != [(0, entry.size)]:
         return _Leaf(_record_of(entry, entry.size, extents), entry.data_offset, extra._replace(extents=tuple(extents)))
     return _Leaf(_record_of(entry, entry.size), entry.data_offset, extra)
+
+
+def _mark(entry: TarEntry) -> _Leaf:
+    """A whiteout or opaque mark, whatever type it has: AUFS made them hard links."""
+    return _Leaf(_record(stat.S_IFREG, 0, 0, 0, entry.mtime_ns), 0, NO_EXTRA)
 
 
 def _extra(entry: TarEntry) -> Extra:

@@ -197,3 +197,23 @@ def test_every_public_name_of_the_api_is_there() -> None:
     assert [name for name in api.__all__ if getattr(api, name, None) is None] == []
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = api.nonsense
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_modes_of_what_is_copied_up_are_those_below_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    base = tmp_path / "base"
+    (base / "tmp").mkdir(parents=True)
+    (base / "tmp/file").write_text("one")
+    (base / "tmp").chmod(0o1777)
+    (base / "tmp/file").chmod(0o666)
+    before = os.umask(umask)
+    try:
+        with Stack([base], upper=tmp_path / "upper") as stack:
+            stack.write_text("tmp/file", "two")
+            stack.write_text("tmp/new", "new")
+            stack.mkdir("tmp/below")
+            modes = [stat.S_IMODE(stack.stat(name).st_mode) for name in ("tmp", "tmp/file", "tmp/new", "tmp/below")]
+    finally:
+        os.umask(before)
+    assert modes == [0o1777, 0o666, 0o666 & ~umask, 0o777 & ~umask]
+    assert stat.S_IMODE((tmp_path / "upper/tmp").stat().st_mode) == 0o1777

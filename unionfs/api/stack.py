@@ -56,7 +56,8 @@ class Stack(Tree):
         self.spec = plan(layers, upper, work, read_only=read_only, ephemeral=ephemeral, store=store)
         self._open = False
         try:
-            super().__init__(open_union(self.spec, options), caller or current_caller())
+            me = current_caller()
+            super().__init__(open_union(self.spec, options, me.umask), caller or me)
             self._open = True
         finally:
             if not self._open:

@@ -8,8 +8,9 @@ from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem, UnionOptions
 
 
-def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFilesystem:
-    """Open the layers of a checked stack and merge them. What was opened is closed again if that fails."""
+def open_union(spec: StackSpec, options: UnionOptions | None = None, umask: int = 0) -> UnionFilesystem:
+    """Open the layers of a checked stack and merge them. `umask`: the process's. What was opened is closed again if
+    that fails."""
     options = (options or UnionOptions())._replace(read_only=spec.read_only)
     owners = spec.owners
     lowers: list[Layer] = []
@@ -25,9 +26,9 @@ def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFil
                 lowers = merge_tars(lowers)
             bind_links(lowers)
         if spec.upper is not None:
-            upper = WritableDirectory(spec.upper)
+            upper = _writable(spec.upper, umask)
         if spec.work is not None:
-            work = WritableDirectory(spec.work)
+            work = _writable(spec.work, umask)
         if owners is not None:
             stored = tuple(lowers)
             lowers = [owners.lower(layer) for layer in stored]
@@ -39,3 +40,11 @@ def open_union(spec: StackSpec, options: UnionOptions | None = None) -> UnionFil
             if layer is not None:
                 layer.close()
         raise
+
+
+def _writable(path: bytes, umask: int) -> WritableDirectory:
+    if not umask:
+        return WritableDirectory(path)
+    from unionfs.layers.unmasked import UnmaskedDirectory
+
+    return UnmaskedDirectory(path, umask)

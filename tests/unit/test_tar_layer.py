@@ -284,6 +284,13 @@ def test_a_hard_link_to_a_layer_below_is_its_file(tmp_path: Path) -> None:
         assert union.getxattr("etc/alias", "user.x") == b"y"
 
 
+def test_a_hard_link_to_a_hard_link_to_a_layer_below_is_its_file(tmp_path: Path) -> None:
+    above, between = archive(entry(b"c", LINK, linkname=b"b")), archive(entry(b"b", LINK, linkname=b"a"))
+    with stack(tmp_path, above, between, archive(entry(b"a", data=b"data"))) as union:
+        assert sorted(union.listdir("/")) == ["a", "b", "c"]
+        assert union.read_bytes("c") == b"data"
+
+
 def test_a_hard_link_to_nothing_is_not_there(tmp_path: Path) -> None:
     with opened(tmp_path, entry(b"a", LINK, linkname=b"missing"), entry(b"b")) as layer:
         assert layer.lower_links == 1

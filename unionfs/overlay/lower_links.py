@@ -12,7 +12,7 @@ from unionfs.vfs import ROOT
 
 def bind_links(lowers: Sequence[Layer]) -> None:
     """Tell tar layers with hard links to what only layers below them have where that is (topmost first)."""
-    for position, layer in enumerate(lowers):
+    for position, layer in reversed(list(enumerate(lowers))):  # what a link leads to may be such a link itself
         if isinstance(layer, TarLayer) and layer.lower_links and lowers[position + 1 :]:
             layer.bind(_finder(lowers[position + 1 :]))
 

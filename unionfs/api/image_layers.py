@@ -14,7 +14,7 @@ from typing import Final
 from unionfs.api.layers import ImagePart, LayerSpec, remove_temporary
 from unionfs.errors import ImageError, ImageNotFound, LayerError
 from unionfs.image.image import Image
-from unionfs.image.layer_cache import cache_directory
+from unionfs.image.layer_cache import cache_directory, file_identity
 from unionfs.image.layout import familiar
 from unionfs.image.models import Descriptor
 from unionfs.image.store import Store, store_directory
@@ -99,8 +99,7 @@ def _name_in(store: Store, name: str, text: str) -> str:
 
 def _unpacked(path: bytes) -> Store:
     """The images of an archive, as a store in the cache. The archive is known by its inode, size and times."""
-    st = os.stat(path)
-    identity = f"{st.st_dev:x}-{st.st_ino:x}-{st.st_size:x}-{st.st_mtime_ns:x}-{st.st_ctime_ns:x}"
+    identity = file_identity(os.stat(path))
     store = Store(os.path.join(cache_directory(), b"archives", identity.encode()))
     try:
         if not store.images():

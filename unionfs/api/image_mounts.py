@@ -6,7 +6,7 @@ Changes that a mount of an image makes are kept in the store, each mount's in a 
     STORE/mounts/NAME/upper, work
 
 NAME is made from the mountpoint, unless one is given. They are there again at the next mount of that image with that
-name, and an image with changes kept of it is not removed without force.
+name. An image that changes are kept of is not removed; by name and force it loses the name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any, Final, NamedTuple
 
 from unionfs.api.layers import LayerSpec, remove_temporary
 from unionfs.api.mounting import MountResult, mount
+from unionfs.changeset.replacing import fsync_path
 from unionfs.errors import MountError, OptionError
+from unionfs.image.blobs import replace_file
 from unionfs.image.image import Image
 from unionfs.image.store import Store, store_directory
 from unionfs.mounts.mountpoint import check_mountpoint
@@ -146,12 +148,9 @@ def _make(store: Store, image: Image, place: bytes, name: str) -> KeptChanges:
     for path in (upper, work):
         os.makedirs(path, 0o755, exist_ok=True)
     record = json.dumps({"image": image.id, "mountpoint": os.fsdecode(place)}).encode()
-    temporary = os.path.join(directory, b"." + _RECORD)
-    with open(temporary, "wb") as file:
-        file.write(record)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, os.path.join(directory, _RECORD))
+    replace_file(os.path.join(directory, _RECORD), record)
+    for path in (os.path.dirname(directory), store.directory):  # the names of the directories above it
+        fsync_path(path)
     return KeptChanges(name, image.id, upper, work)
 
 

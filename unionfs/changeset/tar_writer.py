@@ -12,20 +12,18 @@ with `.wh.`, xattr names with "=". The file appears under its name only when com
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from unionfs.changeset import tar_format as tar
 from unionfs.changeset.change import Change, Kind
 from unionfs.changeset.compression import MEDIA_TYPES, Compression, by_suffix, compressor
 from unionfs.changeset.diff import Survey
 from unionfs.changeset.pipeline import Pipeline
+from unionfs.changeset.replacing import replacing
 from unionfs.changeset.tree import Tree
 from unionfs.errors import ChangesetError
 from unionfs.layers import whiteout
@@ -139,35 +137,6 @@ def _everything(tree: Tree) -> Iterator[Change]:
             yield Change(path, Kind.ADDED, child.attr, node=child.node)
             if d_type(child.attr.mode) == DT_DIR:
                 pending.append((path, child))
-
-
-@contextlib.contextmanager
-def replacing(path: bytes) -> Iterator[BinaryIO]:
-    """A new file that takes the name `path` when the block ends well, and vanishes when it does not."""
-    try:
-        special = not stat.S_ISREG(os.stat(path).st_mode)
-    except FileNotFoundError:
-        special = False
-    if special:
-        with open(path, "wb", buffering=0) as out:
-            yield cast(BinaryIO, out)
-        return
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, b".%b.%b" % (name[:200], secrets.token_hex(6).encode()))
-    try:
-        with open(temporary, "xb", buffering=0) as out:
-            yield cast(BinaryIO, out)
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    fd = os.open(directory or b".", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class _Writer:

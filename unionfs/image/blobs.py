@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import BinaryIO, Final
 
+from unionfs.changeset.replacing import fsync_path
 from unionfs.errors import ImageError, ImageFormatError
 from unionfs.image.digest import ALGORITHMS, Digest, Verifier
 
@@ -31,19 +32,6 @@ CHUNK: Final = 1 << 20
 _AHEAD: Final = 4
 #: link(2) on a file system without hard links (FAT)
 _NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK))
-
-
-def fsync_directory(path: bytes) -> None:
-    """Make the names in a directory durable."""
-    _sync(path)
-
-
-def _sync(path: bytes) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def replace_file(path: bytes, data: bytes, mode: int = 0o666) -> None:
@@ -63,7 +51,7 @@ def replace_file(path: bytes, data: bytes, mode: int = 0o666) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    fsync_directory(directory)
+    fsync_path(directory)
 
 
 class Blobs:
@@ -257,8 +245,8 @@ class Workspace:
         """Give all blobs their names in the layout, durably. One that stands there already is replaced: what is here
         has been verified just now."""
         for digest in sorted(self._new):
-            _sync(os.path.join(self.directory, str(digest).encode()))
-        fsync_directory(self.directory)
+            fsync_path(os.path.join(self.directory, str(digest).encode()))
+        fsync_path(self.directory)
         for digest in sorted(self._new):
             mine, target = os.path.join(self.directory, str(digest).encode()), self.blobs.path(digest)
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -273,7 +261,7 @@ class Workspace:
                 # A crash now leaves a blob that only `prune` removes.
                 os.replace(mine, target)
         for algorithm in {digest.algorithm for digest in self._new}:
-            fsync_directory(os.path.join(self.blobs.root, algorithm.encode()))
+            fsync_path(os.path.join(self.blobs.root, algorithm.encode()))
 
 
 def leftovers(directory: bytes) -> Iterator[Digest]:

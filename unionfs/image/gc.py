@@ -10,8 +10,9 @@ import os
 import shutil
 from collections.abc import Iterable
 
+from unionfs.changeset.replacing import fsync_path
 from unionfs.errors import ImageError
-from unionfs.image.blobs import fsync_directory, leftovers
+from unionfs.image.blobs import leftovers
 from unionfs.image.catalog import Catalog
 from unionfs.image.digest import Digest
 from unionfs.image.layout import Layout
@@ -53,5 +54,5 @@ def remove_unreferred(layout: Layout, among: Iterable[Digest] | None = None) -> 
     gone = sorted(candidates - referred(layout)) if candidates else []
     size = sum(layout.blobs.remove(digest) for digest in gone)
     for algorithm in {digest.algorithm for digest in gone}:
-        fsync_directory(os.path.join(layout.blobs.root, algorithm.encode()))
+        fsync_path(os.path.join(layout.blobs.root, algorithm.encode()))
     return gone, size

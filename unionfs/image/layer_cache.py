@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from unionfs.changeset.compression import HEAD, recognise
+from unionfs.changeset.replacing import fsync_path
 from unionfs.changeset.tar_indexer import TarIndexer
 from unionfs.changeset.tar_reader import TarReader
 from unionfs.errors import LayerError, OptionError, TarError
@@ -184,7 +185,7 @@ class LayerCache:
             os.close(fd)
 
     def _add_file(self, fd: int, path: bytes, wanted: str | None, progress: Progress | None) -> Added:
-        before = _identity(os.fstat(fd))
+        before = file_identity(os.fstat(fd))
         known = self._known(before)
         header = None if known is None else self._index_header(known)
         if header is not None and wanted in (None, known):
@@ -195,7 +196,7 @@ class LayerCache:
                     self._note_place(key, _Place(before, path))
                 return Added("sha256:" + key, header.tar_size)
         added = self._take(_Positioned(fd), wanted, progress, path)
-        if _identity(os.fstat(fd)) != before:
+        if file_identity(os.fstat(fd)) != before:
             raise LayerError(f"layer {os.fsdecode(path)}: the file was changed while it was read", hint="try again")
         key = _hex(added.diff_id)
         if not os.path.exists(self._path("tars", key)):
@@ -213,7 +214,7 @@ class LayerCache:
         key = _hex(diff_id)
         fd = _open_file(path)
         try:
-            identity = _identity(os.fstat(fd))
+            identity = file_identity(os.fstat(fd))
             if not recognise(os.pread(fd, HEAD, 0)):
                 self._note_place(key, _Place(identity, path))
         finally:
@@ -256,7 +257,7 @@ class LayerCache:
     def known_as(self, path: bytes) -> str | None:
         """The diff_id of a file that was read before, and has not changed; None of any other."""
         try:
-            key = self._known(_identity(os.stat(path)))
+            key = self._known(file_identity(os.stat(path)))
         except FileNotFoundError:
             return None
         return None if key is None else f"sha256:{key}"
@@ -349,7 +350,7 @@ class LayerCache:
         except LayerError:
             raise missing from None
         try:
-            now = _identity(os.fstat(fd))
+            now = file_identity(os.fstat(fd))
             if now != place.identity:
                 with self._new_file() as (file, _):  # hashes it
                     self._index(fd, key, file)
@@ -454,7 +455,7 @@ class LayerCache:
                 os.fsync(file.fileno())
             os.rename(path, target)
             if flush:
-                _fsync_directory(os.path.dirname(target))
+                fsync_path(os.path.dirname(target))
 
         try:
             yield file, publish
@@ -529,7 +530,7 @@ def _hex(diff_id: str) -> str:
     return found[1]
 
 
-def _identity(st: os.stat_result) -> str:
+def file_identity(st: os.stat_result) -> str:
     """Which file that is, and which state of it. (A change within one tick of the clock that keeps the size is seen
     where the file system has multigrain timestamps, as Linux 6.13's have.)"""
     return f"{st.st_dev:x}-{st.st_ino:x}-{st.st_size:x}-{st.st_mtime_ns:x}-{st.st_ctime_ns:x}"
@@ -552,11 +553,3 @@ def _unlink(path: bytes) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
-
-
-def _fsync_directory(path: bytes) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

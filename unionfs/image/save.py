@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal
 
 from unionfs.changeset import tar_format as tar
-from unionfs.changeset.tar_writer import replacing
+from unionfs.changeset.replacing import fsync_path, replacing
 from unionfs.errors import ImageError, ReferenceFormatError
 from unionfs.image import platforms, reference
 from unionfs.image.blobs import CHUNK, Blobs
@@ -204,7 +205,7 @@ def archive_target(target: bytes | BinaryIO) -> Iterator[BinaryIO]:
 def write_directory(files: Mapping[str, Content], blobs: Blobs, directory: bytes) -> None:
     """The files below a new directory, which appears whole, or not at all. ImageError where there is something."""
     parent, name = os.path.split(os.path.abspath(directory))
-    temporary = os.path.join(parent, b".%b.%d" % (name[:200], os.getpid()))
+    temporary = os.path.join(parent, b".%b.%b" % (name[:200], secrets.token_hex(6).encode()))
     shown = os.fsdecode(directory)
     try:
         os.mkdir(temporary)
@@ -215,12 +216,15 @@ def write_directory(files: Mapping[str, Content], blobs: Blobs, directory: bytes
             target = os.path.join(temporary, path.encode())
             os.makedirs(os.path.dirname(target), exist_ok=True)
             with open(target, "xb", buffering=0) as out:
+                writer = _Counter(out, None)
                 if isinstance(content, bytes):
-                    out.write(content)
+                    writer.write(content)
                 else:
                     with _blob(blobs, content) as source:
-                        _Counter(out, None).copy(source, content.size)
+                        writer.copy(source, content.size)
                 os.fsync(out.fileno())
+        for made, _, _ in os.walk(temporary):
+            fsync_path(made)
         os.rename(temporary, directory)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -230,6 +234,7 @@ def write_directory(files: Mapping[str, Content], blobs: Blobs, directory: bytes
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    fsync_path(parent)
 
 
 @contextmanager

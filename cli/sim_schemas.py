@@ -80,10 +80,6 @@ class SimulatedStep(Model):
         )
 
 
-def _parts(path: str) -> list[str]:
-    return path.split("/")
-
-
 def _merged(path: str, shown: simulation.Shown) -> MergedObject:
     return MergedObject(path=path, kind=shown.kind, text=shown.text, layers=list(shown.layers))
 

@@ -40,8 +40,6 @@ def run(arena: Arena) -> dict[str, float]:
     return {"million-ready": step.seconds * 1000, "million-rss": memory}
 
 
-_AIM = Target(None, 1000, 1000, "ours-tars")
-
 WORKLOAD = Workload(
     "million",
     "How soon is an image of a million files usable, and in how much memory?",

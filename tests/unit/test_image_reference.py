@@ -14,7 +14,6 @@ from unionfs.image.reference import (
     Reference,
     check_digest,
     parse,
-    parse_any,
     parse_normalized,
 )
 
@@ -166,24 +165,10 @@ def test_what_is_no_name_is_refused(text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_an_image_id_is_no_name_but_any_reference() -> None:
-    hexadecimal = SHA256.removeprefix("sha256:")
-    assert parse_any(hexadecimal) == parse_any(SHA256) == SHA256
-    assert parse_any("busybox") == parse_normalized("busybox")
-    assert str(parse_any("sha256:abc")) == "docker.io/library/sha256:abc"  # a tag of a repository of that name
-
-
 def test_a_name_alone_means_latest() -> None:
     assert str(parse_normalized("busybox").with_default_tag()) == "docker.io/library/busybox:latest"
     assert parse_normalized("busybox:1").with_default_tag().tag == "1"
     assert parse_normalized(f"busybox@{SHA256}").with_default_tag().tag is None
-
-
-def test_a_tag_is_replaced_by_a_tag_only() -> None:
-    assert parse_normalized("busybox:1").with_tag("Two").familiar() == "busybox:Two"
-    for bad in ("", "-x", "a b", "t" * 129, "x\n"):
-        with pytest.raises(ReferenceFormatError, match=r"^invalid tag format$"):
-            parse_normalized("busybox").with_tag(bad)
 
 
 @pytest.mark.parametrize("text", ["sha256", "sha256:", ":abc", "", "sha 256:aa", "sha256:" + "g" * 64])

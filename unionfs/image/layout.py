@@ -16,7 +16,6 @@ would remove what they added.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,7 @@ from typing import Any, Final
 from unionfs.errors import ImageError, ImageFormatError, ReferenceFormatError
 from unionfs.image import reference
 from unionfs.image.blobs import Blobs, Workspace, replace_file
-from unionfs.image.models import Descriptor, Index, parse_json
+from unionfs.image.models import Descriptor, Index, encode_json, parse_json
 from unionfs.linux import process
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
@@ -130,8 +129,7 @@ class Layout:
             document = self._read()
             manifests = change(self._parse(document))
             if manifests != document.get("manifests"):
-                text = json.dumps(document | {"manifests": manifests}, ensure_ascii=False, separators=(",", ":"))
-                replace_file(self._index, text.encode())
+                replace_file(self._index, encode_json(document | {"manifests": manifests}))
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -87,11 +87,7 @@ def inspect(image: Image, group: Group | None, cache: LayerCache) -> dict[str, A
         "Os": config.os,
         "Size": sum(layer_sizes(image, cache)),
         "RootFS": {"Type": config.rootfs.type, "Layers": [str(diff_id) for diff_id in image.diff_ids]},
-        "Descriptor": {
-            "mediaType": image.descriptor.media_type,
-            "digest": str(image.descriptor.digest),
-            "size": image.descriptor.size,
-        },
+        "Descriptor": image.descriptor.bare(),
     }
     if config.variant:
         shown["Variant"] = config.variant

@@ -53,6 +53,11 @@ def parse_json(data: bytes, what: str, limit: int = MAX_MANIFEST) -> Any:
         raise ImageFormatError(f"{what} is not JSON: {error}") from None
 
 
+def encode_json(value: Any) -> bytes:
+    """A new document: compact, and the same bytes for the same value."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -102,8 +107,7 @@ class Document(BaseModel):
 
     def encode(self) -> bytes:
         """A new document's bytes: compact, absent where unset. Never for one that was parsed."""
-        told = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
-        return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+        return encode_json(self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True))
 
 
 class Platform(Document):
@@ -128,6 +132,10 @@ class Descriptor(Document):
     platform: Platform | None = None
     urls: Texts = Field(default_factory=list)
     artifact_type: Text = Field("", alias="artifactType")
+
+    def bare(self) -> dict[str, Any]:
+        """The JSON of a reference to the same bytes that says nothing else."""
+        return {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
 
 
 class Index(Document):

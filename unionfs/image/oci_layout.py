@@ -16,7 +16,7 @@ from unionfs.image import docker_archive, platforms
 from unionfs.image.digest import Digest
 from unionfs.image.image import Found, Image, walk
 from unionfs.image.incoming import Incoming, IncomingImage, IncomingLayer
-from unionfs.image.layout import CONTAINERD_NAME, REF_NAME, check_version, familiar
+from unionfs.image.layout import CONTAINERD_NAME, MAX_INDEX, REF_NAME, check_version, familiar
 from unionfs.image.members import Members
 from unionfs.image.models import Descriptor, Index
 
@@ -34,7 +34,7 @@ def read(members: Members, platform: platforms.Wanted | None = None) -> list[Inc
     ImageFormatError where the layout is not whole, or not what it says.
     """
     check_version(members.get(LAYOUT_FILE).read(1 << 16), LAYOUT_FILE)
-    index = Index.parse(members.get(INDEX).read(64 << 20), INDEX, 64 << 20)
+    index = Index.parse(members.get(INDEX).read(MAX_INDEX), INDEX, MAX_INDEX)
     tags = _repo_tags(members)
     merged: dict[Digest, tuple[Descriptor, Found, list[str]]] = {}
     for descriptor in index.manifests:

@@ -21,6 +21,7 @@ import re
 from typing import Final, NamedTuple
 
 from unionfs.errors import ReferenceFormatError
+from unionfs.image.digest import ALGORITHMS
 
 DEFAULT_DOMAIN: Final = "docker.io"
 DEFAULT_TAG: Final = "latest"
@@ -41,11 +42,7 @@ _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}
 
 _is_reference = re.compile(rf"((?:{_DOMAIN}/)?{_PATH})(?::({_TAG}))?(?:@({_DIGEST}))?").fullmatch
 _split_name = re.compile(rf"(?:({_DOMAIN})/)?({_PATH})").fullmatch
-_is_tag = re.compile(_TAG).fullmatch
 _is_identifier = re.compile(r"[a-f0-9]{64}").fullmatch
-
-#: Hexadecimal digits by algorithm (image-spec descriptor.md, go-digest).
-_HEX: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
 class Reference(NamedTuple):
@@ -84,12 +81,6 @@ class Reference(NamedTuple):
     def with_default_tag(self) -> Reference:
         """`latest`, if there is neither tag nor digest."""
         return self._replace(tag=DEFAULT_TAG) if self.name_only else self
-
-    def with_tag(self, tag: str) -> Reference:
-        """The same repository's other tag. ReferenceFormatError for what is no tag."""
-        if not _is_tag(tag):
-            raise ReferenceFormatError("invalid tag format")
-        return self._replace(tag=tag)
 
     def _suffix(self) -> str:
         return (f":{self.tag}" if self.tag is not None else "") + (f"@{self.digest}" if self.digest is not None else "")
@@ -130,27 +121,16 @@ def parse_normalized(text: str) -> Reference:
     return parse(f"{domain}/{rest}")
 
 
-def parse_any(text: str) -> Reference | str:
-    """An image ID or digest, in full, as "sha256:…"; or else what `parse_normalized` says (ParseAnyReference)."""
-    if _is_identifier(text):
-        return f"sha256:{text}"
-    try:
-        check_digest(text)
-    except ReferenceFormatError:
-        return parse_normalized(text)
-    return text
-
-
 def check_digest(text: str) -> None:
     """ReferenceFormatError unless it is a digest of an algorithm that OCI registers, in lower case (go-digest)."""
     algorithm, colon, encoded = text.partition(":")
     if not algorithm or not colon or not encoded:
         raise ReferenceFormatError("invalid checksum digest format")
-    if algorithm not in _HEX:
+    if algorithm not in ALGORITHMS:
         if re.fullmatch(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", text):
-            raise ReferenceFormatError("unsupported digest algorithm", hint=f"one of {', '.join(_HEX)}")
+            raise ReferenceFormatError("unsupported digest algorithm", hint=f"one of {', '.join(ALGORITHMS)}")
         raise ReferenceFormatError("invalid checksum digest format")
-    if len(encoded) != _HEX[algorithm]:
+    if len(encoded) != ALGORITHMS[algorithm]:
         raise ReferenceFormatError("invalid checksum digest length")
     if not re.fullmatch("[a-f0-9]+", encoded):
         raise ReferenceFormatError("invalid checksum digest format")

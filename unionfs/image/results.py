@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 
 from unionfs.image.digest import Digest
 from unionfs.image.models import Descriptor
-
-MISSING: Final = "<missing>"
-NONE: Final = "<none>"
 
 #: Which digests (image IDs and diff_ids) live mounts use, each with words for it: "the mount on /mnt".
 InUse = Callable[[], Mapping[str, str]]

@@ -12,7 +12,6 @@ Blobs go out as they are stored. Nothing depends on time, order of loading or ma
 from __future__ import annotations
 
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -24,13 +23,13 @@ from typing import Any, BinaryIO, Final, Literal
 from unionfs.changeset import tar_format as tar
 from unionfs.changeset.replacing import fsync_path, replacing
 from unionfs.errors import ImageError, ReferenceFormatError
-from unionfs.image import platforms, reference
+from unionfs.image import mediatypes, platforms, reference
 from unionfs.image.blobs import CHUNK, Blobs
 from unionfs.image.catalog import Catalog, repository
 from unionfs.image.digest import Digest
 from unionfs.image.image import Found, Image
 from unionfs.image.layout import CONTAINERD_NAME, REF_NAME, VERSION_FILE
-from unionfs.image.models import Descriptor
+from unionfs.image.models import Descriptor, encode_json
 
 Format = Literal["docker-archive", "oci-archive", "oci-dir"]
 Progress = Callable[[int], None]
@@ -94,23 +93,14 @@ def contents(selected: Sequence[Selected], format: Format, blobs: Blobs) -> dict
     for one in selected:
         index += [_entry(one.descriptor, name, format) for name in one.names] or [_entry(one.descriptor, None, format)]
         files |= _blobs(one, blobs)
-    files["index.json"] = _json(
-        {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": index}
-    )
+    files["index.json"] = encode_json({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": index})
     if format == "docker-archive":
-        files["manifest.json"] = _json([_archive_entry(one) for one in selected])
+        files["manifest.json"] = encode_json([_archive_entry(one) for one in selected])
     return files
 
 
 def _entry(descriptor: Descriptor, name: str | None, format: Format) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "mediaType": descriptor.media_type,
-        "digest": str(descriptor.digest),
-        "size": descriptor.size,
-    }
-    if name is not None:
-        entry["annotations"] = _annotations(name, format)
-    return entry
+    return descriptor.bare() | ({"annotations": _annotations(name, format)} if name is not None else {})
 
 
 def _annotations(name: str, format: Format) -> dict[str, str]:
@@ -154,10 +144,6 @@ def _blobs(one: Selected, blobs: Blobs) -> dict[str, Content]:
 
 def blob_name(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 # writing --------------------------------------------------------------------------------------------------------------

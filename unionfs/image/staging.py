@@ -6,7 +6,6 @@ once; before that nothing of it can be seen, and after a failure or a kill nothi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -20,7 +19,7 @@ from unionfs.image.image import check
 from unionfs.image.layer_cache import LayerCache
 from unionfs.image.layers import Count, descriptor_of, take_layer
 from unionfs.image.layout import REF_NAME, Entry, Layout
-from unionfs.image.models import MAX_CONFIG, MAX_MANIFEST, Descriptor, ImageConfig, Manifest
+from unionfs.image.models import MAX_CONFIG, MAX_MANIFEST, Descriptor, ImageConfig, Manifest, encode_json
 from unionfs.image.results import StoredLayer
 
 
@@ -95,7 +94,7 @@ class Staging:
         }
         if annotations and not docker:
             document["annotations"] = dict(sorted(annotations.items()))
-        data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        data = encode_json(document)
         check(Manifest.parse(data, "the new manifest"), parsed)
         if len(data) > MAX_MANIFEST:
             raise ImageFormatError(f"a manifest of {len(data)} bytes: others refuse it")
@@ -180,8 +179,7 @@ def without(entries: Sequence[Entry], gone: Sequence[Entry], keep: bool = False)
 
 
 def _entry(descriptor: Descriptor, name: str | None) -> dict[str, Any]:
-    raw = _reference(descriptor.media_type, descriptor.digest, descriptor.size)
-    return raw | ({"annotations": {REF_NAME: name}} if name is not None else {})
+    return descriptor.bare() | ({"annotations": {REF_NAME: name}} if name is not None else {})
 
 
 def _reference(media_type: str, digest: Digest, size: int) -> dict[str, Any]:

@@ -32,7 +32,6 @@ _NAMESPACES = (b"trusted.overlay.", b"user.overlay.")
 OPAQUE_XATTRS = (*(ns + b"opaque" for ns in _NAMESPACES), b"user.fuseoverlayfs.opaque")
 REDIRECT_XATTRS = tuple(ns + b"redirect" for ns in _NAMESPACES)
 WHITEOUT_XATTRS = tuple(ns + b"whiteout" for ns in _NAMESPACES)
-METACOPY_XATTRS = tuple(ns + b"metacopy" for ns in _NAMESPACES)
 #: Directory xattrs that announce xattr-encoded whiteouts inside (6.7 wrote `whiteouts`, later kernels opaque = "x").
 XWHITEOUTS_XATTRS = tuple(ns + b"whiteouts" for ns in _NAMESPACES)
 #: Prefixes of what layers keep for themselves; a changeset never carries them.

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from unionfs.errors import RegistryError
-from unionfs.image.registry.credentials import HUB, HUB_KEY, AuthFiles, Credentials, hostname
+from unionfs.image.reference import DEFAULT_DOMAIN
+from unionfs.image.registry.credentials import HUB_KEY, AuthFiles, Credentials, hostname
 
 HELPER = """#!/bin/sh
 # Keeps what it is given, each server in a file of its own.
@@ -112,9 +113,9 @@ def test_forms_of_an_entry(home: Home, entry: Any, credentials: Credentials | No
         ("example.com", "example.com"),
         ("https://example.com/v1/", "example.com"),
         ("http://example.com:5000", "example.com:5000"),
-        (HUB_KEY, HUB),
-        ("docker.io", HUB),
-        ("registry-1.docker.io", HUB),
+        (HUB_KEY, "docker.io"),
+        ("docker.io", DEFAULT_DOMAIN),
+        ("registry-1.docker.io", DEFAULT_DOMAIN),
     ],
 )
 def test_keys_of_a_registry(home: Home, key: str, registry: str) -> None:
@@ -196,10 +197,10 @@ def test_saving_keeps_all_else(home: Home) -> None:
 
 
 def test_docker_hub_is_saved_under_dockers_name(home: Home) -> None:
-    path = Path(home.files.save(HUB, Credentials("me", "secret")) or "")
+    path = Path(home.files.save(DEFAULT_DOMAIN, Credentials("me", "secret")) or "")
     assert list(json.loads(path.read_text())["auths"]) == [HUB_KEY]
-    assert home.files.find(HUB) == Credentials("me", "secret")
-    assert home.files.erase(HUB)
+    assert home.files.find(DEFAULT_DOMAIN) == Credentials("me", "secret")
+    assert home.files.erase(DEFAULT_DOMAIN)
 
 
 def test_link_to_an_auth_file_stays_one(home: Home) -> None:

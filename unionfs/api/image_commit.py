@@ -18,12 +18,12 @@ from typing import Any
 from unionfs.api import HOLD_SECONDS
 from unionfs.api.changes import CommitResult, OnHold, Progress, changed_stack, check_outside, commit_spec, holding
 from unionfs.api.image_diff import view
-from unionfs.api.image_layers import layer_path
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec, open_layer
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.tar_writer import WrittenLayer, write_layer
 from unionfs.errors import ImageError
 from unionfs.image import commit, reference
+from unionfs.image.digest import Digest
 from unionfs.image.image import Image
 from unionfs.image.models import Descriptor
 from unionfs.image.staging import Staging
@@ -115,8 +115,7 @@ def commit_image(
         config = commit.child(base.config, base.steps, created=created, author=author, changes=changes)
         image = staging.add_image(config, base.layers)
         staging.publish({familiar: image})
-    id = store.resolve(familiar).id
-    made = CommittedImage(id, familiar, None, None, 0, hold.seconds, hold.unfrozen, hold.unseen)
+    made = CommittedImage(Digest.of(config), familiar, None, None, 0, hold.seconds, hold.unfrozen, hold.unseen)
     if layer is None:
         return made
     return replace(made, diff_id=layer.diff_id, digest=layer.descriptor.digest, size=layer.descriptor.size)
@@ -158,7 +157,7 @@ def _add_image(base: _Base, store: Store, staging: Staging, part: ImagePart, *, 
         if source is store:
             base.layers.append(descriptor)
         else:
-            with open(layer_path(source, descriptor), "rb") as blob:
+            with open(source.layout.blobs.existing(descriptor.digest), "rb") as blob:
                 base.layers.append(staging.add_layer(blob).descriptor)
         if not lowest:
             base.steps.append(commit.Step(diff_id, f"layer of {part.id}"))

@@ -16,7 +16,6 @@ from unionfs.errors import ImageError, ImageNotFound, LayerError
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import cache_directory, file_identity
 from unionfs.image.layout import familiar
-from unionfs.image.models import Descriptor
 from unionfs.image.store import Store, store_directory
 
 _SCHEMES: Final = ("oci:", "oci-archive:", "docker-archive:")
@@ -45,13 +44,7 @@ def image_part(text: str, at: int, directory: LayerSpec | None = None) -> tuple[
 
 def layer_paths(store: Store, image: Image) -> tuple[bytes, ...]:
     """The blobs of an image's layers, topmost first: layer specifications. ImageError where one is missing."""
-    return tuple(layer_path(store, layer) for layer in reversed(image.layers))
-
-
-def layer_path(store: Store, layer: Descriptor) -> bytes:
-    if store.layout.blobs.size(layer.digest) is None:
-        raise ImageError(f"the blob {layer.digest} is missing from the store", hint="load the image again")
-    return store.layout.blobs.path(layer.digest)
+    return tuple(store.layout.blobs.existing(layer.digest) for layer in reversed(image.layers))
 
 
 def _found(text: str, directory: LayerSpec | None) -> tuple[Store, str]:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple
 
 from unionfs.changeset import tar_format as tar
-from unionfs.changeset.member import components, member_of, refuse
+from unionfs.changeset.member import check_owner, components, device_of, member_of, refuse
 from unionfs.changeset.prune import Identity, Names, clear_directory, identity
 from unionfs.changeset.scoped import Parts, ScopedRoot
 from unionfs.changeset.tar_reader import TarEntry, TarReader
@@ -40,7 +40,6 @@ Progress = Callable[[int], None]
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: What of the file system's answers is the tar's fault.
 _TAR_FAULTS: Final = frozenset((errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG))
-_MAX_ID: Final = 0xFFFFFFFE  # 0xFFFFFFFF is chown(2)'s "leave it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +257,10 @@ class _Applier:
         return True
 
     def _make_device(self, dir_fd: int, name: bytes, entry: TarEntry) -> bool:
-        if not (0 <= entry.devmajor <= 0xFFF and 0 <= entry.devminor <= 0xFFFFF):
-            refuse(entry, f"no device has the number {entry.devmajor}:{entry.devminor}")
+        device = device_of(entry)
         kind = stat.S_IFCHR if entry.type == tar.CHR else stat.S_IFBLK
         try:
-            os.mknod(name, kind | 0o600, os.makedev(entry.devmajor, entry.devminor), dir_fd=dir_fd)
+            os.mknod(name, kind | 0o600, device, dir_fd=dir_fd)
         except PermissionError as error:
             if not self._skip_devices:
                 raise ChangesetError(
@@ -296,8 +294,7 @@ class _Applier:
         mode's group bits, and the mode then sets its mask; everything but utime sets ctime only."""
         target = {"path": name, "dir_fd": dir_fd, "follow_symlinks": False} if fd is None else {"path": fd}
         if self._owner:
-            if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
-                refuse(entry, f"no owner has the number {entry.uid}:{entry.gid}")
+            check_owner(entry)
             os.chown(**target, uid=entry.uid, gid=entry.gid)
         self._set_xattrs(dir_fd, name, entry)
         if entry.type != tar.SYMLINK:

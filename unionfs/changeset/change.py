@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from unionfs.vfs import DT_UNKNOWN, Attr, NodeId, d_type
 
-_TYPES = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket"}
+TYPES = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket"}
 
 
 class Kind(StrEnum):
@@ -66,9 +66,9 @@ class Change:
     def to_json(self) -> dict[str, object]:
         """For `json.dumps`. Bytes of a path that are no UTF-8 appear as lone surrogates U+DC80…U+DCFF (os.fsdecode)."""
         data: dict[str, object] = {"kind": str(self.kind), "path": "/" + os.fsdecode(self.path)}
-        data["type"] = _TYPES.get(self.type, "unknown")
+        data["type"] = TYPES.get(self.type, "unknown")
         if self.kind is Kind.CHANGED and self.was != self.type:
-            data["was"] = _TYPES.get(self.was, "unknown")
+            data["was"] = TYPES.get(self.was, "unknown")
         if self.opaque:
             data["opaque"] = True
         if self.attr is not None:

@@ -1,19 +1,22 @@
 """What a member of a layer tar stands for: an object, or a mark of what lower layers have (image-spec layer.md).
 
 Paths are judged here, for all who read layers: leading "/" and "./" are dropped; ".." is an error, and so is what no
-file can be called. AUFS's own names (`.wh..wh.*` but the opaque mark) stand for nothing.
+file can be called. So are numbers of owners and devices. AUFS's own names (`.wh..wh.*` but the opaque mark) stand for
+nothing.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple, NoReturn
+from typing import Final, Literal, NamedTuple, NoReturn
 
 from unionfs.changeset.tar_reader import TarEntry
 from unionfs.errors import TarError
 from unionfs.layers import whiteout
 
 Parts = tuple[bytes, ...]
+
+_MAX_ID: Final = 0xFFFFFFFE  # 0xFFFFFFFF is chown(2)'s "leave it"
 
 
 class Member(NamedTuple):
@@ -58,6 +61,18 @@ def components(entry: TarEntry, name: bytes) -> Parts:
     if b"\0" in name or (len(name) > 255 and any(len(part) > 255 for part in parts)):
         refuse(entry, "no file can have this name")
     return parts
+
+
+def check_owner(entry: TarEntry) -> None:
+    if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
+        refuse(entry, f"no owner has the number {entry.uid}:{entry.gid}")
+
+
+def device_of(entry: TarEntry) -> int:
+    """The device number of a device node."""
+    if not (0 <= entry.devmajor <= 0xFFF and 0 <= entry.devminor <= 0xFFFFF):
+        refuse(entry, f"no device has the number {entry.devmajor}:{entry.devminor}")
+    return os.makedev(entry.devmajor, entry.devminor)
 
 
 def refuse(entry: TarEntry, why: str) -> NoReturn:

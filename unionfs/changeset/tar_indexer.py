@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from unionfs.changeset import tar_format as tar
-from unionfs.changeset.member import Member, Parts, components, member_of, refuse
+from unionfs.changeset.member import Member, Parts, check_owner, components, device_of, member_of, refuse
 from unionfs.changeset.tar_reader import Extents, TarEntry
 from unionfs.changeset.tree import is_carried
 from unionfs.layers import whiteout
@@ -34,7 +34,6 @@ _KINDS: Final = {
     tar.DIR: stat.S_IFDIR,
     tar.FIFO: stat.S_IFIFO,
 }
-_MAX_ID: Final = 0xFFFFFFFE  # 0xFFFFFFFF is chown(2)'s "leave it"
 _MAX_LINKS: Final = 40  # as the kernel (MAXSYMLINKS)
 _BLOCK: Final = 4096
 _SECOND: Final = 1_000_000_000
@@ -279,13 +278,8 @@ def _extra(entry: TarEntry) -> Extra:
 
 
 def _record_of(entry: TarEntry, size: int, extents: Extents | None = None) -> AttrRecord:
-    if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
-        refuse(entry, f"no owner has the number {entry.uid}:{entry.gid}")
-    rdev = 0
-    if entry.type in (tar.CHR, tar.BLK):
-        if not (0 <= entry.devmajor <= 0xFFF and 0 <= entry.devminor <= 0xFFFFF):
-            refuse(entry, f"no device has the number {entry.devmajor}:{entry.devminor}")
-        rdev = os.makedev(entry.devmajor, entry.devminor)
+    check_owner(entry)
+    rdev = device_of(entry) if entry.type in (tar.CHR, tar.BLK) else 0
     mode = _KINDS[entry.type] | (0o777 if entry.type == tar.SYMLINK else entry.mode)
     return _record(mode, entry.uid, entry.gid, size, entry.mtime_ns, rdev, extents)
 

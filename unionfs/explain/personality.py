@@ -27,7 +27,7 @@ from unionfs.layers.memory import MemoryDisk, MemoryLayer
 from unionfs.layers.memory_disk import MemoryInode
 from unionfs.overlay.inode import join
 
-_OPAQUE: Final = b"trusted.overlay.opaque"
+OPAQUE_XATTR: Final = b"trusted.overlay.opaque"
 
 
 class Personality(NamedTuple):
@@ -85,13 +85,13 @@ class _OneName(MemoryDisk):
 
 def mark_new_directory(upper: MemoryLayer, path: Path) -> None:
     """ovl_create_object(): "Setting opaque here is just an optimization, allow to fail"."""
-    upper.setxattr(path, _OPAQUE, b"y")
+    upper.setxattr(path, OPAQUE_XATTR, b"y")
 
 
 def write_opaque_files(upper: MemoryLayer, path: Path = b"") -> None:
     """What fuse-overlayfs leaves in every opaque directory."""
     entries = upper.inode(path).entries
-    if upper.getxattr(path, _OPAQUE) and whiteout.OPAQUE not in entries:
+    if upper.getxattr(path, OPAQUE_XATTR) and whiteout.OPAQUE not in entries:
         upper.create(join(path, whiteout.OPAQUE), 0o700).close()
     for name, inode in list(entries.items()):
         if inode.is_dir:

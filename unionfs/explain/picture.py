@@ -21,6 +21,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from unionfs.changeset.change import TYPES
 from unionfs.changeset.member import member_of
 from unionfs.changeset.tar_format import BLK, CHR, DIR, FIFO, LINK, SYMLINK
 from unionfs.changeset.tar_reader import TarEntry, TarReader
@@ -37,7 +38,6 @@ ENCODINGS: tuple[Encoding, ...] = ("kernel", "aufs", "oci")
 
 #: Characters of a file that are kept.
 _TEXT = 60
-_KINDS = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket"}
 _XATTR = ("trusted.overlay.", "user.overlay.")
 
 
@@ -134,7 +134,7 @@ def _stored(layer: MemoryLayer, path: Path, encoding: Encoding) -> Stored:
     text = "" if "metacopy" in marks else summary(data)
     owner = f"{st.st_uid}:{st.st_gid}"
     mode = stat.S_IMODE(st.st_mode)
-    return Stored(_KINDS[kind], text, marks, "", mode, owner, st.st_size, st.st_mtime_ns, hash(data))
+    return Stored(TYPES[kind], text, marks, "", mode, owner, st.st_size, st.st_mtime_ns, hash(data))
 
 
 def _marks(layer: MemoryLayer, path: Path) -> tuple[str, ...]:
@@ -206,7 +206,7 @@ def merged(fs: UnionFilesystem, layers: Sequence[MemoryLayer]) -> dict[str, Show
                 kind = d_type(child.attr.mode)
                 text = summary(content(tree, child)) if kind in (DT_REG, DT_LNK) else ""
                 seen = [layers[number] for number, at in fs.sources(child.node) if _is_at(layers[number], at, path)]
-                found[os.fsdecode(path)] = Shown(_KINDS[kind], text, tuple(layer.name for layer in seen))
+                found[os.fsdecode(path)] = Shown(TYPES[kind], text, tuple(layer.name for layer in seen))
                 if kind == DT_DIR:
                     todo.append((path + b"/", child))
     return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -39,8 +40,7 @@ from unionfs.vfs import DT_DIR, Attr, SetAttr
 _START = 1_704_067_200
 _NS = 1_000_000_000
 UPPER = "upper"
-_ORIGIN, _OPAQUE = b"trusted.overlay.origin", b"trusted.overlay.opaque"
-_DEVICE = 0o020000
+_ORIGIN = b"trusted.overlay.origin"
 
 
 class _Pushed(NamedTuple):
@@ -143,7 +143,7 @@ class World:
         if self.encoding == "aufs":
             layer.create(join(directory, whiteout.PREFIX + name), 0o600).close()
         else:
-            layer.mknod(raw, _DEVICE, 0)
+            layer.mknod(raw, stat.S_IFCHR, 0)
         self.fill()
 
     def hide_all(self, path: str) -> None:
@@ -152,7 +152,7 @@ class World:
         if self.encoding == "aufs":
             layer.create(join(raw, whiteout.OPAQUE), 0o600).close()
         else:
-            layer.setxattr(raw, _OPAQUE, b"y")
+            layer.setxattr(raw, other.OPAQUE_XATTR, b"y")
         self.fill()
 
     def _marked(self, path: str) -> tuple[MemoryLayer, bytes]:
@@ -344,9 +344,9 @@ def _unpack(layer: MemoryLayer, tar: bytes) -> None:
         directory = b"/".join(member.parents)
         path = join(directory, member.hidden or member.name)
         if member.kind == "opaque":
-            layer.setxattr(directory, _OPAQUE, b"y")
+            layer.setxattr(directory, other.OPAQUE_XATTR, b"y")
         elif member.kind == "whiteout":
-            layer.mknod(path, _DEVICE, 0)
+            layer.mknod(path, stat.S_IFCHR, 0)
         elif entry.type == LINK:
             layer.link(entry.linkname, layer, path)
         else:

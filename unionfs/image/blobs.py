@@ -70,12 +70,18 @@ class Blobs:
         except FileNotFoundError:
             return None
 
+    def existing(self, digest: Digest) -> bytes:
+        """The path of a blob. ImageError where it is missing."""
+        if self.size(digest) is None:
+            raise _missing(digest)
+        return self.path(digest)
+
     def open(self, digest: Digest) -> BinaryIO:
         """Unbuffered, for reading. ImageError where it is missing."""
         try:
             return open(self.path(digest), "rb", buffering=0)
         except FileNotFoundError:
-            raise ImageError(f"the blob {digest} is missing from the store", hint="load the image again") from None
+            raise _missing(digest) from None
 
     def read(self, digest: Digest, limit: int, size: int | None = None) -> bytes:
         """A document, compared with its digest (and `size`). ImageError where it is missing, damaged or too large."""
@@ -110,6 +116,10 @@ class Blobs:
                 if len(name) == digits:
                     with contextlib.suppress(ImageFormatError, UnicodeDecodeError):
                         yield Digest(f"{algorithm}:{name.decode()}")
+
+
+def _missing(digest: Digest) -> ImageError:
+    return ImageError(f"the blob {digest} is missing from the store", hint="load the image again")
 
 
 class BlobWriter:

@@ -108,8 +108,7 @@ class Store:
             image = catalog.resolve(name, platform)
             for layer, diff_id in zip(image.layers, image.diff_ids, strict=True):
                 if not self.cache.has(diff_id):
-                    catalog.layout.blobs.open(layer.digest).close()  # says so where it is missing
-                    self.cache.add(catalog.layout.blobs.path(layer.digest), diff_id)
+                    self.cache.add(catalog.layout.blobs.existing(layer.digest), diff_id)
             yield image
 
     def inspect(self, name: str, platform: str | None = None) -> dict[str, Any]:
@@ -126,14 +125,12 @@ class Store:
     # names --------------------------------------------------------------------------------------------------------
     def tag(self, name: str, new: str) -> Digest | None:
         """Give the image the further name `new`. Idempotent. The ID of the image that had it, which stays."""
-        wanted = reference.parse_normalized(new)
-        if wanted.digest is not None:
-            raise ImageError("refusing to create a tag with a digest reference", hint="give a name and a tag")
+        name_of_new = _new_name(new)
         with self.staging() as staging:
             catalog = Catalog(self.layout, self.layout.entries())
             entry, image = catalog.find(name)
             descriptor = entry.descriptor if image is None else image.descriptor
-            return staging.publish({familiar(new): descriptor}).get(familiar(new))
+            return staging.publish({name_of_new: descriptor}).get(name_of_new)
 
     def untag(self, name: str, names: Sequence[str] = ()) -> list[Removed]:
         """Take `names` (none: all) from the image, which stays, as podman does it."""
@@ -205,16 +202,12 @@ class Store:
         configuration for that layer; None: one that says nothing but the layer and this machine's platform."""
         from unionfs.image.load import Counted
 
-        if name is not None and reference.parse_normalized(name).digest is not None:
-            raise ImageError("refusing to create a tag with a digest reference", hint="give a name and a tag")
+        names = () if name is None else (_new_name(name),)
         with self.staging() as staging, _opened(_source(source)) as stream:
             counted = Counted(stream, progress)
             layer = staging.add_layer(counted, what="the root file system")  # type: ignore[arg-type]  # read() is used
             descriptor = staging.add_image((config or plain_config)(layer), [layer.descriptor])
-            if name is None:
-                staging.publish({}, untagged=[descriptor])
-            else:
-                staging.publish({familiar(name): descriptor})
+            staging.publish(dict.fromkeys(names, descriptor), untagged=() if names else (descriptor,))
         return self.resolve(descriptor.digest)
 
     def export(
@@ -296,6 +289,14 @@ class Store:
         image = catalog.resolve(name)
         group = self._group(catalog, image) or Group(image.id, image, ())
         return listing.summary(group, catalog, self.cache)
+
+
+def _new_name(text: str) -> str:
+    """The familiar form of a name that an image is to get. ImageError for one with a digest."""
+    wanted = reference.parse_normalized(text)
+    if wanted.digest is not None:
+        raise ImageError("refusing to create a tag with a digest reference", hint="give a name and a tag")
+    return wanted.with_default_tag().familiar()
 
 
 def _source(source: AnyPath | BinaryIO) -> bytes | BinaryIO:

@@ -164,8 +164,12 @@ class Client:
 
     def url(self, path: str) -> httpx2.URL:
         """Of something at the registry; an address (a Location) stands for itself, if it may."""
-        url = self._base.join(path)
-        if url.scheme not in ("http", "https") or (url.scheme == "http" and self._base.scheme == "https"):
+        return self._led(self._base, path)
+
+    def _led(self, here: httpx2.URL, location: str) -> httpx2.URL:
+        """Where a place leads to. RegistryError for what is no HTTP, or was HTTPS and is none any more."""
+        url = here.join(location)
+        if url.scheme not in ("http", "https") or (url.scheme == "http" and here.scheme == "https"):
             raise RegistryError(f"{self.registry} leads to {failures.plain(str(url))}, which is not safe")
         return url
 
@@ -261,10 +265,7 @@ class Client:
             if response.status_code not in _REDIRECTS or not location or method not in ("GET", "HEAD"):
                 return response
             response.close()
-            target = url.join(location)
-            if target.scheme not in ("http", "https") or (url.scheme == "https" and target.scheme == "http"):
-                raise RegistryError(f"{self.registry} leads to {failures.plain(str(target))}, which is not safe")
-            url = target
+            url = self._led(url, location)
         raise RegistryError(f"{self.registry} redirects without end")
 
     def _own(self, url: httpx2.URL) -> bool:

@@ -24,13 +24,13 @@ from typing import Any, Final
 from unionfs.errors import ImageFormatError, RegistryError
 from unionfs.image.blobs import replace_file
 from unionfs.image.models import parse_json
+from unionfs.image.reference import DEFAULT_DOMAIN
 from unionfs.image.registry import helpers
 from unionfs.image.registry.helpers import Secret
 
 #: What docker calls Docker Hub where it keeps credentials.
 HUB_KEY: Final = "https://index.docker.io/v1/"
-HUB: Final = "docker.io"
-_HUB_HOSTS: Final = ("index.docker.io", "registry-1.docker.io", "docker.io")
+_HUB_HOSTS: Final = ("index.docker.io", "registry-1.docker.io", DEFAULT_DOMAIN)
 _TOKEN_USER: Final = "<token>"
 _LIMIT: Final = 4 << 20
 
@@ -55,7 +55,7 @@ class Credentials:
 def hostname(key: str) -> str:
     """The registry that a key of an auth file means, port included (docker's ConvertToHostname)."""
     host = key.removeprefix("http://").removeprefix("https://").partition("/")[0]
-    return HUB if host in _HUB_HOSTS else host
+    return DEFAULT_DOMAIN if host in _HUB_HOSTS else host
 
 
 class AuthFiles:
@@ -152,7 +152,7 @@ def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _key(registry: str) -> str:
-    return HUB_KEY if registry == HUB else registry
+    return HUB_KEY if registry == DEFAULT_DOMAIN else registry
 
 
 def _helper(document: Mapping[str, Any], registry: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from unionfs.errors import OptionError, RegistryError
+from unionfs.image.reference import DEFAULT_DOMAIN
 from unionfs.image.registry.client import Client, RegistryOptions
-from unionfs.image.registry.credentials import HUB, Credentials, hostname
+from unionfs.image.registry.credentials import Credentials, hostname
 from unionfs.image.registry.failures import Doing
 
 
 def registry_of(text: str) -> str:
     """The registry that a person names: a host with its port, an address, or "" for Docker Hub. OptionError."""
-    host = hostname(text.strip()) or HUB
+    host = hostname(text.strip()) or DEFAULT_DOMAIN
     if any(char.isspace() or char in "@?#\\" for char in host):
         raise OptionError(f"{text!r} is no registry", hint="write HOST or HOST:PORT")
     return host

@@ -12,7 +12,6 @@ from unionfs import api
 
 from . import schemas
 from .options import (
-    HOLD_SECONDS,
     AsJson,
     Changes,
     Layers,
@@ -72,7 +71,7 @@ def commit(
         bool, typer.Option("--skip-sockets", help="Leave sockets out, which a layer cannot hold, instead of failing.")
     ] = False,
     pause: Pause = True,
-    pause_limit: PauseLimit = HOLD_SECONDS,
+    pause_limit: PauseLimit = api.HOLD_SECONDS,
     json: AsJson = False,
 ) -> None:
     """Make an image of what the upper changes and print its ID; or, with -o, an OCI layer tar and print its diff_id.

@@ -8,7 +8,6 @@ from unionfs import api
 
 from . import schemas
 from .options import (
-    HOLD_SECONDS,
     AsJson,
     Layers,
     MaybeMountpoint,
@@ -29,7 +28,7 @@ def diff(
     upper: Upper = None,
     work: Work = None,
     pause: Pause = True,
-    pause_limit: PauseLimit = HOLD_SECONDS,
+    pause_limit: PauseLimit = api.HOLD_SECONDS,
     json: AsJson = False,
 ) -> None:
     """List what the upper changes: A added, C changed, D deleted, as `docker diff` does."""

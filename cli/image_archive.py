@@ -11,7 +11,7 @@ import typer
 
 from unionfs import api
 
-from .options import ImageNames, PlatformOption, Quiet, open_store
+from .options import ImageNames, PlatformOption, open_store
 from .output import flush, progress, text
 
 
@@ -58,7 +58,7 @@ def load(
         typer.Option("-i", "--input", metavar="FILE", help="Default: standard input.", show_default=False),
     ] = None,
     platform: PlatformOption = None,
-    quiet: Quiet = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Load images from an archive of docker, podman or OCI, or an OCI layout; compressed or not.
 

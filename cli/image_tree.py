@@ -61,4 +61,5 @@ def export(
 ) -> None:
     """Write the root file system of an image as one tar, all layers merged."""
     target: str | BinaryIO = to_stdout() if output is None else output
-    open_store(context).export(name, target, platform=platform)
+    with progress("export") as report:
+        open_store(context).export(name, target, platform=platform, progress=report)

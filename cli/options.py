@@ -130,7 +130,6 @@ Pause = Annotated[
 PauseLimit = Annotated[
     float, typer.Option("--pause-limit", metavar="SECONDS", help="Fail where changes would be held for longer.")
 ]
-HOLD_SECONDS = api.HOLD_SECONDS
 
 
 def check_target(mountpoint: str | None, layers: list[str] | None, upper: str | None, work: str | None) -> None:

@@ -24,7 +24,8 @@ mount
 
 def simulator(script: str = TWO_LAYERS, as_: str = "unionfs", encoding: str = "kernel") -> Simulator:
     made = Simulator(*choose(as_, encoding))
-    made.run_all(parse(script.splitlines()))
+    for command in parse(script.splitlines()):
+        made.run(command)
     return made
 
 

@@ -26,6 +26,7 @@ from unionfs.image import commit, reference
 from unionfs.image.digest import Digest
 from unionfs.image.image import Image
 from unionfs.image.models import Descriptor
+from unionfs.image.results import StoredLayer
 from unionfs.image.staging import Staging
 from unionfs.image.store import Store
 
@@ -105,12 +106,9 @@ def commit_image(
                 progress=progress,
                 all_read=hold.end,
             )
-        layer = None
-        if result.entries:
-            layer = staging.add_layer_file(path, _written(result))
+        layer = _take(staging, path, _written(result))
+        if layer is not None:
             base.layers.append(layer.descriptor)
-        else:
-            os.unlink(path)
         base.steps.append(commit.Step(layer.diff_id if layer else None, CREATED_BY, message, author))
         config = commit.child(base.config, base.steps, created=created, author=author, changes=changes)
         image = staging.add_image(config, base.layers)
@@ -125,6 +123,14 @@ def _written(result: CommitResult) -> WrittenLayer:
     return WrittenLayer(
         result.diff_id, result.digest, result.size, result.uncompressed_size, result.media_type, result.entries
     )
+
+
+def _take(staging: Staging, path: bytes, written: WrittenLayer) -> StoredLayer | None:
+    """A layer that was written to a file of the staging area; None, and it is gone, where nothing is in it."""
+    if written.entries:
+        return staging.add_layer_file(path, written)
+    os.unlink(path)
+    return None
 
 
 def _lowest(store: Store, spec: StackSpec) -> Mapping[str, Any] | None:
@@ -191,9 +197,9 @@ def _add_other(
                 written = write_layer(before, after, layer, new, compression, clamp_mtime=epoch)
             finally:
                 layer.close()
-        if not written.entries:
-            os.unlink(new)
+        taken = _take(staging, new, written)
+        if taken is None:
             return
-        stored = staging.add_layer_file(new, written)
+        stored = taken
     base.layers.append(stored.descriptor)
     base.steps.append(commit.Step(stored.diff_id, f"layer {os.fsdecode(os.path.basename(path.rstrip(b'/')))}"))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from unionfs.changeset.tar_format import DIR, LINK, SYMLINK
@@ -162,9 +162,6 @@ class Simulator:
         if len(self._past) > done:
             del self._past[done:]
             self.world.seconds -= 1
-
-    def run_all(self, commands: Iterable[Command]) -> list[Step]:
-        return [self.run(command) for command in commands]
 
     def _run(self, command: Command) -> Output:
         if not command.words:

@@ -38,38 +38,43 @@ class Compression(StrEnum):
     ZSTD = "zstd"
 
 
+NewImage = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME[:TAG]", help="The image to make, in the store.", show_default=False),
+]
+LayerFile = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE.tar[.gz|.zst]",
+        help="The layer tar to write, in place of an image.",
+        show_default=False,
+    ),
+]
+Author = Annotated[str | None, typer.Option("-a", "--author", metavar="TEXT", help="Of the image.", show_default=False)]
+CompressionOption = Annotated[
+    Compression,
+    typer.Option("--compression", help="auto: by the suffix of FILE; an image's layer is not compressed."),
+]
+SkipSockets = Annotated[
+    bool, typer.Option("--skip-sockets", help="Leave sockets out, which a layer cannot hold, instead of failing.")
+]
+
+
 def commit(
     context: typer.Context,
     mountpoint: MaybeMountpoint = None,
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME[:TAG]", help="The image to make, in the store.", show_default=False),
-    ] = None,
+    name: NewImage = None,
     layers: Layers = None,
     upper: Upper = None,
     work: Work = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE.tar[.gz|.zst]",
-            help="The layer tar to write, in place of an image.",
-            show_default=False,
-        ),
-    ] = None,
-    author: Annotated[
-        str | None, typer.Option("-a", "--author", metavar="TEXT", help="Of the image.", show_default=False)
-    ] = None,
+    output: LayerFile = None,
+    author: Author = None,
     message: Message = None,
     changes: Changes = None,
-    compression: Annotated[
-        Compression,
-        typer.Option("--compression", help="auto: by the suffix of FILE; an image's layer is not compressed."),
-    ] = Compression.AUTO,
-    skip_sockets: Annotated[
-        bool, typer.Option("--skip-sockets", help="Leave sockets out, which a layer cannot hold, instead of failing.")
-    ] = False,
+    compression: CompressionOption = Compression.AUTO,
+    skip_sockets: SkipSockets = False,
     pause: Pause = True,
     pause_limit: PauseLimit = api.HOLD_SECONDS,
     json: AsJson = False,
@@ -83,9 +88,8 @@ def commit(
     if output is None and name is None and (layers or upper):
         mountpoint, name = None, mountpoint  # then there is no MOUNTPOINT
     if (output is None) == (name is None):
-        raise typer.BadParameter(
-            "give NAME[:TAG] for an image, or -o FILE for a layer tar" + (", not both" if name else "")
-        )
+        both = ", not both" if name else ""
+        raise typer.BadParameter(f"give NAME[:TAG] for an image, or -o FILE for a layer tar{both}")
     check_target(mountpoint, layers, upper, work)
     target: dict[str, Any] = {
         "mountpoint": mountpoint,

@@ -30,29 +30,37 @@ class Passthrough(StrEnum):
     OFF = "off"
 
 
+Image = Annotated[
+    str | None,
+    typer.Option(
+        "--image", metavar="NAME[:TAG]", help="An image of the store, below all layers. Its changes are kept there."
+    ),
+]
+ChangesName = Annotated[
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", help="Under which the changes of --image are kept. Default: from MOUNTPOINT."
+    ),
+]
+MountOptions = Annotated[
+    list[str] | None,
+    typer.Option("-o", metavar="OPTS", help="Mount options: lowerdir=A:B,upperdir=U,workdir=W,volatile,nosuid…"),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Use an upper that a volatile mount has left: a crash may have damaged it.")
+]
+
+
 def mount(
     context: typer.Context,
     mountpoint: Annotated[str, typer.Argument(metavar="MOUNTPOINT", help="An empty directory.", show_default=False)],
     layers: Layers = None,
     upper: Upper = None,
     work: Work = None,
-    image: Annotated[
-        str | None,
-        typer.Option(
-            "--image", metavar="NAME[:TAG]", help="An image of the store, below all layers. Its changes are kept there."
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name", metavar="NAME", help="Under which the changes of --image are kept. Default: from MOUNTPOINT."
-        ),
-    ] = None,
+    image: Image = None,
+    name: ChangesName = None,
     platform: PlatformOption = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("-o", metavar="OPTS", help="Mount options: lowerdir=A:B,upperdir=U,workdir=W,volatile,nosuid…"),
-    ] = None,
+    options: MountOptions = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Refuse every change; an upper is shown, not written.")
     ] = False,
@@ -73,9 +81,7 @@ def mount(
         str | None, typer.Option("--log-file", metavar="FILE", help="Where the daemon writes what goes wrong.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Log every request; implies -f.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Use an upper that a volatile mount has left: a crash may have damaged it.")
-    ] = False,
+    force: Force = False,
 ) -> None:
     """Mount layers as one tree.
 

@@ -94,6 +94,20 @@ def test_a_converted_upper_has_the_data(upper: Path, encoding: Encoding, as_laye
     assert sorted(os.listdir(upper.parent)) == sorted([upper.name, "base", "work"])
 
 
+def test_the_umask_takes_nothing_from_what_a_conversion_writes(tmp_path: Path) -> None:
+    base = tree(tmp_path / "base", big=BIG)
+    with union(tmp_path, [base], options=UnionOptions(metacopy=True)) as u:
+        u.setattr("big", mode=0o666)
+    file = tmp_path / "upper/big"
+    assert is_metacopy(file)
+    umask = os.umask(0o077)
+    try:
+        api.convert(file.parent, "aufs", layers=[base], work=tmp_path / "work")
+    finally:
+        os.umask(umask)
+    assert file.read_text() == BIG and os.stat(file).st_mode == 0o100666
+
+
 def test_a_conversion_without_the_right_layers_is_refused(upper: Path, tmp_path: Path) -> None:
     other = tree(tmp_path / "other", big=BIG)
     with pytest.raises(LayerError, match=r"^/.*: a metacopy, whose data no layer given has"):

@@ -105,13 +105,10 @@ def _bring_up_data(path: bytes, desk: bytes | None, below: tuple[bytes, ...]) ->
     with _open(path, True) as tree:
         if not metacopies(tree, upper=desk is not None):
             return
+    # Whatever the umask: a metacopy's copy is given its mode (overlay.copy_up).
     with _work(path, desk) as shelf:
-        lowers = [open_layer(one) for one in below]
-        umask = os.umask(0)
-        try:
-            bring_up_data(WritableDirectory(path), WritableDirectory(shelf), lowers, upper=desk is not None)
-        finally:
-            os.umask(umask)
+        upper, work = WritableDirectory(path), WritableDirectory(shelf)
+        bring_up_data(upper, work, [open_layer(one) for one in below], upper=desk is not None)
 
 
 @contextmanager

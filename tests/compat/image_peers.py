@@ -84,8 +84,8 @@ def applied(store: Store, image: Image, directory: Path) -> Path:
     return directory
 
 
-def skopeo(*argv: str) -> str:
-    return run("skopeo", *argv, timeout=120)
+def skopeo(*argv: str | Path) -> str:
+    return run("skopeo", *map(str, argv), timeout=120)
 
 
 def inspect(image: str) -> Any:

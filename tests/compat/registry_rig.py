@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.compat.image_peers import skopeo
 from tests.unit.image_rig import Made, files_tar, oci_files, open_store
 from unionfs.image.registry.client import RegistryOptions
 from unionfs.image.registry.retry import Retry
@@ -241,12 +242,6 @@ class Peer:
         path = self.directory / "images.tar"
         path.write_bytes(files_tar(oci_files(images, compression)))
         self.store.load(path)
-
-
-def skopeo(*argv: str | Path) -> str:
-    done = subprocess.run(["skopeo", *argv], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def serve_image(registry: RegistryServer, directory: Path, image: Made, *, compression: str = "gzip") -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.compat.faulty_proxy import Fault, FaultyProxy, Request
-from tests.compat.registry_rig import Certificate, Peer, RegistryServer, TokenServer, certificate, skopeo
+from tests.compat.image_peers import skopeo
+from tests.compat.registry_rig import Certificate, Peer, RegistryServer, TokenServer, certificate
 from tests.compat.test_registry_pull import image
 from tests.requirements import requires
 from unionfs import api

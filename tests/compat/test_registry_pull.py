@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.compat.faulty_proxy import FaultyProxy
-from tests.compat.registry_rig import Peer, RegistryServer, serve_image, skopeo
+from tests.compat.image_peers import skopeo
+from tests.compat.registry_rig import Peer, RegistryServer, serve_image
 from tests.requirements import requires
 from tests.unit.image_rig import Blobs, Made, files_tar, layer, listing, made_image, named, names, sha256
 from unionfs import api

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.compat.faulty_proxy import Fault, FaultyProxy, Request
-from tests.compat.registry_rig import Peer, RegistryServer, skopeo
+from tests.compat.image_peers import skopeo
+from tests.compat.registry_rig import Peer, RegistryServer
 from tests.compat.test_registry_pull import BASE, TOP, image, serve_platforms
 from tests.requirements import requires
 from tests.unit.image_rig import layer, sha256

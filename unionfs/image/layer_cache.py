@@ -269,15 +269,18 @@ class LayerCache:
         return {f"sha256:{key}" for kind in ("tars", "indexes") for key in self._names(kind) if key not in attached}
 
     # upkeep ---------------------------------------------------------------------------------------------------------
-    def remove(self, diff_id: str) -> None:
-        """Forget a layer and what is kept of it; a tar that lies elsewhere stays. Open layers go on. Idempotent."""
-        key = _hex(diff_id)
-        for kind in ("indexes", "places", "tars"):
-            _unlink(self._path(kind, key))
+    def remove(self, *diff_ids: str) -> None:
+        """Forget layers and what is kept of them; a tar that lies elsewhere stays. Open layers go on. Idempotent."""
+        keys = {_hex(diff_id) for diff_id in diff_ids}
+        if not keys:
+            return
+        for key in keys:
+            for kind in ("indexes", "places", "tars"):
+                _unlink(self._path(kind, key))
         for name in self._names("merged"):  # made again where they are wanted
             _unlink(self._path("merged", name))
         for name in self._names("files"):
-            if self._known(name) == key:
+            if self._known(name) in keys:
                 _unlink(self._path("files", name))
 
     def verify(self, diff_id: str) -> list[str]:

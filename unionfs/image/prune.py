@@ -32,8 +32,7 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
         removing.reclaimed += size
         removed += [Removed("deleted", str(digest)) for digest in gone]
         unpacked = {diff_id for digest in gone if (diff_id := known[digest]) is not None} | cache.unattached()
-        for diff_id in unpacked - kept - set(removing.uses):
-            cache.remove(diff_id)
+        cache.remove(*unpacked - kept - set(removing.uses))
     return Pruned(tuple(removed), removing.reclaimed)
 
 

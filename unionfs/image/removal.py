@@ -89,8 +89,7 @@ class Removal:
         kept = {diff_id for image in _images(rest) for diff_id in image.diff_ids}
         left = {digest for image in _images(rest) for digest in (image.id, *image.chain_ids)}
         lost = {image.id: image for image in _images_of(catalog, entries) if image.id not in left}
-        for diff_id in {diff_id for image in lost.values() for diff_id in image.diff_ids} - kept:
-            self._cache.remove(diff_id)
+        self._cache.remove(*{diff_id for image in lost.values() for diff_id in image.diff_ids} - kept)
         candidates = {digest for entry in entries for digest in _digests(catalog, entry)}
         self.layout.update(lambda now: without(now, entries))
         self.reclaimed += gc.remove_unreferred(self.layout, candidates)[1]

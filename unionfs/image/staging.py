@@ -128,8 +128,7 @@ class Staging:
             kept = Catalog(self.layout, self.layout.entries()).diff_ids()
         except ImageError:
             return  # a damaged store, which has been the failure
-        for diff_id in self._unpacked - kept:
-            self.cache.remove(diff_id)
+        self.cache.remove(*self._unpacked - kept)
 
 
 def _taken(catalog: Catalog, entries: Sequence[Entry], names: Mapping[str, Descriptor]) -> dict[str, Digest]:

@@ -3,7 +3,10 @@
     diff.py        what changed, in O(changes)                  before, after, upper -> Change
     tar_writer.py  a reproducible layer tar of it               -> WrittenLayer (diff_id, digest)
     tar_reader.py  the one door for tars of unknown origin      bytes -> TarEntry
+    member.py      what a member of a layer tar stands for      -> Member
     apply.py       put a layer tar on a directory, safely       -> AppliedLayer
+    tar_indexer.py the index of one, to be read in place        -> layers.tar_index
+    replacing.py   files that appear whole
 
 Nothing here knows how a union is made: two `vfs.Filesystem`s and the stored tree of the upper are all that it sees.
 """

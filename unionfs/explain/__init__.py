@@ -1,6 +1,7 @@
 """What the union did, and would do, as data: nothing here prints.
 
     simulator.py     the real engine on layers in memory, one command at a time     -> Step
+    world.py         layers in memory, and what is mounted over them
     script.py        the lines of a script                                          -> Command
     shell.py         ls, cat, mv, … on a file system by path                        -> lines
     picture.py       what each layer has stored, what people see, what a command changed

@@ -5,6 +5,7 @@
     ROOT/merged/HEX     the index of a whole stack of them (image.merged)
     ROOT/places/HEX     where the uncompressed tar lies instead, and which file that was
     ROOT/files/ID-…     the diff_id of a tar somewhere on this machine, by device, inode, size and times of the file
+    ROOT/archives/ID-…  stores of image archives that were given as layers (api.image_layers)
     ROOT/new/           being written; each file locked by its writer, so that what a crash left is known
 
 A tar is read once: decompressed, hashed, indexed and written in one pass. Files appear by rename, complete and flushed,

@@ -5,10 +5,15 @@
     xattr       extended attributes relative to a directory descriptor, never following
     handle      name_to_handle_at, open_by_handle_at, the UUID of a file system
     data        FICLONE, copy_file_range, fallocate, syncfs
+    pipe        pipes for splice
+    idmapped    idmapped mounts, recognised
+    fileattr    inode flags, as chattr sets them
     statfs      the kind of a file system
     mount       mount, umount2, /proc/self/mountinfo
     fuse_dev    the ioctls of /dev/fuse
-    process     file locks, the descriptor limit, memory
+    process     file locks, the descriptor limit, memory, signals of a thread
+    ptrace      threads of other processes stopped for a moment
+    writers     who has files of a file system open for writing, or mapped
 
 Rules that hold in all of them: names are raw bytes relative to a directory descriptor, links are never followed
 unless the name says so, new descriptors are close-on-exec, every failure is an `OSError` with its errno (a NUL in a

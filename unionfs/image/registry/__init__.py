@@ -8,6 +8,7 @@
     failures.py      what a refusal says, as an error and a hint
     client.py        requests: authorised, redirected, tried again
     repository.py    manifests and blobs of one repository; download.py, upload.py: bytes, resumed where they were cut
+    transfer.py      several blobs at once
     pull.py push.py  images, between a store and a repository
     login.py         credentials tried and kept
     search.py        what there is

@@ -14,6 +14,8 @@
     workers      threads for slow requests
     parking      which requests change something; those that are held
     gate         holding them
+    ioctls       inode flags
+    patience     how long to look before sleeping
     loop         taking requests, waiting, sending replies
 
 A file system may offer more than `vfs.Filesystem` asks; each is used where it is there:

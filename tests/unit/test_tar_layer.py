@@ -374,6 +374,17 @@ def test_a_damaged_merged_index_is_made_anew(tmp_path: Path) -> None:
         assert merged.read_bytes() == sound
 
 
+def test_a_merged_index_that_can_be_neither_read_nor_made_is_done_without(tmp_path: Path) -> None:
+    with stack(tmp_path, TOP, MIDDLE, BASE) as union:
+        wanted = seen(union)
+    (merged,) = (tmp_path / "cache/merged").iterdir()
+    merged.write_bytes(merged.read_bytes()[:-60] + b"\xff" * 60)
+    (tmp_path / "cache/new").rmdir()
+    (tmp_path / "cache/new").touch()  # so that nothing new can be written
+    with Stack([tmp_path / f"{number}.tar" for number in range(3)]) as union:
+        assert seen(union) == wanted
+
+
 # data -----------------------------------------------------------------------------------------------------------------
 def test_reading_ends_where_the_file_does(tmp_path: Path) -> None:
     with opened(tmp_path, entry(b"a", data=b"a" * 700), entry(b"b", data=b"b" * 5), entry(b"c")) as layer:

@@ -131,8 +131,8 @@ class LayerCache:
         return self._layer(tar, key, os.fsdecode(path))
 
     def merge(self, layers: Sequence[TarLayer]) -> TarLayer:
-        """Layers of this cache (topmost first, without hard links to others) as one; they are taken over, and closed
-        with it. The merged index is made if it is not there."""
+        """Layers of this cache (topmost first, without hard links to others) as one, which replaces them: they are
+        closed, but by a failure. The merged index is made if it is not there."""
         from unionfs.image.merged import chain_of, write_merged  # which needs the engine
 
         chain = chain_of(layers)
@@ -164,7 +164,18 @@ class LayerCache:
         except (FileNotFoundError, IndexDamaged):
             index = made(layers)
         name = f"{layers[0].name} and {len(layers) - 1} below"
-        return MergedTarLayer([layer.take_tar() for layer in reversed(layers)], index, name, rebuild)
+        fds: list[int] = []
+        try:
+            fds += [layer.another_fd() for layer in reversed(layers)]
+            merged = MergedTarLayer(fds, index, name, rebuild)
+        except BaseException:
+            index.close()
+            for fd in fds:
+                os.close(fd)
+            raise
+        for layer in layers:
+            layer.close()
+        return merged
 
     # taking in ------------------------------------------------------------------------------------------------------
     def add(
@@ -325,6 +336,7 @@ class LayerCache:
                 publish(self._path("indexes", key))
             return TarIndex(os.open(self._path("indexes", key), _FLAGS))
 
+        index = None
         try:
             try:
                 index = TarIndex(os.open(self._path("indexes", key), _FLAGS))
@@ -335,6 +347,8 @@ class LayerCache:
                 index = rebuild()
             return TarLayer(fd, index, name, rebuild)
         except BaseException:
+            if index is not None:
+                index.close()
             os.close(fd)
             raise
 

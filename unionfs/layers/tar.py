@@ -98,11 +98,9 @@ class TarLayer:
                         shown = altered(st, uid=st.st_uid, gid=st.st_gid, identity=own)
                         self._links[block.ino(at)] = Linked(*found, shown)
 
-    def take_tar(self) -> int:
-        """Close the layer but for the descriptor of its tar, which is the caller's from now on."""
-        fd, self._fd = self._fd, -1
-        self.close()
-        return fd
+    def another_fd(self) -> int:
+        """A descriptor of the tar, which is the caller's."""
+        return os.dup(self._fd)
 
     # the index ------------------------------------------------------------------------------------------------------
     def _read(self, read: Callable[[TarIndex], _T]) -> _T:

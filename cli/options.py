@@ -68,7 +68,7 @@ CertDir = Annotated[
         "--cert-dir",
         metavar="DIR",
         help="CAs (*.crt) and client certificates (*.cert, *.key) for the registry. Default: HOST[:PORT] in "
-        "/etc/containers/certs.d and /etc/docker/certs.d.",
+        "~/.config/containers/certs.d, /etc/containers/certs.d and /etc/docker/certs.d.",
         show_default=False,
     ),
 ]

@@ -9,16 +9,13 @@ docker-archive:FILE[:NAME]
 from __future__ import annotations
 
 import os
-from typing import Final
 
-from unionfs.api.layers import ImagePart, LayerSpec, remove_temporary
+from unionfs.api.layers import IMAGE_SCHEMES, ImagePart, LayerSpec, remove_temporary
 from unionfs.errors import ImageError, ImageNotFound, LayerError
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import cache_directory, file_identity
 from unionfs.image.layout import familiar
 from unionfs.image.store import Store, store_directory
-
-_SCHEMES: Final = ("oci:", "oci-archive:", "docker-archive:")
 
 
 def image_part(text: str, at: int, directory: LayerSpec | None = None) -> tuple[ImagePart, tuple[bytes, ...]]:
@@ -49,7 +46,7 @@ def layer_paths(store: Store, image: Image) -> tuple[bytes, ...]:
 
 def _found(text: str, directory: LayerSpec | None) -> tuple[Store, str]:
     """The store that a specification means, and the name in it."""
-    scheme = next((scheme for scheme in _SCHEMES if text.startswith(scheme)), None)
+    scheme = next((scheme for scheme in IMAGE_SCHEMES if text.startswith(scheme)), None)
     if scheme is None:
         return Store(store_directory(directory)), text
     path, name = _split(text.removeprefix(scheme), scheme)

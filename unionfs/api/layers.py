@@ -34,6 +34,9 @@ LayerSpec: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 #: The directory of an ephemeral stack: this, and eight characters.
 TEMPORARY_PREFIX: Final = b"unionfs-"
 
+#: How a layer begins that is an image outside of the store.
+IMAGE_SCHEMES: Final = ("oci:", "oci-archive:", "docker-archive:")
+
 _Identity = tuple[int, int]  # st_dev, st_ino
 
 
@@ -141,7 +144,7 @@ def expand(
 def _names_image(spec: LayerSpec) -> bool:
     """Whether it is no path: it begins as one of the archive formats, or nothing is there, nor looks like a path."""
     name = os.fsencode(spec)
-    if name.startswith((b"oci:", b"oci-archive:", b"docker-archive:")):
+    if os.fsdecode(name).startswith(IMAGE_SCHEMES):
         return True
     return bool(name) and not name.startswith((b"/", b".")) and not os.path.lexists(name)
 

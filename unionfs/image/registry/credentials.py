@@ -58,18 +58,25 @@ def hostname(key: str) -> str:
     return DEFAULT_DOMAIN if host in _HUB_HOSTS else host
 
 
+def home(environ: Mapping[str, str]) -> str:
+    return environ.get("HOME") or os.path.expanduser("~")
+
+
+def config_home(environ: Mapping[str, str]) -> str:
+    """XDG base directory specification."""
+    return environ.get("XDG_CONFIG_HOME") or os.path.join(home(environ), ".config")
+
+
 class AuthFiles:
     """The auth files of a user with this environment and number. RegistryError for a file that cannot be read."""
 
     def __init__(self, environ: Mapping[str, str], uid: int, authfile: str | None = None) -> None:
         self._environ = environ
         explicit = authfile or environ.get("REGISTRY_AUTH_FILE")
-        home = environ.get("HOME") or os.path.expanduser("~")
-        docker = os.path.join(environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json")
+        docker = os.path.join(environ.get("DOCKER_CONFIG") or os.path.join(home(environ), ".docker"), "config.json")
         runtime = environ.get("XDG_RUNTIME_DIR")
         run = os.path.join(runtime, "containers") if runtime else f"/run/containers/{uid}"
-        config = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-        podman = (os.path.join(run, "auth.json"), os.path.join(config, "containers", "auth.json"))
+        podman = (os.path.join(run, "auth.json"), os.path.join(config_home(environ), "containers", "auth.json"))
         self.paths = (explicit,) if explicit else (*podman, docker)
         self.written = explicit or docker
 

@@ -16,14 +16,15 @@ from collections.abc import Mapping, Sequence
 import httpx2
 
 from unionfs.errors import RegistryError
+from unionfs.image.registry.credentials import config_home
 
 SYSTEM_DIRECTORIES = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 
 
 def directories(host: str, environ: Mapping[str, str]) -> list[str]:
     """Where certificates for `host` (with its port) may be."""
-    config = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
-    return [os.path.join(base, host) for base in (f"{config}/containers/certs.d", *SYSTEM_DIRECTORIES)]
+    own = os.path.join(config_home(environ), "containers/certs.d")
+    return [os.path.join(base, host) for base in (own, *SYSTEM_DIRECTORIES)]
 
 
 def unverified() -> ssl.SSLContext:

@@ -39,7 +39,7 @@ from unionfs.errors import LayerError
 from unionfs.vfs import ATTR_RECORD, AttrRecord
 
 #: To be raised with every change of what an index holds, or of how a tar is read.
-VERSION: Final = 1
+VERSION: Final = 2
 
 _MAGIC: Final = b"unionfs\0"
 #: magic version | diff_id | sizes of tar and index, entries | top block: offset, length, CRC | entries with LOWER_LINK

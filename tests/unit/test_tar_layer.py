@@ -27,7 +27,6 @@ from unionfs.errors import TarError
 from unionfs.layers.directory import DirectoryLayer
 from unionfs.layers.layer import LayerFile
 from unionfs.layers.tar import TarLayer
-from unionfs.layers.tar_index import VERSION
 from unionfs.layers.upper import WritableDirectory
 
 TIME = 1_700_000_000_123_456_789
@@ -662,8 +661,3 @@ def test_a_stack_of_any_tars_is_what_applying_them_gives(
             if is_dir:
                 todo += [(path + b"/" + name).lstrip(b"/") for name in union.listdir(b"/" + path)]
     assert found == wanted
-
-
-def test_the_version_is_in_the_header() -> None:
-    """Whoever changes what an index holds raises it, so that indexes of before are made anew."""
-    assert VERSION == 1

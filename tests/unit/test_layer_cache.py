@@ -27,7 +27,7 @@ from unionfs.changeset.tar_format import DIR, REG, Fields, member
 from unionfs.errors import LayerError, TarError
 from unionfs.image import layer_cache
 from unionfs.image.layer_cache import LayerCache, cache_directory
-from unionfs.layers.tar_index import HEADER_SIZE
+from unionfs.layers.tar_index import HEADER_SIZE, VERSION
 from unionfs.linux import process
 
 DATA = archive(entry(b"d/", DIR), entry(b"d/file", data=b"hello " * 1000), entry(b"other", data=b"x"))
@@ -254,6 +254,18 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path, at: int) -> None:
     layer.close()
     assert index.read_bytes() == sound
     assert cache.verify(DIFF_ID) == []
+
+
+def test_an_index_of_another_version_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, cache = written(tmp_path / "a.tar"), cache_of(tmp_path)
+    with monkeypatch.context() as older:
+        older.setattr("unionfs.layers.tar_index.VERSION", VERSION - 1)
+        cache.open_file(path).close()
+    before = (tmp_path / "cache/indexes" / KEY).read_bytes()
+    layer = cache_of(tmp_path).open_file(path)
+    assert names(layer, b"d") == [b"file"]
+    layer.close()
+    assert (tmp_path / "cache/indexes" / KEY).read_bytes() != before and cache.verify(DIFF_ID) == []
 
 
 def test_an_index_damaged_while_it_is_used_is_made_anew(tmp_path: Path) -> None:

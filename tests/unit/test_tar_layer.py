@@ -300,6 +300,12 @@ def test_a_hard_link_to_nothing_is_not_there(tmp_path: Path) -> None:
             layer.open(b"a")
 
 
+def test_a_hard_link_into_a_directory_that_only_a_layer_below_has(tmp_path: Path) -> None:
+    above, below = archive(entry(b"alias", LINK, linkname=b"etc/passwd")), archive(entry(b"etc/passwd", data=b"root"))
+    with stack(tmp_path, above, below) as union:
+        assert union.read_bytes("alias") == b"root"
+
+
 # merged ---------------------------------------------------------------------------------------------------------------
 BASE = archive(
     entry(b"d/", DIR, mode=0o750, uid=3, mtime_ns=TIME),

@@ -131,8 +131,8 @@ class TarIndexer:
 
     def _link_target(self, member: Member, entry: TarEntry) -> _Leaf:
         parts = components(entry, entry.linkname)
-        parent = self._walk(parts[:-1], entry, create=False) if parts else self._root
-        found = parent.children.get(parts[-1]) if parent is not None and parts else self._root
+        parent = self._walk(parts[:-1], entry, create=False) if parts else None
+        found = self._root if not parts else parent.children.get(parts[-1]) if parent is not None else None
         if isinstance(found, _Dir):
             refuse(entry, "a hard link to a directory")
         if found is None:

@@ -30,6 +30,7 @@ from . import (
     search,
     sim,
     umount,
+    which,
 )
 from .options import SETTINGS, StoreOption, choose_store
 from .output import error, flush, text
@@ -62,6 +63,7 @@ for name, verb in (
     ("umount", umount.umount),
     ("remount", remount.remount),
     ("mounts", mounts.mounts),
+    ("which", which.which),
     ("diff", diff.diff),
     ("commit", commit.commit),
     ("apply", apply.apply),

@@ -4,6 +4,7 @@
     mount, umount    a stack as a FUSE mount with a daemon behind it
     mounts           the live mounts
     remount          have a mount notice changed layers
+    which, which_all the layer that a path comes from, what hides what, where the bytes are
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
     held             the changes of a mount wait, so that what is read of its upper is one moment
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     )
     from unionfs.api.paths import Tree
     from unionfs.api.registries import login, logout, pull_image, push_image, search
+    from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
     from unionfs.changeset.change import Change
@@ -90,6 +92,8 @@ __all__ = [
     "umount",
     "mounts",
     "remount",
+    "which",
+    "which_all",
     "diff",
     "commit",
     "apply",
@@ -139,8 +143,14 @@ __all__ = [
     "RegistryOptions",
     "RemountResult",
     "Removed",
+    "Hider",
+    "Part",
+    "Place",
+    "Source",
     "StackSpec",
     "Store",
+    "Stored",
+    "Which",
     "Transfer",
     "UnionOptions",
     "ChangeError",
@@ -182,6 +192,7 @@ _HOMES = {
     ),
     "unionfs.api.paths": ("Tree",),
     "unionfs.api.registries": ("login", "logout", "pull_image", "push_image", "search"),
+    "unionfs.api.sources": ("Hider", "Part", "Place", "Source", "Stored", "Which", "which", "which_all"),
     "unionfs.api.stack": ("Stack",),
     "unionfs.api.upkeep": ("Checked", "Converted", "Finding", "check", "convert"),
     "unionfs.changeset.change": ("Change",),

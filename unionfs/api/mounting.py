@@ -430,14 +430,21 @@ def mounts() -> list[MountStatus]:
 
 
 def find_stack(mountpoint: LayerSpec) -> StackSpec:
-    """The stack behind a live mount; MountError where there is none, or it is not ours to know."""
+    """The stack behind a live mount that has an upper; MountError where there is none, or it is not ours to know."""
+    spec = mounted_stack(mountpoint)
+    if spec.upper is None:
+        shown = os.fsdecode(mountpoint)
+        raise MountError(f"the mount on {shown} has no upper", hint="without an upper there are no changes")
+    return spec
+
+
+def mounted_stack(mountpoint: LayerSpec) -> StackSpec:
+    """The same, whether it has an upper or not."""
     path = os.fsencode(mountpoint)
     shown = os.fsdecode(path)
     record = live_record(path, "; name its -l and -u instead")
-    if record.upper is None:
-        raise MountError(f"the mount on {shown} has no upper", hint="without an upper there are no changes")
     inside = os.stat(path).st_dev
-    for layer in (*record.layers, record.upper):
+    for layer in (*record.layers, *((record.upper,) if record.upper is not None else ())):
         if os.path.isdir(layer) and os.stat(layer).st_dev == inside:
             raise MountError(
                 f"{os.fsdecode(layer)}, of which the mount on {shown} is made, is covered by it",

@@ -8,9 +8,11 @@ from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem, UnionOptions
 
 
-def open_union(spec: StackSpec, options: UnionOptions | None = None, umask: int = 0) -> UnionFilesystem:
-    """Open the layers of a checked stack and merge them. `umask`: the process's. What was opened is closed again if
-    that fails."""
+def open_union(
+    spec: StackSpec, options: UnionOptions | None = None, umask: int = 0, *, merge: bool = True
+) -> UnionFilesystem:
+    """Open the layers of a checked stack and merge them. `umask`: the process's. `merge`: tars at the bottom may become
+    one layer, which is faster; else each stays one of its own. What was opened is closed again if that fails."""
     options = (options or UnionOptions())._replace(read_only=spec.read_only)
     owners = spec.owners
     lowers: list[Layer] = []
@@ -22,7 +24,7 @@ def open_union(spec: StackSpec, options: UnionOptions | None = None, umask: int 
             from unionfs.api.tar_layers import merge_tars
             from unionfs.overlay.lower_links import bind_links
 
-            if owners is None:
+            if owners is None and merge:
                 lowers = merge_tars(lowers)
             bind_links(lowers)
         if spec.upper is not None:

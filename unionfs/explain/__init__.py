@@ -1,5 +1,6 @@
 """What the union did, and would do, as data: nothing here prints.
 
+    which.py         the layer that a path comes from, and what hides what        -> Which
     simulator.py     the real engine on layers in memory, one command at a time     -> Step
     world.py         layers in memory, and what is mounted over them
     script.py        the lines of a script                                          -> Command

@@ -38,7 +38,8 @@ odd_marks = st.tuples(st.sampled_from(["trusted", "user"]), st.sampled_from(NAME
 def make(path: Path, kind: str, canary: Canary) -> None:
     match kind:
         case "file" | "data":
-            path.write_text("" if kind == "file" else "data")
+            with path.open("x") as file:  # not into a device or fifo that was made before
+                file.write("" if kind == "file" else "data")
         case "directory":
             path.mkdir()
             (path / "below").write_text("")

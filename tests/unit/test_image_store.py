@@ -62,7 +62,7 @@ def test_the_place_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store_directory(None, {}) == b"/a/home/.local/share/unionfs/images"
     environ = {"UNIONFS_STORE": "/a/store"}
     assert store_directory("/else/where", environ) == b"/else/where"
-    assert store_directory(b"rel", environ) == os.fsencode(os.getcwd()) + b"/rel"
+    assert store_directory(b"rel", environ) == os.path.join(os.getcwdb(), b"rel")
     assert store_directory(None, environ) == b"/a/store"
 
 

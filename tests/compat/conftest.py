@@ -1,6 +1,7 @@
 """The fixtures of the tests on real input: `stack`, a mount by the command line, and `union`, one on each rig.
 
-`device_for_all` is what ordinary users need to mount and be tested.
+`device_for_all` is what ordinary users need to mount and be tested. `registry`, `proxy` and `peer`: a registry of the
+test's own, who keeps the requests in between, and the one who uses it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.compat.faulty_proxy import FaultyProxy
 from tests.compat.real_mount import RealStack
+from tests.compat.registry_rig import Peer, RegistryServer
 from tests.rigs import Backing, Rig, Watchdog
 from tests.semantics.unions import Union
 from unionfs.transport.devfuse import channel
@@ -51,3 +54,22 @@ def plain(backing: Backing) -> Iterator[Path]:
     made = backing.directory("plain")
     yield made
     shutil.rmtree(made)
+
+
+# registries -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[RegistryServer]:
+    with RegistryServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(registry: RegistryServer) -> Iterator[FaultyProxy]:
+    """Without faults: it keeps the requests."""
+    with FaultyProxy(registry.host) as server:
+        yield server
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Peer:
+    return Peer(tmp_path)

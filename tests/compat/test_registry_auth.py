@@ -33,11 +33,6 @@ def guarded(tmp_path: Path) -> Iterator[RegistryServer]:
         yield server
 
 
-@pytest.fixture
-def peer(tmp_path: Path) -> Peer:
-    return Peer(tmp_path)
-
-
 # passwords ------------------------------------------------------------------------------------------------------------
 def test_nothing_comes_without_a_password(guarded: RegistryServer, peer: Peer) -> None:
     with pytest.raises(RegistryError, match=r"^pull access denied for .*: unauthorized: authentication required") as e:

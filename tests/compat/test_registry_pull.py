@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,24 +20,6 @@ from unionfs.errors import ImageNotFound, RegistryError
 pytestmark = requires("docker-registry", "skopeo")
 
 BASE, TOP = layer(etc__motd="hello", bin__sh="#!"), layer(etc__motd="good bye")
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(registry: RegistryServer) -> Iterator[FaultyProxy]:
-    """Without faults: it keeps the requests."""
-    with FaultyProxy(registry.host) as server:
-        yield server
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Peer:
-    return Peer(tmp_path)
 
 
 def image(tags: str = "x/a/b:1", *layers: bytes) -> Made:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,23 +18,6 @@ from unionfs.errors import ImageError, ImageNotFound, RegistryError
 from unionfs.image.registry import upload
 
 pytestmark = requires("docker-registry", "skopeo")
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(registry: RegistryServer) -> Iterator[FaultyProxy]:
-    with FaultyProxy(registry.host) as server:
-        yield server
-
-
-@pytest.fixture
-def peer(tmp_path: Path) -> Peer:
-    return Peer(tmp_path)
 
 
 def uploads(proxy: FaultyProxy) -> list[str]:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,12 +23,6 @@ from tests.unit.image_rig import layer, made_image
 pytestmark = requires("docker-registry", "skopeo")
 
 MADE = made_image("x/a/b:latest", layer(etc__motd="hello"), layer(bin__sh="#!"))
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

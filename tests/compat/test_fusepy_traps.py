@@ -521,15 +521,6 @@ def test_large_directory_is_listed_once_and_whole(mount: Mount) -> None:
 
 # without root ---------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def fuse_for_all() -> Iterator[None]:
-    """/dev/fuse for every user, as distributions have it."""
-    before = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
-    os.chmod("/dev/fuse", 0o666)
-    yield
-    os.chmod("/dev/fuse", before)
-
-
-@pytest.fixture
 def mine(base: Path) -> Iterator[dict[str, str]]:
     """A spec of mounts_program whose directories are nobody's."""
     spec = {"root": str(base / "root"), "mountpoint": str(base / "mnt"), "runtime": str(base / "run")}
@@ -545,7 +536,7 @@ def mine(base: Path) -> Iterator[dict[str, str]]:
         subprocess.run(["umount", "-l", spec["mountpoint"]], check=True)
 
 
-@pytest.mark.usefixtures("fuse_for_all")
+@pytest.mark.usefixtures("device_for_all")
 def test_user_mounts_and_unmounts_with_fusermount(mine: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
     need("fusermount3")
     mnt = Path(mine["mountpoint"])
@@ -565,7 +556,7 @@ def test_user_mounts_and_unmounts_with_fusermount(mine: dict[str, str], capfd: p
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("fuse_for_all")
+@pytest.mark.usefixtures("device_for_all")
 def test_mount_of_a_user_is_not_even_roots(mine: dict[str, str]) -> None:
     need("fusermount3")
 
@@ -577,7 +568,7 @@ def test_mount_of_a_user_is_not_even_roots(mine: dict[str, str]) -> None:
         os.stat(mine["mountpoint"])
 
 
-@pytest.mark.usefixtures("fuse_for_all")
+@pytest.mark.usefixtures("device_for_all")
 def test_what_fusermount_refuses_is_said_in_its_words(mine: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
     need("fusermount3")
     if "user_allow_other" in Path("/etc/fuse.conf").read_text().splitlines():

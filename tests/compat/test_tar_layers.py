@@ -258,6 +258,7 @@ print(mmap.mmap(fd, size, prot=mmap.PROT_READ)[:] == os.pread(fd, size, 0), end=
 """
 
 
+@pytest.mark.usefixtures("device_for_all")
 def test_without_privilege(place: Place) -> None:
     """A user mounts what the tar says, devices and others' files too, and changes it in an upper of their own."""
     tar = place.path / "layer.tar"

@@ -1,0 +1,15 @@
+"""Containers: an image run by an OCI runtime (crun, else runc) on a root file system that is our mount.
+
+    settings   what was asked for: values, without behaviour
+    spec       settings and an image's configuration -> the runtime's config.json; pure
+    users      who a container runs as: USER and --user, by the root's own passwd and group
+    network    private networks and published ports, by passt or slirp4netns
+    container  one container: its record, its directory, its states
+    store      all of them, by ID and name
+    runtime    the OCI runtime as a program
+    monitor    the process beside each running container: its output, its exit, its end
+    logs       the log file of a container, written and read
+
+What is ours is the root file system: the image's layers in place, and an upper that stays until the container is removed.
+Namespaces, cgroups, terminals and signals are the runtime's. Mounts are made by who calls (`unionfs.api`).
+"""

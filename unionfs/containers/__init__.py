@@ -10,6 +10,6 @@
     monitor    the process beside each running container: its output, its exit, its end
     logs       the log file of a container, written and read
 
-What is ours is the root file system: the image's layers in place, and an upper that stays until the container is removed.
+What is ours is the root file system: the image's layers in place, and an upper that stays until the container is gone.
 Namespaces, cgroups, terminals and signals are the runtime's. Mounts are made by who calls (`unionfs.api`).
 """

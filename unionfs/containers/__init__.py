@@ -8,7 +8,8 @@
     volumes    their sources: made, or filled with what the image has
     cgroups    what control groups the machine has
     seccomp    the profile of docker and podman, reduced to one container's
-    network    private networks and published ports, by passt or slirp4netns
+    network    private networks and published ports, by slirp4netns
+    etc_files  a container's /etc/hosts, /etc/hostname and /etc/resolv.conf
     container  one container: its record, its directory, its states
     store      all of them, by ID and name
     runtime    the OCI runtime as a program

@@ -1,4 +1,4 @@
-"""Paths in a container's root, resolved as the container would: links are followed in the root, whatever they say.
+"""Paths in a container's root, resolved as the container would itself: a link is followed in the root, whatever it is.
 
     with resolve(root_fd, b"/var/run/x") as place:        the directory that holds it, and its name there
     with make_directory(root_fd, b"/srv/www") as fd:      mkdir -p

@@ -19,18 +19,31 @@ from typing import Any, NamedTuple
 
 from unionfs.api.layers import LayerSpec, remove_temporary
 from unionfs.api.mounting import mount, umount
-from unionfs.containers import cgroups, client, monitor, option_texts, recovery, runtime, terminal
-from unionfs.containers.container import SHORT, Container, Place, State
+from unionfs.containers import (
+    cgroups,
+    client,
+    executed,
+    inspection,
+    monitor,
+    option_texts,
+    recovery,
+    runtime,
+    spec,
+    terminal,
+)
+from unionfs.containers.container import SHORT, Container, Place
+from unionfs.containers.container import State as ContainerState
+from unionfs.containers.executed import Execution
 from unionfs.containers.logs import Entry as LogEntry
 from unionfs.containers.logs import LogReader, timestamp
 from unionfs.containers.preparation import Host
 from unionfs.containers.settings import Settings
 from unionfs.containers.store import Containers, no_such
-from unionfs.errors import ContainerError, MountError
+from unionfs.errors import ContainerError, LayerError, MountError
 from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.mounts.registry import Registry, runtime_directory
 
-__all__ = ["Ended", "container_store", "create_container", "run_container"]
+__all__ = ["Container", "ContainerState", "Ended", "Execution", "FoundContainer", "LogEntry"]
 
 Ended = terminal.Ended
 
@@ -41,11 +54,11 @@ ENDING_SECONDS = 15.0
 FOLLOW_SECONDS = 0.05
 
 
-class Found(NamedTuple):
+class FoundContainer(NamedTuple):
     """A container, and what has become of it."""
 
     container: Container
-    state: State
+    state: ContainerState
 
 
 def container_store(store: LayerSpec | None = None) -> Containers:
@@ -97,19 +110,24 @@ def _config_of(data: bytes) -> Mapping[str, Any]:
 
 
 # looking --------------------------------------------------------------------------------------------------------------
-def find_container(containers: Containers, name: str) -> Found:
+def container_command(container: Container) -> list[str]:
+    """What is executed in it."""
+    return spec.arguments(container.settings, container.config)
+
+
+def find_container(containers: Containers, name: str) -> FoundContainer:
     """The one of that name or ID. ContainerError where there is none."""
     container = containers.find(name)
     state = recovery.settle(containers, container, unmounted)
     if state is None:
         raise no_such(name)
-    return Found(container, state)
+    return FoundContainer(container, state)
 
 
-def list_containers(containers: Containers) -> list[Found]:
+def list_containers(containers: Containers) -> list[FoundContainer]:
     """All of them, newest first, with what is so now: what a crash has left is put right."""
     states = [(one, recovery.settle(containers, one, unmounted)) for one in containers.all()]
-    return [Found(one, state) for one, state in states if state is not None]
+    return [FoundContainer(one, state) for one, state in states if state is not None]
 
 
 def read_logs(
@@ -145,18 +163,43 @@ def read_logs(
             return
 
 
+def inspect_container(containers: Containers, name: str) -> dict[str, Any]:
+    """As `docker container inspect` shows it."""
+    container, state = find_container(containers, name)
+    lowers = [_shown_layer(diff_id) for diff_id in reversed(container.layers)]
+    return inspection.inspect(container, state, containers.place(container.id), lowers)
+
+
+def _shown_layer(diff_id: str) -> str:
+    try:
+        return os.fsdecode(user_cache().path(diff_id))
+    except LayerError:
+        return diff_id  # not ready
+
+
 # starting and stopping ------------------------------------------------------------------------------------------------
-def run_container(containers: Containers, container: Container, *, attach: bool, interactive: bool) -> Ended:
+def run_container(containers: Containers, name: str, *, attach: bool, interactive: bool) -> Ended:
     """Start it, and until it ends, or is let go of, carry this process's streams and signals. Without `attach` until it
-    runs."""
+    runs. One that runs already is attached to."""
+    container, state = find_container(containers, name)
     settings = container.settings
-    ours, theirs = socket.socketpair()
-    with ours, terminal.catching(terminal=settings.terminal) as signals:
-        with theirs:
-            start_container(containers, container, theirs)
+    if state.lives and not attach:
+        return Ended(None)
+    stdin = 0 if interactive and settings.interactive else None
+    with contextlib.ExitStack() as held:
+        signals = held.enter_context(terminal.catching(terminal=settings.terminal))
+        if state.lives:
+            ours = client.connect(containers.place(container.id), "attach")
+            if ours is None:
+                raise ContainerError(f"the monitor of container {name} does not answer", hint="see: unionfs logs -f")
+            held.enter_context(ours)
+        else:
+            ours, theirs = socket.socketpair()
+            held.enter_context(ours)
+            with theirs:
+                start_container(containers, container, theirs)
         if not attach:
             return terminal.until_started(ours)
-        stdin = 0 if interactive else None
         return terminal.Relay(ours, signals, stdin=stdin, terminal=settings.terminal).run()
 
 
@@ -210,8 +253,8 @@ def _layers(cache: LayerCache, container: Container) -> list[bytes]:
 def stop_container(
     containers: Containers, name: str, *, seconds: float | None = None, signal_text: str | None = None
 ) -> None:
-    """Have it end: by its stop signal, and after `seconds` (10; negative: never) by SIGKILL. One that does not run is as
-    it should be. ContainerError where there is none of that name."""
+    """Have it end: by its stop signal, and after `seconds` (10; negative: never) by SIGKILL. One that does not run is
+    as it should be. ContainerError where there is none of that name."""
     found = find_container(containers, name)
     if not found.state.lives:
         return
@@ -234,7 +277,7 @@ def kill_container(containers: Containers, name: str, signal_text: str = "SIGKIL
     send_signal(containers, found, number)
 
 
-def send_signal(containers: Containers, found: Found, number: int) -> None:
+def send_signal(containers: Containers, found: FoundContainer, number: int) -> None:
     """To the init of one that runs; nothing where it has just ended."""
     state = found.state
     if state.watched and client.signalled(containers.place(found.container.id), number):
@@ -245,7 +288,7 @@ def send_signal(containers: Containers, found: Found, number: int) -> None:
             os.kill(state.process.pid, number)
 
 
-def _wait_for_end(containers: Containers, found: Found, seconds: float | None) -> bool:
+def _wait_for_end(containers: Containers, found: FoundContainer, seconds: float | None) -> bool:
     """Until its monitor has put everything away; False where it has not in time."""
     state = found.state
     watched = state.monitor if state.watched else state.process
@@ -289,3 +332,11 @@ def remove_container(containers: Containers, name: str, *, force: bool = False) 
     except ContainerError:
         if not container.auto_remove:  # else its monitor was quicker
             raise
+
+
+def execute(containers: Containers, name: str, asked: Execution) -> Ended:
+    """A further process in a container that runs, with this process's streams. ContainerError where it does not run."""
+    found = find_container(containers, name)
+    if not found.state.lives:
+        raise ContainerError(f"container {found.container.id} is not running", hint=f"unionfs start {name}")
+    return executed.execute(containers.place(found.container.id), found.state, found.container.id, asked)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from types import TracebackType
 from typing import Any, NamedTuple
 
-from unionfs.containers import cgroups, spec, volumes
+from unionfs.containers import cgroups, network, seccomp, spec, volumes
 from unionfs.containers import runtime as runtimes
 from unionfs.containers.container import Container, Place
+from unionfs.containers.etc_files import write_etc_files
 from unionfs.containers.settings import Port, Settings
 from unionfs.containers.users import find_user
 from unionfs.errors import ContainerError
@@ -32,9 +33,6 @@ class Host(NamedTuple):
     def with_cgroups(self) -> bool:
         return self.cgroups.writable and not self.rootless
 
-    def own(self, fd: int) -> None:
-        """Nothing yet."""
-
 
 class Prepared(NamedTuple):
     """`runtime`: what each of its calls begins with. `separate_start`: something is to be done between the making of
@@ -45,30 +43,39 @@ class Prepared(NamedTuple):
 
 
 class NetworkOf:
-    """The network of one run, for as long as the block lasts."""
+    """The network of one run, for as long as the block lasts. ContainerError where it cannot be had.
+
+    `ports` as published, once it is connected. Until then nobody else here is given the same ports.
+    """
 
     def __init__(self, settings: Settings, place: Place) -> None:
-        self._settings = settings
         self._place = place
+        self._wanted = settings.ports
+        self.private = settings.network == "private"
         self.ports: tuple[Port, ...] = ()
-
-    @property
-    def helped(self) -> bool:
-        return False
-
-    def connect(self, pid: int) -> None:
-        """Nothing yet."""
+        self._held = contextlib.ExitStack()
+        self._helper: network.Helper | None = None
 
     def __enter__(self) -> NetworkOf:
+        if self.private:
+            network.check()
+            self._wanted = self._held.enter_context(network.published(self._wanted))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        pass
+    def connect(self, pid: int) -> None:
+        """The network namespace of `pid`, before anything runs in it."""
+        if self.private:
+            self._held.close()  # the helper takes them now, and says so if somebody was quicker
+            self._helper = network.start(pid, self._wanted, self._place.directory)
+            self.ports = self._helper.ports
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+        if self._helper is not None:
+            self._helper.close()
 
 
-def prepare(container: Container, place: Place, host: Host, network: NetworkOf) -> Prepared:
+def prepare(container: Container, place: Place, host: Host, net: NetworkOf) -> Prepared:
     """Write the config.json of a container whose root is mounted. ContainerError as the parts have it."""
     settings, config = container.settings, container.config
     if settings.memory is not None and not host.with_cgroups:
@@ -83,7 +90,7 @@ def prepare(container: Container, place: Place, host: Host, network: NetworkOf) 
         sources = volumes.prepare(spec.volumes(settings, config), root_fd, place.directory)
     finally:
         os.close(root_fd)
-    _etc_files(container, place)
+    write_etc_files(place.directory, container.hostname, settings.network)
     given = spec.Surroundings(
         root=place.root,
         directory=place.directory,
@@ -95,16 +102,14 @@ def prepare(container: Container, place: Place, host: Host, network: NetworkOf) 
         ids=host.ids,
         cgroup=CGROUP_PARENT + container.id if host.with_cgroups else None,
         swap_limits=host.cgroups.swap,
+        seccomp=_seccomp(),
     )
     made: dict[str, Any] = spec.runtime_spec(settings, config, given)
     replace_file(place.bundle, spec.encode(made), 0o600)
     runtime = runtimes.arguments(host.runtime, host.runtime_root, with_cgroups=host.with_cgroups)
-    return Prepared(runtime, network.helped)
+    return Prepared(runtime, separate_start=net.private)
 
 
-def _etc_files(container: Container, place: Place) -> None:
-    for name in spec.ETC_FILES:
-        path = os.path.join(place.directory, os.fsencode(name))
-        if not os.path.exists(path):
-            with open(path, "w") as file:
-                file.write(container.hostname + "\n" if name == "hostname" else "")
+def _seccomp() -> dict[str, Any] | None:
+    profile = seccomp.load_profile()
+    return None if profile is None else seccomp.resolve(profile, spec.CAPABILITIES, os.uname())

@@ -9,19 +9,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from unionfs.api.layers import LayerSpec, remove_temporary
 from unionfs.api.mounting import mount, umount
-from unionfs.containers import cgroups, monitor, runtime, terminal
+from unionfs.containers import cgroups, client, monitor, option_texts, recovery, runtime, terminal
 from unionfs.containers.container import SHORT, Container, Place, State
+from unionfs.containers.logs import Entry as LogEntry
+from unionfs.containers.logs import LogReader, timestamp
 from unionfs.containers.preparation import Host
 from unionfs.containers.settings import Settings
-from unionfs.containers.store import Containers
+from unionfs.containers.store import Containers, no_such
 from unionfs.errors import ContainerError, MountError
 from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.mounts.registry import Registry, runtime_directory
@@ -29,6 +33,12 @@ from unionfs.mounts.registry import Registry, runtime_directory
 __all__ = ["Ended", "container_store", "create_container", "run_container"]
 
 Ended = terminal.Ended
+
+#: How long a container has to end by itself (docker's).
+STOP_SECONDS = 10.0
+#: How long somebody else who has a container's lock is waited for: a monitor that puts everything away.
+ENDING_SECONDS = 15.0
+FOLLOW_SECONDS = 0.05
 
 
 class Found(NamedTuple):
@@ -86,6 +96,56 @@ def _config_of(data: bytes) -> Mapping[str, Any]:
     return json.loads(data).get("config") or {}
 
 
+# looking --------------------------------------------------------------------------------------------------------------
+def find_container(containers: Containers, name: str) -> Found:
+    """The one of that name or ID. ContainerError where there is none."""
+    container = containers.find(name)
+    state = recovery.settle(containers, container, unmounted)
+    if state is None:
+        raise no_such(name)
+    return Found(container, state)
+
+
+def list_containers(containers: Containers) -> list[Found]:
+    """All of them, newest first, with what is so now: what a crash has left is put right."""
+    states = [(one, recovery.settle(containers, one, unmounted)) for one in containers.all()]
+    return [Found(one, state) for one, state in states if state is not None]
+
+
+def read_logs(
+    containers: Containers,
+    name: str,
+    *,
+    tail: int | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    follow: bool = False,
+) -> Iterator[LogEntry]:
+    """The output of a container, as it came. `tail`: the last so many lines; `since`, `until`: seconds since the epoch;
+    `follow`: goes on until the container has ended."""
+    container, state = find_container(containers, name)
+    reader = LogReader(containers.place(container.id).log)
+    if tail is not None:
+        reader.seek_tail(tail)
+    begin = b"" if since is None else timestamp(int(since * 1e9))
+    end = None if until is None else timestamp(int(until * 1e9))
+    while True:
+        runs = follow and (state.watched or state.lives)
+        for entry in reader.entries():
+            if end is not None and entry.time > end:
+                return
+            if entry.time >= begin:
+                yield entry
+        if not runs:
+            return
+        time.sleep(FOLLOW_SECONDS)
+        try:
+            state = containers.state(container)
+        except ContainerError:
+            return
+
+
+# starting and stopping ------------------------------------------------------------------------------------------------
 def run_container(containers: Containers, container: Container, *, attach: bool, interactive: bool) -> Ended:
     """Start it, and until it ends, or is let go of, carry this process's streams and signals. Without `attach` until it
     runs."""
@@ -102,6 +162,9 @@ def run_container(containers: Containers, container: Container, *, attach: bool,
 
 def start_container(containers: Containers, container: Container, watcher: socket.socket | None) -> None:
     """Have a monitor start it, which tells `watcher` how that goes. ContainerError where it runs already."""
+    state = recovery.settle(containers, container, unmounted)
+    if state is not None and state.lives:
+        raise ContainerError(f"container {container.name} is running already")
     groups = cgroups.look()
     host = Host(
         runtime=runtime.choose(groups, os.environ),
@@ -109,7 +172,7 @@ def start_container(containers: Containers, container: Container, watcher: socke
         cgroups=groups,
     )
     try:
-        lock = containers.lock(container)
+        lock = containers.lock(container, seconds=ENDING_SECONDS)
     except BlockingIOError:
         raise ContainerError(f"container {container.name} is running already") from None
     try:
@@ -142,3 +205,87 @@ def unmounted(place: Place) -> None:
 def _layers(cache: LayerCache, container: Container) -> list[bytes]:
     """Its layer tars, topmost first."""
     return [cache.path(diff_id) for diff_id in reversed(container.layers)]
+
+
+def stop_container(
+    containers: Containers, name: str, *, seconds: float | None = None, signal_text: str | None = None
+) -> None:
+    """Have it end: by its stop signal, and after `seconds` (10; negative: never) by SIGKILL. One that does not run is as
+    it should be. ContainerError where there is none of that name."""
+    found = find_container(containers, name)
+    if not found.state.lives:
+        return
+    wanted = signal_text or str(found.container.config.get("StopSignal") or "SIGTERM")
+    limit = STOP_SECONDS if seconds is None else seconds
+    send_signal(containers, found, option_texts.signal_number(wanted))
+    if not _wait_for_end(containers, found, None if limit < 0 else limit):
+        send_signal(containers, found, signal.SIGKILL)
+        _wait_for_end(containers, found, None)
+
+
+def kill_container(containers: Containers, name: str, signal_text: str = "SIGKILL") -> None:
+    """Send a signal to its init. ContainerError where it does not run."""
+    number = option_texts.signal_number(signal_text)
+    found = find_container(containers, name)
+    if not found.state.lives:
+        raise ContainerError(
+            f"cannot kill container: {name}: container {found.container.id} is not running", hint="unionfs ps -a"
+        )
+    send_signal(containers, found, number)
+
+
+def send_signal(containers: Containers, found: Found, number: int) -> None:
+    """To the init of one that runs; nothing where it has just ended."""
+    state = found.state
+    if state.watched and client.signalled(containers.place(found.container.id), number):
+        return
+    # Its monitor was killed: the init is any process of ours then.
+    if state.process is not None and state.lives:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(state.process.pid, number)
+
+
+def _wait_for_end(containers: Containers, found: Found, seconds: float | None) -> bool:
+    """Until its monitor has put everything away; False where it has not in time."""
+    state = found.state
+    watched = state.monitor if state.watched else state.process
+    if watched is None or client.gone(watched, seconds):
+        recovery.settle(containers, found.container, unmounted)
+        return True
+    return False
+
+
+def wait_container(containers: Containers, name: str) -> int:
+    """Wait until it does not run; its exit status."""
+    found = find_container(containers, name)
+    if found.state.watched:
+        status = client.exit_status(containers.place(found.container.id))
+        if status is not None:
+            return status
+    _wait_for_end(containers, found, None)
+    return find_container(containers, name).state.exit_code
+
+
+def remove_container(containers: Containers, name: str, *, force: bool = False) -> None:
+    """Remove a container with all it has changed. One that runs by `force` only, which kills it. ContainerError."""
+    found = find_container(containers, name)
+    container = found.container
+    if found.state.lives or found.state.watched:
+        if found.state.lives and not force:
+            raise ContainerError(
+                f'cannot remove container "/{container.name}": container is running: stop the container before '
+                "removing or force remove",
+                hint=f"unionfs stop {name}, or: unionfs rm -f {name}",
+            )
+        if force:
+            send_signal(containers, found, signal.SIGKILL)
+        _wait_for_end(containers, found, None)
+    try:
+        with containers.locked(container, seconds=ENDING_SECONDS):
+            recovery.clean_locked(containers, container, containers.state(container), unmounted)
+            containers.remove(container)
+    except BlockingIOError:
+        raise ContainerError(f'container "/{container.name}" is just being started or removed') from None
+    except ContainerError:
+        if not container.auto_remove:  # else its monitor was quicker
+            raise

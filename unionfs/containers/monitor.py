@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, NoReturn
 
-from unionfs.containers import frames, preparation, runtime
+from unionfs.containers import frames, preparation, recovery, runtime
 from unionfs.containers.container import Container, Place, Process, State, boot_id
 from unionfs.containers.logs import LogWriter
 from unionfs.containers.store import Containers
@@ -174,8 +174,11 @@ class _Monitor:
             watcher = _Watcher(first)
             watcher.owner = True
             self._watchers.append(watcher)
-        self._state = self._containers.state(self._container)._replace(
-            monitor=Process.of(os.getpid()), boot=boot_id(), error="", running=False, process=None, rootless=False
+        before = self._containers.state(self._container)
+        if before.monitor is not None:  # which was killed, and has left what it had
+            recovery.clean_locked(self._containers, self._container, before, self._task.mounts.unmount)
+        self._state = before._replace(
+            monitor=Process.of(os.getpid()), boot=boot_id(), error="", running=False, process=None, runtime=()
         )
         self._write_state()
         try:

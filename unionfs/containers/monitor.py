@@ -3,7 +3,7 @@
 It is forked by who starts the container, and goes on by itself: it leads a session of its own, and is what the
 container's init belongs to once the runtime has ended (PR_SET_CHILD_SUBREAPER), so that it learns the exit status.
 
-    mount → spec → runtime create → network → runtime start → STARTED … exit → runtime delete → unmount → record → EXIT
+    network → mount → spec → runtime run → STARTED … exit → runtime delete → unmount → record → EXIT
 
 INVARIANT: it holds the container's lock from before the mount until it ends. Whoever gets that lock while the state
 says "running" knows that the monitor was killed, and puts right what is left (`recovery`).
@@ -208,14 +208,11 @@ class _Monitor:
 
     def _start(self, network: preparation.NetworkOf) -> None:
         self._daemon = self._task.mounts.mount(self._place)
-        prepared = preparation.prepare(self._container, self._place, self._task.preparation, network)
-        self._state = self._state._replace(runtime=prepared.runtime, rootless=self._task.preparation.rootless)
+        called = preparation.prepare(self._container, self._place, self._task.preparation, network)
+        self._state = self._state._replace(runtime=called, rootless=self._task.preparation.rootless)
         with self._standard_streams() as theirs:
-            self._create(prepared, theirs)
-        network.connect(self._init)
+            self._create(called, theirs)
         self._listen()
-        if prepared.separate_start and runtime.call(prepared.runtime, *self._logging(), "start", self._container.id):
-            raise StartFailed(runtime.failure(self._place.runtime_log, prepared.runtime[0]))
         self._state = self._state._replace(
             running=True, process=Process.of(self._init), started=time.time(), finished=None, exit_code=0,
             ports=network.ports,
@@ -229,21 +226,20 @@ class _Monitor:
     def _logging(self) -> tuple[str, ...]:
         return ("--log", os.fsdecode(self._place.runtime_log), "--log-format", "json")
 
-    def _create(self, prepared: preparation.Prepared, theirs: tuple[int, int, int]) -> None:
-        """Have the runtime make the container, and learn its init's pid."""
+    def _create(self, called: tuple[str, ...], theirs: tuple[int, int, int]) -> None:
+        """Have the runtime run the container, and learn its init's pid."""
         for path in (self._place.runtime_log, self._place.pid_file):
             _unlink(path)
-        verb = ["create"] if prepared.separate_start else ["run", "--detach"]
         console = ["--console-socket", "console.sock"] if self._settings.terminal else []
         argv = [
-            *prepared.runtime, *self._logging(), *verb, "--bundle", ".", "--pid-file", "pid", *console,
+            *called, *self._logging(), "run", "--detach", "--bundle", ".", "--pid-file", "pid", *console,
             self._container.id,
         ]  # fmt: skip
         with self._console() as console_socket:
             pid = runtime.spawn(argv, theirs)
             _, status = os.waitpid(pid, 0)
             if status:
-                raise StartFailed(runtime.failure(self._place.runtime_log, prepared.runtime[0]))
+                raise StartFailed(runtime.failure(self._place.runtime_log, called[0]))
             with open(self._place.pid_file, "rb") as file:
                 self._init = int(file.read())
             if console_socket is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from unionfs.containers import cgroups, network, seccomp, spec, volumes
@@ -14,6 +15,7 @@ from unionfs.containers.settings import Port, Settings
 from unionfs.containers.users import find_user
 from unionfs.errors import ContainerError
 from unionfs.image.blobs import replace_file
+from unionfs.linux.namespace import new_network_namespace
 
 #: Where control groups of containers are, below those of the machine.
 CGROUP_PARENT = "/unionfs/"
@@ -34,49 +36,62 @@ class Host(NamedTuple):
         return self.cgroups.writable and not self.rootless
 
 
-class Prepared(NamedTuple):
-    """`runtime`: what each of its calls begins with. `separate_start`: something is to be done between the making of
-    the container and its start."""
-
-    runtime: tuple[str, ...]
-    separate_start: bool
-
-
 class NetworkOf:
-    """The network of one run, for as long as the block lasts. ContainerError where it cannot be had.
+    """The network of one run, for as long as the block lasts. `namespace`: the path of its namespace; None where the
+    runtime makes it, or there is none. `ports`: as published.
 
-    `ports` as published, once it is connected. Until then nobody else here is given the same ports.
+    ContainerError at its begin where it cannot be had. It comes up while the root is mounted: see `connect`.
     """
 
     def __init__(self, settings: Settings, place: Place) -> None:
+        self._settings = settings
         self._place = place
-        self._wanted = settings.ports
-        self.private = settings.network == "private"
-        self.ports: tuple[Port, ...] = ()
-        self._held = contextlib.ExitStack()
+        self._until_end = ExitStack()
+        self._until_connected = ExitStack()
         self._helper: network.Helper | None = None
+        self.namespace: str | None = None
+        self.ports: tuple[Port, ...] = ()
 
     def __enter__(self) -> NetworkOf:
-        if self.private:
-            network.check()
-            self._wanted = self._held.enter_context(network.published(self._wanted))
+        if self._settings.network == "private":
+            try:
+                self._begin()
+            except BaseException:
+                self._end()
+                raise
         return self
 
-    def connect(self, pid: int) -> None:
-        """The network namespace of `pid`, before anything runs in it."""
-        if self.private:
-            self._held.close()  # the helper takes them now, and says so if somebody was quicker
-            self._helper = network.start(pid, self._wanted, self._place.directory)
-            self.ports = self._helper.ports
+    def _begin(self) -> None:
+        network.check()
+        self.ports = self._until_connected.enter_context(network.published(self._settings.ports))
+        fd = new_network_namespace()
+        self._until_end.callback(os.close, fd)
+        # By the number of this process: the runtime and the helper open it, wherever they are.
+        self.namespace = f"/proc/{os.getpid()}/fd/{fd}"
+        self._helper = network.start(self.namespace, self._place.directory)
+        self._until_end.callback(self._helper.close)
 
-    def __exit__(self, *_: object) -> None:
-        self._held.close()
+    def connect(self) -> None:
+        """Have it there, and its ports published."""
         if self._helper is not None:
-            self._helper.close()
+            self._until_connected.close()  # the ports are the helper's from here on
+            self._helper.connect(self.ports)
+
+    def _end(self) -> None:
+        self._until_connected.close()
+        self._until_end.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._end()
 
 
-def prepare(container: Container, place: Place, host: Host, net: NetworkOf) -> Prepared:
-    """Write the config.json of a container whose root is mounted. ContainerError as the parts have it."""
+def prepare(container: Container, place: Place, host: Host, connection: NetworkOf) -> tuple[str, ...]:
+    """Write the config.json of a container whose root is mounted, and have its network there.
+
+    Returns what each call of the runtime begins with. ContainerError as the parts have it.
+    """
     settings, config = container.settings, container.config
     if settings.memory is not None and not host.with_cgroups:
         raise ContainerError(
@@ -91,6 +106,7 @@ def prepare(container: Container, place: Place, host: Host, net: NetworkOf) -> P
     finally:
         os.close(root_fd)
     write_etc_files(place.directory, container.hostname, settings.network)
+    profile = seccomp.load_profile()
     given = spec.Surroundings(
         root=place.root,
         directory=place.directory,
@@ -100,16 +116,12 @@ def prepare(container: Container, place: Place, host: Host, net: NetworkOf) -> P
         volumes=sources,
         rootless=host.rootless,
         ids=host.ids,
+        network_namespace=connection.namespace,
         cgroup=CGROUP_PARENT + container.id if host.with_cgroups else None,
         swap_limits=host.cgroups.swap,
-        seccomp=_seccomp(),
+        seccomp=None if profile is None else seccomp.resolve(profile, spec.CAPABILITIES, os.uname()),
     )
     made: dict[str, Any] = spec.runtime_spec(settings, config, given)
     replace_file(place.bundle, spec.encode(made), 0o600)
-    runtime = runtimes.arguments(host.runtime, host.runtime_root, with_cgroups=host.with_cgroups)
-    return Prepared(runtime, separate_start=net.private)
-
-
-def _seccomp() -> dict[str, Any] | None:
-    profile = seccomp.load_profile()
-    return None if profile is None else seccomp.resolve(profile, spec.CAPABILITIES, os.uname())
+    connection.connect()
+    return runtimes.arguments(host.runtime, host.runtime_root, with_cgroups=host.with_cgroups)

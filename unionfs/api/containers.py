@@ -30,8 +30,9 @@ from unionfs.containers import (
     runtime,
     spec,
     terminal,
+    userns,
 )
-from unionfs.containers.container import SHORT, Container, Place
+from unionfs.containers.container import SHORT, Container, Place, Process
 from unionfs.containers.container import State as ContainerState
 from unionfs.containers.executed import Execution
 from unionfs.containers.logs import Entry as LogEntry
@@ -41,7 +42,8 @@ from unionfs.containers.settings import Settings
 from unionfs.containers.store import Containers, no_such
 from unionfs.errors import ContainerError, LayerError, MountError
 from unionfs.image.layer_cache import LayerCache, user_cache
-from unionfs.mounts.registry import Registry, runtime_directory
+from unionfs.linux.process import in_user_namespace
+from unionfs.mounts.registry import MountRecord, Registry, runtime_directory
 
 __all__ = ["Container", "ContainerState", "Ended", "Execution", "FoundContainer", "LogEntry"]
 
@@ -52,6 +54,8 @@ STOP_SECONDS = 10.0
 #: How long somebody else who has a container's lock is waited for: a monitor that puts everything away.
 ENDING_SECONDS = 15.0
 FOLLOW_SECONDS = 0.05
+#: How long the daemon of a mount may write what it has, when a container is removed after its monitor was killed.
+UNMOUNT_SECONDS = 5.0
 
 
 class FoundContainer(NamedTuple):
@@ -65,7 +69,15 @@ def container_store(store: LayerSpec | None = None) -> Containers:
     """The containers of the image store `store`; None is $UNIONFS_STORE, or the user's own."""
     from unionfs.image.store import store_directory
 
-    return Containers(store_directory(store), remove_temporary)
+    return Containers(store_directory(store), _remove)
+
+
+def _remove(directory: bytes) -> None:
+    """Remove a tree, whoever of this user's IDs its files belong to."""
+    if os.geteuid() == 0:
+        remove_temporary(directory)
+    else:
+        userns.within(userns.mapping(), lambda: remove_temporary(directory))
 
 
 def create_container(
@@ -208,18 +220,21 @@ def start_container(containers: Containers, container: Container, watcher: socke
     state = recovery.settle(containers, container, unmounted)
     if state is not None and state.lives:
         raise ContainerError(f"container {container.name} is running already")
+    mapping = None if os.geteuid() == 0 else userns.mapping()
     groups = cgroups.look()
     host = Host(
         runtime=runtime.choose(groups, os.environ),
         runtime_root=os.path.join(runtime_directory(), b"runtime"),
         cgroups=groups,
+        rootless=mapping is not None or in_user_namespace(),
+        ids=userns.ids_here() if mapping is None else mapping.ids,
     )
     try:
         lock = containers.lock(container, seconds=ENDING_SECONDS)
     except BlockingIOError:
         raise ContainerError(f"container {container.name} is running already") from None
     try:
-        task = monitor.Task(containers, container, _mounts(container), host)
+        task = monitor.Task(containers, container, _mounts(container), host, runtime_directory(), mapping)
         monitor.start(task, lock, watcher)
     finally:
         os.close(lock)
@@ -237,12 +252,25 @@ def _mounts(container: Container) -> monitor.Mounts:
 
 def unmounted(place: Place) -> None:
     """Take its root away, if it is there; what still holds it cannot keep it."""
-    if Registry().find(place.root) is None:
-        return
-    try:
-        umount(place.root)
-    except MountError:
-        umount(place.root, lazy=True)
+    registry = Registry()
+    elsewhere = next((one for one in registry.records() if one.upper == place.upper and one.elsewhere), None)
+    if elsewhere is not None:
+        _end_daemon(elsewhere)
+    elif registry.find(place.root) is not None:
+        try:
+            umount(place.root)
+        except MountError:
+            umount(place.root, lazy=True)
+
+
+def _end_daemon(record: MountRecord) -> None:
+    """Of a mount in a namespace that we are not in: it unmounts when it is told to end."""
+    daemon = Process(record.pid, record.start_time)
+    for number, seconds in ((signal.SIGTERM, UNMOUNT_SECONDS), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(daemon.pid, number)
+        if client.gone(daemon, seconds):
+            return
 
 
 def _layers(cache: LayerCache, container: Container) -> list[bytes]:
@@ -284,8 +312,12 @@ def send_signal(containers: Containers, found: FoundContainer, number: int) -> N
         return
     # Its monitor was killed: the init is any process of ours then.
     if state.process is not None and state.lives:
+        pid = state.process.pid
         with contextlib.suppress(ProcessLookupError):
-            os.kill(state.process.pid, number)
+            if state.rootless and os.geteuid() != 0:
+                userns.inside(pid, lambda: os.kill(pid, number), mounts=False)  # it may have another ID
+            else:
+                os.kill(pid, number)
 
 
 def _wait_for_end(containers: Containers, found: FoundContainer, seconds: float | None) -> bool:
@@ -339,4 +371,13 @@ def execute(containers: Containers, name: str, asked: Execution) -> Ended:
     found = find_container(containers, name)
     if not found.state.lives:
         raise ContainerError(f"container {found.container.id} is not running", hint=f"unionfs start {name}")
-    return executed.execute(containers.place(found.container.id), found.state, found.container.id, asked)
+    container, state = found
+    assert state.process is not None
+    place = containers.place(container.id)
+    if not state.rootless or os.geteuid() == 0:
+        return executed.execute(place, state, container.id, asked)
+    with terminal.ignoring_keys():
+        status = userns.inside(
+            state.process.pid, lambda: executed.execute(place, state, container.id, asked).told(), mounts=False
+        )
+    return Ended.from_told(status)

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, NoReturn
 
-from unionfs.containers import frames, preparation, recovery, runtime, terminal
+from unionfs.containers import frames, preparation, recovery, runtime, terminal, userns
 from unionfs.containers.container import Container, Place, Process, State, boot_id
 from unionfs.containers.logs import LogWriter
 from unionfs.containers.store import Containers
@@ -51,12 +51,15 @@ class Mounts(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a monitor is to do. `runtime`: the program; `state_directory`: where runtimes keep theirs."""
+    """What a monitor is to do. `runtime_directory`: of the mounts registry. `mapping`: of the user namespace that it
+    is to live in, if it is not that of the caller."""
 
     containers: Containers
     container: Container
     mounts: Mounts
     preparation: preparation.Host
+    runtime_directory: bytes
+    mapping: userns.Mapping | None = None
 
 
 class StartFailed(UnionFSError):
@@ -75,13 +78,15 @@ def start(task: Task, lock: int, watcher: socket.socket | None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    if os.fork() == 0:
+    if userns.fork(task.mapping) == 0:
         _main(task, lock, watcher)
 
 
 def _main(task: Task, lock: int, watcher: socket.socket | None) -> NoReturn:
     try:
         os.setsid()
+        # In a user namespace it is root, who would take another.
+        os.environb[b"UNIONFS_RUNTIME_DIR"] = task.runtime_directory
         set_child_subreaper()
         _reset_signals()
         place = task.containers.place(task.container.id)

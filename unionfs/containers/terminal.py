@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from unionfs.containers import frames
 from unionfs.errors import MountError, UnionFSError
-from unionfs.mounts.control import error_from_json
+from unionfs.mounts.control import error_from_json, error_to_json
 
 #: What is not passed on: what stops or continues this process, tells it of its children and pipes, or cannot be caught.
 _OWN: Final = frozenset(
@@ -41,6 +41,15 @@ class Ended(NamedTuple):
 
     status: int | None
     error: UnionFSError | OSError | None = None
+
+    def told(self) -> Any:
+        """As JSON, for another process."""
+        return [self.status, None if self.error is None else error_to_json(self.error)]
+
+    @classmethod
+    def from_told(cls, told: Any) -> Ended:
+        status, error = told
+        return cls(status, None if error is None else error_from_json(error))
 
 
 class Signals:
@@ -83,6 +92,17 @@ class Signals:
 def catching(*, terminal: bool) -> Signals:
     """To be entered before the container starts: none is lost, nor ends this process on the way."""
     return Signals((signal.SIGWINCH,) if terminal else PASSED_ON)
+
+
+@contextmanager
+def ignoring_keys() -> Iterator[None]:
+    """While a child has the terminal: what its keys signal is for the child."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

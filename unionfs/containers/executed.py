@@ -82,8 +82,8 @@ def execute(place: Place, state: State, id: str, asked: Execution) -> terminal.E
         failure = runtime.failure(os.fsencode(names.log), "") if status else None
         if failure is None or not failure.said:
             return terminal.Ended(status)
-        # runc says it on its stderr too, which is the user's.
-        told = not (on_terminal or asked.detach) and os.path.basename(state.runtime[0]) == "runc"
+        # The runtime says it on its stderr too, which is the user's.
+        told = not (on_terminal or asked.detach)
         return terminal.Ended(failure.status, None if told else ContainerError(failure.message))
 
 

@@ -33,7 +33,7 @@ def prune(
     store = open_store(context)
     if not force and not _confirmed(UNUSED if all else DANGLING):
         return
-    pruned = store.prune(all=all, filters=filters or ())
+    pruned = api.prune_images(store, filters or (), all=all)
     if pruned.removed:
         text("Deleted Images:")
         for gone in pruned.removed:

@@ -13,28 +13,9 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import (
-    apply,
-    check,
-    commit,
-    convert,
-    demo,
-    diff,
-    doctor,
-    image,
-    learn,
-    login,
-    mount,
-    mounts,
-    remount,
-    search,
-    show,
-    sim,
-    umount,
-    which,
-)
 from .options import SETTINGS, StoreOption, choose_store
 from .output import error, flush, text
+from .verbs import group
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -51,36 +32,37 @@ HINTS = {
     errno.EROFS: "that file system is mounted read-only; choose another place",
 }
 
+VERBS = {
+    "mount": "mount:mount",
+    "umount": "umount:umount",
+    "remount": "remount:remount",
+    "mounts": "mounts:mounts",
+    "which": "which:which",
+    "show": "show:show",
+    "diff": "diff:diff",
+    "commit": "commit:commit",
+    "apply": "apply:apply",
+    "check": "check:check",
+    "convert": "convert:convert",
+    "doctor": "doctor:doctor",
+    "demo": "demo:demo",
+    "sim": "sim:sim",
+    "learn": "learn:learn",
+    "login": "login:login",
+    "logout": "login:logout",
+    "search": "search:search",
+    "image": "image:app",
+}
+
 app = typer.Typer(
     name="unionfs",
+    cls=group(VERBS),
     help="Stack read-only layers under a writable upper, mount the result, commit the changes as an OCI layer.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings=SETTINGS,
 )
-for name, verb in (
-    ("mount", mount.mount),
-    ("umount", umount.umount),
-    ("remount", remount.remount),
-    ("mounts", mounts.mounts),
-    ("which", which.which),
-    ("show", show.show),
-    ("diff", diff.diff),
-    ("commit", commit.commit),
-    ("apply", apply.apply),
-    ("check", check.check),
-    ("convert", convert.convert),
-    ("doctor", doctor.doctor),
-    ("demo", demo.demo),
-    ("sim", sim.sim),
-    ("learn", learn.learn),
-    ("login", login.login),
-    ("logout", login.logout),
-    ("search", search.search),
-):
-    app.command(name)(verb)
-app.add_typer(image.app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -71,6 +71,18 @@ def test_nothing_is_kept_of_what_need_not_be(images: Images, tmp_path: Path) -> 
     assert kept(images) == []
 
 
+def test_prune_removes_what_was_unpacked_of_archives_but_what_a_mount_uses(images: Images, tmp_path: Path) -> None:
+    images.run("image", "save", "-o", tmp_path / "a.tar", "base:1")
+    with images.mounted("-l", f"docker-archive:{tmp_path}/a.tar", "--ephemeral") as mnt:
+        images.run("image", "prune", "-f")
+        assert (mnt / "etc/motd").read_text() == "hello"
+        assert images.run("image", "prune", "-f") == "Total reclaimed space: 0B"
+    assert images.run("image", "prune", "-f") != "Total reclaimed space: 0B"
+    assert images.run("image", "prune", "-f") == "Total reclaimed space: 0B"
+    with images.mounted("-l", f"docker-archive:{tmp_path}/a.tar", "--ephemeral") as mnt:
+        assert (mnt / "etc/motd").read_text() == "hello"
+
+
 @pytest.mark.needs_root  # who may not freeze others is warned
 @requires("root")
 def test_the_image_is_of_one_moment_unless_told_otherwise(images: Images) -> None:

@@ -1,4 +1,4 @@
-"""What `unionfs mounts --json` counts on a live mount, and that the README names it all."""
+"""What `unionfs mounts --json` counts on a live mount, and that the reference names it all."""
 
 from __future__ import annotations
 
@@ -121,6 +121,6 @@ def test_the_readme_names_every_counter(names: Place, transport: str) -> None:
     names.mount("-u", names.upper, "--transport", transport)
     statistics = names.status().statistics
     assert statistics is not None
-    table = (PROJECT / "README.md").read_text().partition("| Counter | |\n")[2].partition("\n\n")[0]
+    table = (PROJECT / "docs/reference.md").read_text().partition("| Counter | |\n")[2].partition("\n\n")[0]
     documented = set(re.findall(r"`([a-z_]+)`", table))
     assert documented == {name for name in statistics if not name.startswith("request_")} | {"request_lookup"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,18 @@ def test_help_on_images_names_every_verb(capsysbinary: Capture) -> None:
     assert [line.split()[0] for line in ran.lines[-len(IMAGE_VERBS) :]] == list(IMAGE_VERBS)
 
 
+def section(document: str, title: str) -> str:
+    return (PROJECT / document).read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_the_readme_names_every_verb() -> None:
+    named = set(re.findall(r"`(\S+?)(?: …)?`", section("README.md", "Commands")))
+    assert {*VERBS, *IMAGE_VERBS} - named == set()
+
+
 @pytest.mark.parametrize("verb", [*VERBS[:-1], *(f"image {verb}" for verb in IMAGE_VERBS)])
-def test_every_option_in_a_verbs_help_stands_in_the_readme(capsysbinary: Capture, verb: str) -> None:
-    readme = (PROJECT / "README.md").read_text()
-    table = readme.partition("## Commands")[2].partition("\n## ")[0]
+def test_every_option_in_a_verbs_help_stands_in_the_reference(capsysbinary: Capture, verb: str) -> None:
+    table = section("docs/reference.md", "Commands")
     ran = call(capsysbinary, *verb.split(), "--help")
     assert ran.status == 0
     options = {word.strip(",") for line in ran.lines for word in line.split()[:3] if word.startswith("--")}

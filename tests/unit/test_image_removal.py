@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,15 @@ def load(store: Store, *images: Made) -> None:
     store.load(io.BytesIO(old_docker(images)))
 
 
+def open_store_with(tmp_path: Path, *images: Made) -> Store:
+    made = open_store(tmp_path)
+    load(made, *images)
+    return made
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = open_store(tmp_path)
-    load(made, ONE, TWO)
-    return made
+    return open_store_with(tmp_path, ONE, TWO)
 
 
 def texts(store: Store, name: str, force: bool = False) -> list[str]:
@@ -151,6 +156,27 @@ def test_prune_takes_all_that_is_not_used(store: Store) -> None:
     store.prune(all=True)
     assert (store.images(), blobs(store)) == ([], set())
     assert os.listdir(store.cache.root + b"/indexes") == []
+
+
+def test_a_layer_of_several_images_is_told_of_once_when_all_of_them_go(tmp_path: Path) -> None:
+    pruned = open_store_with(tmp_path, ONE, TWO).prune(all=True)
+    deleted = [one.text for one in pruned.removed if one.text.startswith("Deleted")]
+    ids = {ONE.id, TWO.id, *chains(ONE), *chains(TWO)}
+    assert sorted(deleted) == sorted(f"Deleted: {id}" for id in ids)
+
+
+def test_prune_of_many_images_reads_each_document_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = 40
+    store = open_store_with(tmp_path, *(made_image(f"many:{i}", layer(f=str(i))) for i in range(many)))
+    read, reads = store.layout.blobs.read, Counter[Digest]()
+
+    def counted(digest: Digest, limit: int, size: int | None = None) -> bytes:
+        reads[digest] += 1
+        return read(digest, limit, size)
+
+    monkeypatch.setattr(store.layout.blobs, "read", counted)
+    assert len(store.prune(all=True).removed) == 3 * many
+    assert len(reads) == 2 * many and max(reads.values()) <= 5
 
 
 def test_prune_by_label(store: Store) -> None:

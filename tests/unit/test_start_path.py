@@ -69,3 +69,23 @@ def test_a_list_of_images_imports_nothing_that_it_has_no_use_for(tmp_path: Path)
     found = set(json.loads(run.stdout.splitlines()[-1]))
     assert "unionfs.image.listing" in found
     assert found & UNWANTED_OF_A_LIST == set()
+
+
+_VERB = """
+import json, sys
+from cli.main import main
+main(["umount", "/nonsuch"])
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_a_verb_imports_what_it_needs_and_not_what_others_do() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", _VERB], env={**os.environ, "PYTHONPATH": str(PROJECT)}, capture_output=True, check=True
+    )
+    assert run.stderr.startswith(b"error: /nonsuch")
+    found = set(json.loads(run.stdout))
+    assert {name for name in found if name.startswith("cli.")} == {
+        "cli.main", "cli.options", "cli.output", "cli.umount", "cli.verbs",
+    }  # fmt: skip
+    assert found & {"httpx2", "rich", "tarfile", "unionfs.changeset", "unionfs.image"} == set()

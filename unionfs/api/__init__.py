@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from unionfs.api.image_diff import diff_images
     from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
-    from unionfs.api.images import image_store
+    from unionfs.api.images import image_store, prune_images
     from unionfs.api.layer_trees import (
         FoldedRow,
         LayerHeading,
@@ -120,6 +120,7 @@ __all__ = [
     "make_ready",
     "choose_transport",
     "image_store",
+    "prune_images",
     "mount_image",
     "kept_changes",
     "remove_changes",
@@ -196,7 +197,7 @@ _HOMES = {
     "unionfs.api.image_diff": ("diff_images",),
     "unionfs.api.image_import": ("import_image",),
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
-    "unionfs.api.images": ("image_store",),
+    "unionfs.api.images": ("image_store", "prune_images"),
     "unionfs.api.hold": ("Held", "held"),
     "unionfs.api.layer_trees": (
         "FoldedRow",

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 
-from unionfs.api.layers import IMAGE_SCHEMES, ImagePart, LayerSpec, remove_temporary
+from unionfs.api.image_archives import unpacked
+from unionfs.api.layers import IMAGE_SCHEMES, ImagePart, LayerSpec
 from unionfs.errors import ImageError, ImageNotFound, LayerError
 from unionfs.image.image import Image
-from unionfs.image.layer_cache import cache_directory, file_identity
 from unionfs.image.layout import familiar
 from unionfs.image.store import Store, store_directory
 
@@ -50,7 +50,7 @@ def _found(text: str, directory: LayerSpec | None) -> tuple[Store, str]:
     if scheme is None:
         return Store(store_directory(directory)), text
     path, name = _split(text.removeprefix(scheme), scheme)
-    store = Store(path) if scheme == "oci:" else _unpacked(path)
+    store = Store(path) if scheme == "oci:" else unpacked(path)
     return store, _name_in(store, name, text)
 
 
@@ -85,17 +85,3 @@ def _name_in(store: Store, name: str, text: str) -> str:
     names = ", ".join(one for image in images for one in image.names or (str(image.id),))
     what = f"is no image {name}" if name and not found else f"are {len(found) or 'no'} images"
     raise LayerError(f"layer {text}: there {what} in it", hint=f"add one of: {names}" if names else None)
-
-
-def _unpacked(path: bytes) -> Store:
-    """The images of an archive, as a store in the cache. The archive is known by its inode, size and times."""
-    identity = file_identity(os.stat(path))
-    store = Store(os.path.join(cache_directory(), b"archives", identity.encode()))
-    try:
-        if not store.images():
-            store.load(path)
-    except ImageError as e:
-        remove_temporary(store.directory)
-        hint = e.hint or "an archive is what docker save, podman save or skopeo copy have written"
-        raise LayerError(f"layer {os.fsdecode(path)}: {e}", hint=hint) from e
-    return store

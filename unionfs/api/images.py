@@ -7,18 +7,20 @@ and `image_diff` make and compare images, `image_mounts` mounts them.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from unionfs.image.results import Pruned
 from unionfs.image.store import AnyPath, Store, store_directory
 
 
 def image_store(directory: AnyPath | None = None) -> Store:
     """The store in `directory`; None is $UNIONFS_STORE, or the user's own. It need not exist."""
     root = store_directory(directory)
-    return Store(root, in_use=lambda: _in_use(root))
+    return Store(root, in_use=lambda: in_use(root))
 
 
-def _in_use(root: bytes) -> Mapping[str, str]:
+def in_use(root: bytes) -> Mapping[str, str]:
     """The IDs of images in the store that mounts are made of, or have kept changes of, each with words for who."""
     # Here, since few commands remove anything, and the rest would have to wait for all that mounts need.
     from unionfs.api.image_mounts import kept_in
@@ -31,3 +33,12 @@ def _in_use(root: bytes) -> Mapping[str, str]:
             if os.path.realpath(part.store) == os.path.realpath(root):
                 used[part.id] = f"the mount on {os.fsdecode(record.mountpoint)}"
     return used
+
+
+def prune_images(store: Store, filters: Iterable[str] = (), *, all: bool = False) -> Pruned:
+    """`Store.prune`, and what was unpacked of archives, unless a mount uses it."""
+    from unionfs.api.image_archives import remove_unused
+
+    size = remove_unused()  # first, since what the cache has unpacked of them goes with the store's
+    pruned = store.prune(filters=filters, all=all)
+    return replace(pruned, reclaimed=pruned.reclaimed + size)

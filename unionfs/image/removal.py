@@ -9,7 +9,9 @@ What goes is told in docker's order: names, then images, each with its layers, t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from unionfs.errors import ImageError, ImageInUse, ImageNotFound
 from unionfs.image import gc
@@ -36,8 +38,8 @@ class Removal:
         entry = named or catalog.find(name)[0]
         group = _group_of(catalog, entry)
         if group is None:
-            return self._drop(catalog, [entry], None)
-        user = self._user(catalog, group)
+            return self._drop(catalog, [_Drop([entry], None)])
+        user = self._user(_Held(catalog), group)
         if named is not None and named.name is not None:
             if user is not None:
                 if not force:
@@ -59,50 +61,111 @@ class Removal:
                 + ("multiple repositories" if several else "several tags"),
                 hint="remove it by its names, or use force",
             )
-        return self._drop(catalog, group.entries, group)
+        return self._drop(catalog, [_Drop(group.entries, group)])
 
     def drop(self, groups: Iterable[Group], *, named: bool) -> list[Removed]:
         """Remove images, but those in use: whole ones, or without `named` only what of them has no name."""
-        removed: list[Removed] = []
+        catalog = Catalog(self.layout, self.layout.entries())
+        held = _Held(catalog)
+        drops: list[_Drop] = []
         for group in groups:
-            catalog = Catalog(self.layout, self.layout.entries())
             entries = [entry for entry in group.entries if named or entry.name is None]
-            if entries and self._user(catalog, group) is None:
-                removed += self._drop(catalog, entries, group if len(entries) == len(group.entries) else None)
-        return removed
+            if entries and self._user(held, group) is None:
+                drop = _Drop(entries, group if len(entries) == len(group.entries) else None)
+                held.let_go(drop.entries)
+                drops.append(drop)
+        return self._drop(catalog, drops)
 
     # ------------------------------------------------------------------------------------------------------------------
-    def _user(self, catalog: Catalog, group: Group) -> str | None:
+    def _user(self, held: _Held, group: Group) -> str | None:
         """Who uses the image, or a layer that no other image has."""
         if not self.uses:
             return None
-        others = {diff_id for image in _images(catalog, without=group) for diff_id in image.diff_ids}
-        mine = [*_images_of(catalog, group.entries)]
-        ids = [digest for image in mine for digest in (image.id, *image.diff_ids) if digest not in others]
-        return next((self.uses[digest] for digest in ids if digest in self.uses), None)
+        return next((self.uses[digest] for digest in held.only_by(group) if digest in self.uses), None)
 
-    def _drop(self, catalog: Catalog, entries: Sequence[Entry], group: Group | None) -> list[Removed]:
-        """Take entries out of index.json, and what they alone led to. `group`: the image that goes with them.
+    def _drop(self, catalog: Catalog, drops: Sequence[_Drop]) -> list[Removed]:
+        """Take entries out of index.json, and what they alone led to.
 
-        First what was unpacked of it, which can be made anew; last the blobs, which `prune` finds after a crash."""
-        rest = Catalog(self.layout, [entry for entry in catalog.entries if entry not in entries])
-        kept = {diff_id for image in _images(rest) for diff_id in image.diff_ids}
-        left = {digest for image in _images(rest) for digest in (image.id, *image.chain_ids)}
-        lost = {image.id: image for image in _images_of(catalog, entries) if image.id not in left}
-        self._cache.remove(*{diff_id for image in lost.values() for diff_id in image.diff_ids} - kept)
+        First what was unpacked of them, which can be made anew; last the blobs, which `prune` finds after a crash."""
+        if not drops:
+            return []
+        held = _Held(catalog)
+        removed: list[Removed] = []
+        unpacked: set[Digest] = set()
+        for drop in drops:
+            held.let_go(drop.entries)
+            images = {image.id: image for entry in drop.entries for image in held.images(entry)}
+            unpacked.update(digest for image in images.values() for digest in image.diff_ids)
+            removed += _told(drop, images.values(), held)
+        self._cache.remove(*(digest for digest in unpacked if not held.layers[digest]))
+        entries = [entry for drop in drops for entry in drop.entries]
         candidates = {digest for entry in entries for digest in _digests(catalog, entry)}
         self.layout.update(lambda now: without(now, entries))
         self.reclaimed += gc.remove_unreferred(self.layout, candidates)[1]
-        removed = untagged(entries)
-        for image in lost.values():
-            removed.append(Removed("deleted", str(image.id)))
-            for chain_id in reversed(image.chain_ids):
-                if chain_id not in left:
-                    left.add(chain_id)
-                    removed.append(Removed("deleted", str(chain_id)))
-        if group is None and not lost and not any(entry.name for entry in entries):
-            removed += [Removed("deleted", str(entry.descriptor.digest)) for entry in entries]
         return removed
+
+
+class _Drop(NamedTuple):
+    """Entries to be taken away, and the image that goes with them, if one does."""
+
+    entries: Sequence[Entry]
+    group: Group | None
+
+
+class _Held:
+    """How many entries lead to an image or chain of layers (`ids`), and to a layer (`layers`)."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self.ids: Counter[str] = Counter()
+        self.layers: Counter[str] = Counter()
+        for entry in catalog.entries:
+            self._count(entry, 1)
+
+    def images(self, entry: Entry) -> Sequence[Image]:
+        """None of what is damaged."""
+        try:
+            return self._catalog.found(entry.descriptor).images
+        except ImageError:
+            return ()
+
+    def let_go(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._count(entry, -1)
+
+    def only_by(self, group: Group) -> list[Digest]:
+        """The IDs and layers of an image that only the manifests and indexes of `group` lead to."""
+        mine = {entry.descriptor.digest for entry in group.entries}
+        entries = [entry for entry in self._catalog.entries if entry.descriptor.digest in mine]
+        own = Counter(digest for entry in entries for digest in self._layers(entry))
+        images = {image.id: image for entry in group.entries for image in self.images(entry)}
+        digests = (digest for image in images.values() for digest in (image.id, *image.diff_ids))
+        return [digest for digest in digests if self.layers[digest] <= own[digest]]
+
+    def _count(self, entry: Entry, by: int) -> None:
+        for digest in {digest for image in self.images(entry) for digest in (image.id, *image.chain_ids)}:
+            self.ids[digest] += by
+        for digest in self._layers(entry):
+            self.layers[digest] += by
+
+    def _layers(self, entry: Entry) -> set[Digest]:
+        return {digest for image in self.images(entry) for digest in image.diff_ids}
+
+
+def _told(drop: _Drop, images: Iterable[Image], held: _Held) -> list[Removed]:
+    """What a removal is told as, after `held` has let go of its entries."""
+    removed = untagged(drop.entries)
+    told: set[Digest] = set()
+    lost = [image for image in images if not held.ids[image.id]]
+    for image in lost:
+        removed.append(Removed("deleted", str(image.id)))
+        for chain_id in reversed(image.chain_ids):
+            if not held.ids[chain_id] and chain_id not in told:
+                told.add(chain_id)
+                removed.append(Removed("deleted", str(chain_id)))
+    if drop.group is None and not lost and not any(entry.name for entry in drop.entries):
+        removed += [Removed("deleted", str(entry.descriptor.digest)) for entry in drop.entries]
+    return removed
 
 
 def take_one_of_several(catalog: Catalog, name: str) -> list[Removed] | None:
@@ -132,21 +195,6 @@ def _digests(catalog: Catalog, entry: Entry) -> set[Digest]:
     except ImageError:
         below = set()
     return {entry.descriptor.digest, *below}
-
-
-def _images_of(catalog: Catalog, entries: Iterable[Entry]) -> list[Image]:
-    images: list[Image] = []
-    for entry in entries:
-        try:
-            images += catalog.found(entry.descriptor).images
-        except ImageError:
-            continue
-    return images
-
-
-def _images(catalog: Catalog, without: Group | None = None) -> list[Image]:
-    mine = {entry.descriptor.digest for entry in without.entries} if without is not None else set()
-    return _images_of(catalog, [entry for entry in catalog.entries if entry.descriptor.digest not in mine])
 
 
 def names_to_take(catalog: Catalog, name: str, names: Sequence[str]) -> list[Entry]:

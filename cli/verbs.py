@@ -1,0 +1,65 @@
+"""Groups of commands whose modules are imported when their command is called, or its help shown.
+
+A verb may need what takes longer to import than another takes to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+
+def group(verbs: Mapping[str, str]) -> type[TyperGroup]:
+    """The `cls` of a typer application with these commands, in order: of each the function, or the application of a
+    group, as "module:name" in this package."""
+
+    class Verbs(TyperGroup):
+        def __init__(self, **attributes: Any) -> None:
+            super().__init__(**attributes)
+            self.commands = _Commands(verbs)
+
+        def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # click's own, vendored
+            return list(verbs)
+
+    return Verbs
+
+
+class _Commands(MutableMapping[str, Any]):
+    """What TyperGroup calls commands, made when asked for."""
+
+    def __init__(self, verbs: Mapping[str, str]) -> None:
+        self._verbs = dict(verbs)
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = _command(name, self._verbs[name])
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._verbs.setdefault(name, "")
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._verbs[name]
+        self._made.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._verbs)
+
+    def __len__(self) -> int:
+        return len(self._verbs)
+
+
+def _command(name: str, place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    found = getattr(import_module(f".{module}", __package__), attribute)
+    if not isinstance(found, typer.Typer):
+        verb, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        found.command(name)(verb)
+    return get_command(found)

@@ -85,7 +85,7 @@ def hue(number: int, dark: bool) -> Hue:
     else:
         angle = _FIRST + number * _STEP % (_LAST - _FIRST)
     if dark:
-        return Hue(_hex(angle, 0.36, 0.19), _hex(angle, 0.46, 0.56), _hex(angle, 0.70, 0.88))
+        return Hue(_hex(angle, 0.36, 0.19), _hex(angle, 0.50, 0.60), _hex(angle, 0.70, 0.88))
     return Hue(_hex(angle, 0.72, 0.93), _hex(angle, 0.60, 0.36), _hex(angle, 0.75, 0.17))
 
 

@@ -357,7 +357,7 @@ def _css(layers: Sequence[LayerHeading]) -> str:
     dark = f"@media (prefers-color-scheme:dark){{{_colours(layers, DARK, True)}}}"
     return (
         f"text{{font:12px {_FONT};unicode-bidi:isolate}}.title{{font-size:14px;font-weight:600}}"
-        ".head,.name{font-weight:600}.gone{text-decoration:line-through}path{fill:none}.strike{stroke-width:1.6}.copied,.moved{stroke-width:1.6}"
+        ".head,.name{font-weight:600}.gone{text-decoration:line-through}path{fill:none}.strike{stroke-width:2}.copied,.moved{stroke-width:1.6}"
         ".moved{stroke-dasharray:5 3}.hidden rect{stroke-dasharray:3 3}"
         f"{_colours(layers, LIGHT, False)}{dark}"
     )

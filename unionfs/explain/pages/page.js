@@ -112,11 +112,11 @@
   function measure() {
     const narrow = innerWidth < 700;
     let widest = 14;
-    for (let at = 0; at < count && at < 5000; at++)
+    for (let at = 0; at < count; at++)
       widest = Math.max(widest, rows[at][NAME].length + rows[at][DEPTH] * 2.2 + (below(at) ? 6 : 0));
-    nameWidth = Math.round(Math.min(widest * 7.4 + 50, narrow ? 190 : 380, innerWidth * 0.42));
+    nameWidth = Math.round(Math.min(widest * 7.4 + 50, narrow ? 190 : 380, Math.max(170, grid.clientWidth * 0.42)));
     seenWidth = narrow ? 112 : 150;
-    const room = innerWidth - nameWidth - seenWidth - (details.hidden || narrow ? 20 : 420);
+    const room = grid.clientWidth - nameWidth - seenWidth - 20;
     cell = dense ? 26 : Math.max(98, Math.min(170, Math.floor(room / Math.max(1, layers.length))));
     const style = document.documentElement.style;
     style.setProperty("--columns", `${nameWidth}px ${seenWidth}px repeat(${layers.length}, ${cell}px) 1fr`);
@@ -133,6 +133,7 @@
       holder.style.gridColumn = at + 3;
       const button = make("button", "l" + layer.number);
       button.type = "button";
+      button.tabIndex = at ? -1 : 0;
       button.append(make("span", "title", layer.name), make("span", "number", dense ? layer.number || "" : layerWords(layer)));
       button.title = [layer.name, layerWords(layer), layer.path, layer.about].filter(Boolean).join("\n");
       button.addEventListener("click", () => showLayer(layer));
@@ -144,6 +145,17 @@
     head.replaceChildren(name, seen, ...columns);
     grid.setAttribute("aria-colcount", layers.length + 2);
   }
+
+  // One stop for Tab, however many layers there are.
+  head.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const buttons = [...head.querySelectorAll("button")], at = buttons.indexOf(event.target) + step;
+    if (!step || !buttons[at]) return;
+    event.preventDefault();
+    event.target.tabIndex = -1;
+    buttons[at].tabIndex = 0;
+    buttons[at].focus();
+  });
 
   const layerWords = (layer) => (layer.number ? "layer " + layer.number : "changes");
   const layerOf = (at) => layers.find((layer) => layer.number === at);
@@ -446,9 +458,28 @@
     return item;
   }
 
+  function tallyWords(layer) {
+    const tally = { wins: 0, merged: 0, data: 0, linked: 0, hidden: 0, whiteout: 0 };
+    let seen = 0, hidden = 0;
+    for (const row of rows)
+      for (const part of row[PARTS]) {
+        if (part[LAYER] !== layer) continue;
+        const role = words.roles[part[ROLE]];
+        tally[role]++;
+        if (words.kinds[part[P_KIND]] !== "file") continue;
+        if (role === "hidden" || role === "linked") hidden += part[SIZE];
+        else seen += part[SIZE];
+      }
+    const said = [`${number(tally.wins + tally.merged + tally.data)} paths that are seen, ${size(seen)}`];
+    if (tally.hidden + tally.linked) said.push(`${number(tally.hidden + tally.linked)} hidden, ${size(hidden)}`);
+    if (tally.whiteout) said.push(`${number(tally.whiteout)} ${tally.whiteout === 1 ? "whiteout" : "whiteouts"}`);
+    return said.join("; ");
+  }
+
   function showLayer(layer) {
     const content = [make("h2", "", layer.name), make("p", "", layerWords(layer))];
     if (layer.path) content.push(line(make("code", "", layer.path)));
+    content.push(make("h3", "", "What it has"), make("p", "", tallyWords(layer.number)));
     if (layer.about) content.push(make("h3", "", "Made by"), make("p", "", layer.about));
     selected = -1;
     showDetails("Layer " + layer.name, ...content);
@@ -475,6 +506,7 @@
   function choose(at) {
     selected = at;
     showRow(at);
+    keepInSight();
     mark();
     history.replaceState(null, "", "#" + encodeURIComponent("/" + paths[at]));
   }
@@ -487,12 +519,16 @@
     choose(at);
   }
 
-  function move(line) {
-    current = Math.max(0, Math.min(lines.length - 1, line));
+  function keepInSight() {
     const top = current * ROW, space = grid.clientHeight - head.offsetHeight - ROW;
     if (top < grid.scrollTop) grid.scrollTop = top;
     else if (top > grid.scrollTop + space) grid.scrollTop = top - space;
     render(false);
+  }
+
+  function move(line) {
+    current = Math.max(0, Math.min(lines.length - 1, line));
+    keepInSight();
     if (!details.hidden && lines[current] >= 0 && selected >= 0) choose(lines[current]);
   }
 

@@ -170,7 +170,7 @@ def test_a_link_in_the_history_leads_to_its_row(page: Page) -> None:
     page.click(".row", "old")
     page.click("#details button.path", "/var/cache")
     assert page.evaluate("document.querySelector('.selected .label').textContent") == "cache/"
-    assert details(page).split("\n")[1:2] == ["/var/cache"] or "/var/cache" in details(page)
+    assert "/var/cache" in details(page).split("\n")
 
 
 def test_a_layer_says_what_it_has(page: Page) -> None:

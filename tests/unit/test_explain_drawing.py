@@ -200,7 +200,7 @@ def test_hostile_names_change_nothing_in_a_picture(limit: int | None) -> None:
 
 def test_pictures_are_the_same_every_time() -> None:
     for form in ("svg", "html"):
-        assert draw_layers(hostile(), form) == draw_layers(hostile(), form)  # type: ignore[arg-type]  # both are known
+        assert draw_layers(hostile(), form) == draw_layers(hostile(), form)
 
 
 # what is left out -----------------------------------------------------------------------------------------------------

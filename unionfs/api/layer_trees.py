@@ -13,8 +13,9 @@ from typing import Final, Literal
 
 from unionfs.api import HOLD_SECONDS
 from unionfs.api.changes import OnHold, holding
-from unionfs.api.layers import LayerSpec, StackSpec
-from unionfs.api.sources import naming, opened, relative, roots_of
+from unionfs.api.layers import LayerSpec, StackSpec, plan
+from unionfs.api.mounting import mounted_stack
+from unionfs.api.sources import looking, mount_of, naming, relative, roots_of
 from unionfs.changeset.replacing import replacing
 from unionfs.errors import LayerError, ScriptError
 from unionfs.explain import drawing, page
@@ -109,17 +110,17 @@ def _stacked(
     work: LayerSpec | None,
     store: LayerSpec | None,
 ) -> Iterator[_Opened]:
-    with opened("", layers, upper, work, store) as (fs, spec, _):
+    spec = plan(layers, upper, work, read_only=True, store=store)
+    with looking(spec) as fs:
         yield fs, b"", roots_of(spec), _headings(spec), title
 
 
 @contextmanager
-def _mounted(mountpoint: LayerSpec, pause: bool, limit: float, on_hold: OnHold | None) -> Iterator[_Opened]:
-    with (
-        opened(mountpoint, (), None, None, None) as (fs, spec, inner),
-        holding(mountpoint, pause and spec.upper is not None, limit, on_hold),
-    ):
-        yield fs, inner, roots_of(spec), _headings(spec), os.path.abspath(os.fsdecode(mountpoint))
+def _mounted(stack: LayerSpec, pause: bool, limit: float, on_hold: OnHold | None) -> Iterator[_Opened]:
+    mountpoint, inner = mount_of(os.fsencode(stack))
+    spec = mounted_stack(mountpoint)
+    with holding(mountpoint if spec.upper is not None else None, pause, limit, on_hold), looking(spec) as fs:
+        yield fs, inner, roots_of(spec), _headings(spec), os.fsdecode(mountpoint)
 
 
 @contextmanager

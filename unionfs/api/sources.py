@@ -82,17 +82,24 @@ def opened(
     if layers or upper is not None:
         spec, inner = plan(layers, upper, work, read_only=True, store=store), relative(wanted)
     else:
-        spec, inner = _mounted(wanted)
-    # Metacopies are looked for everywhere, as by diff.
+        mountpoint, inner = mount_of(wanted)
+        spec = mounted_stack(mountpoint)
+    with looking(spec) as fs:
+        yield fs, spec, inner
+
+
+@contextmanager
+def looking(spec: StackSpec) -> Iterator[UnionFilesystem]:
+    """The union of a stack, to be looked at. Metacopies are looked for everywhere, as by diff."""
     fs = open_union(spec._replace(read_only=True), UnionOptions(metacopy=True), merge=False)
     try:
-        yield fs, spec, inner
+        yield fs
     finally:
         fs.close()
 
 
-def _mounted(path: bytes) -> tuple[StackSpec, bytes]:
-    """The stack of the mount that a path lies in, and the path there. What is deleted lies where it would be."""
+def mount_of(path: bytes) -> tuple[bytes, bytes]:
+    """The mountpoint of the mount that a path lies in, and the path there. What is deleted lies where it would be."""
     parent, _, name = os.path.abspath(path).rpartition(b"/")
     place = os.path.join(os.path.realpath(parent or b"/"), name)
     mounted = find(place, inside=True)
@@ -103,7 +110,7 @@ def _mounted(path: bytes) -> tuple[StackSpec, bytes]:
     mountpoint = os.path.realpath(mounted.mountpoint)
     if os.path.commonpath([place, mountpoint]) != mountpoint:  # a symbolic link to the mountpoint itself
         place = os.path.realpath(path)
-    return mounted_stack(mounted.mountpoint), relative(os.path.relpath(place, mountpoint))
+    return mounted.mountpoint, relative(os.path.relpath(place, mountpoint))
 
 
 def relative(path: bytes) -> bytes:

@@ -6,6 +6,7 @@ in memory. The first three are opened read-only, as for `which`; of a mount it i
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -137,18 +138,16 @@ def _played(stack: LayerSpec) -> Iterator[_Opened]:
 
 
 def _script(file: LayerSpec) -> World:
-    from unionfs.api.simulation import command, simulator
+    from unionfs.explain.script import parse
+    from unionfs.explain.simulator import Simulator
 
-    name = os.fsdecode(file)
-    with open(file, "rb") as opened_file:
-        data = opened_file.read()
-    if b"\0" in data:
-        raise LayerError(f"{name} is no script of the simulator", hint="a layer tar is given with -l")
-    running = simulator()
-    for number, line in enumerate(os.fsdecode(data).splitlines(), 1):
-        one = command(line, number)
-        if one is not None:
-            running.run(one)
+    with open(file, encoding="utf-8", errors="surrogateescape") as opened:
+        text = opened.read()
+    if "\0" in text:
+        raise LayerError(f"{os.fsdecode(file)} is no script of the simulator", hint="a layer tar is given with -l")
+    running = Simulator()
+    for one in parse(io.StringIO(text)):
+        running.run(one)
     return running.world
 
 

@@ -28,7 +28,7 @@ class Ability(NamedTuple):
 
 
 def abilities(place: bytes) -> list[Ability]:
-    """xattrs, whiteouts, tmpfile, rename-whiteout, reflink: what uppers use. OSError where nothing can be made."""
+    """d_type, xattrs, whiteouts, tmpfile, rename-whiteout, reflink: what uppers use. OSError where nothing can be made."""
     with _trial(place) as trial:
         layer = WritableDirectory(trial)
         try:
@@ -78,6 +78,17 @@ def _tried(name: str, attempt: Callable[[WritableDirectory], str], layer: Writab
         return Ability(name, False, error.strerror or str(error))
 
 
+def _try_d_type(layer: WritableDirectory) -> str:
+    layer.create(b"listed", 0o600).close()
+    with os.scandir(layer.root_fd) as listing:
+        entries = list(listing)
+    layer.unlink(b"listed")
+    # What is gone can only be told from what the listing said (readdir(3), d_type).
+    if not entries[0].is_file(follow_symlinks=False):
+        raise OSError(0, "DT_UNKNOWN")
+    return "listings tell types"
+
+
 def _try_xattrs(layer: WritableDirectory) -> str:
     layer.create(b"marked", 0o600).close()
     try:
@@ -117,6 +128,7 @@ def _try_reflink(layer: WritableDirectory) -> str:
 
 
 _TRIES: Final[dict[str, Callable[[WritableDirectory], str]]] = {
+    "d_type": _try_d_type,
     "xattrs": _try_xattrs,
     "whiteouts": _try_whiteout,
     "tmpfile": _try_tmpfile,

@@ -212,6 +212,7 @@ def _open_files() -> Diagnosis:
 # the place of uppers --------------------------------------------------------------------------------------------------
 #: What is said of a missing ability, and how bad that is.
 _WITHOUT: Final[dict[str, tuple[State, str]]] = {
+    "d_type": ("ok", "listings do not tell types, which are asked for one by one"),
     "xattrs": ("warning", "none: marks become .wh. files, which the kernel's overlayfs ignores"),
     "whiteouts": ("warning", "no devices: .wh. files, which the kernel's overlayfs ignores"),
     "tmpfile": ("warning", "no O_TMPFILE, so none in the mount"),

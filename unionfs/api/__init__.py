@@ -14,6 +14,7 @@
     commit_image     what a mount changes, as one more layer of its image
     import_image, diff_images
     pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
+    container_store, create_container, run_container    images run; container_settings: what a container is asked to be
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
@@ -30,6 +31,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
+    from unionfs.api.container_settings import container_settings
+    from unionfs.api.containers import container_store, create_container, run_container
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
     from unionfs.api.hold import Held, held
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from unionfs.errors import (
         ChangeError,
         ChangesetError,
+        ContainerError,
         ImageError,
         ImageFormatError,
         ImageInUse,
@@ -118,6 +122,10 @@ __all__ = [
     "login",
     "logout",
     "search",
+    "container_settings",
+    "container_store",
+    "create_container",
+    "run_container",
     "AppliedLayer",
     "Caller",
     "Change",
@@ -156,6 +164,7 @@ __all__ = [
     "UnionOptions",
     "ChangeError",
     "ChangesetError",
+    "ContainerError",
     "ImageError",
     "ImageFormatError",
     "ImageInUse",
@@ -172,6 +181,8 @@ __all__ = [
 
 _HOMES = {
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
+    "unionfs.api.container_settings": ("container_settings",),
+    "unionfs.api.containers": ("container_store", "create_container", "run_container"),
     "unionfs.api.demonstration": ("DemoStep", "demo"),
     "unionfs.api.doctor": ("Diagnosis", "doctor"),
     "unionfs.api.image_commit": ("CommittedImage", "commit_image"),
@@ -200,6 +211,7 @@ _HOMES = {
     "unionfs.errors": (
         "ChangeError",
         "ChangesetError",
+        "ContainerError",
         "ImageError",
         "ImageFormatError",
         "ImageInUse",

@@ -28,7 +28,7 @@ class Ability(NamedTuple):
 
 
 def abilities(place: bytes) -> list[Ability]:
-    """d_type, xattrs, whiteouts, tmpfile, rename-whiteout, reflink: what uppers use. OSError where nothing can be made."""
+    """d_type, xattrs, whiteouts, tmpfile, rename-whiteout, reflink. OSError where nothing can be made there."""
     with _trial(place) as trial:
         layer = WritableDirectory(trial)
         try:
@@ -80,8 +80,13 @@ def _tried(name: str, attempt: Callable[[WritableDirectory], str], layer: Writab
 
 def _try_d_type(layer: WritableDirectory) -> str:
     layer.create(b"listed", 0o600).close()
-    with os.scandir(layer.root_fd) as listing:
-        entries = list(listing)
+    # Opened anew: through a descriptor from before, btrfs does not list it (btrfs_opendir(), last_index).
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=layer.root_fd)
+    try:
+        with os.scandir(fd) as listing:
+            entries = [entry for entry in listing if entry.name == "listed"]
+    finally:
+        os.close(fd)
     layer.unlink(b"listed")
     # What is gone can only be told from what the listing said (readdir(3), d_type).
     if not entries[0].is_file(follow_symlinks=False):

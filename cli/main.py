@@ -45,6 +45,7 @@ VERBS = {
     "convert": "convert:convert",
     "run": "run:app",
     "doctor": "doctor:doctor",
+    "info": "info:info",
     "demo": "demo:demo",
     "sim": "sim:sim",
     "learn": "learn:learn",

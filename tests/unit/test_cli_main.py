@@ -15,8 +15,7 @@ from unionfs import __version__
 
 VERBS = (
     "mount", "umount", "remount", "mounts", "which", "diff", "commit", "apply", "check", "convert", "run", "doctor",
-    "demo",
-    "sim", "learn", "login", "logout", "search", "image",
+    "info", "demo", "sim", "learn", "login", "logout", "search", "image",
 )  # fmt: skip
 IMAGE_VERBS = (
     "ls", "tag", "untag", "rm", "inspect", "history", "diff", "pull", "push", "save", "load", "import", "export",

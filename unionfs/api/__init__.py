@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
     from unionfs.api.images import image_store, prune_images
+    from unionfs.api.info import ContainersInfo, Information, RegistryInfo, StoreInfo, TransportInfo, info
     from unionfs.api.layers import StackSpec, make_ready, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -106,6 +107,7 @@ __all__ = [
     "convert",
     "demo",
     "doctor",
+    "info",
     "open_layer",
     "make_ready",
     "choose_transport",
@@ -142,6 +144,11 @@ __all__ = [
     "KeptChanges",
     "Loaded",
     "HOLD_SECONDS",
+    "Information",
+    "ContainersInfo",
+    "RegistryInfo",
+    "StoreInfo",
+    "TransportInfo",
     "Held",
     "Match",
     "MountResult",
@@ -191,6 +198,14 @@ _HOMES = {
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store", "prune_images"),
     "unionfs.api.hold": ("Held", "held"),
+    "unionfs.api.info": (
+        "ContainersInfo",
+        "Information",
+        "RegistryInfo",
+        "StoreInfo",
+        "TransportInfo",
+        "info",
+    ),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",

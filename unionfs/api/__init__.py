@@ -15,6 +15,7 @@
     commit_image     what a mount changes, as one more layer of its image
     import_image, diff_images
     pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
+    container_store, create_container, run_container    images run; container_settings: what a container is asked to be
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
@@ -31,6 +32,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
+    from unionfs.api.container_settings import container_settings
+    from unionfs.api.containers import container_store, create_container, run_container
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
     from unionfs.api.hold import Held, held
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
     from unionfs.api.images import image_store, prune_images
+    from unionfs.api.info import ContainersInfo, Information, RegistryInfo, StoreInfo, TransportInfo, info
     from unionfs.api.layer_trees import (
         FoldedRow,
         LayerHeading,
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from unionfs.errors import (
         ChangeError,
         ChangesetError,
+        ContainerError,
         ImageError,
         ImageFormatError,
         ImageInUse,
@@ -116,6 +121,7 @@ __all__ = [
     "convert",
     "demo",
     "doctor",
+    "info",
     "open_layer",
     "make_ready",
     "choose_transport",
@@ -132,6 +138,10 @@ __all__ = [
     "login",
     "logout",
     "search",
+    "container_settings",
+    "container_store",
+    "create_container",
+    "run_container",
     "AppliedLayer",
     "Caller",
     "Change",
@@ -149,6 +159,11 @@ __all__ = [
     "KeptChanges",
     "Loaded",
     "HOLD_SECONDS",
+    "Information",
+    "ContainersInfo",
+    "RegistryInfo",
+    "StoreInfo",
+    "TransportInfo",
     "Held",
     "LayerHeading",
     "LayerTree",
@@ -175,6 +190,7 @@ __all__ = [
     "UnionOptions",
     "ChangeError",
     "ChangesetError",
+    "ContainerError",
     "ImageError",
     "ImageFormatError",
     "ImageInUse",
@@ -191,6 +207,8 @@ __all__ = [
 
 _HOMES = {
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
+    "unionfs.api.container_settings": ("container_settings",),
+    "unionfs.api.containers": ("container_store", "create_container", "run_container"),
     "unionfs.api.demonstration": ("DemoStep", "demo"),
     "unionfs.api.doctor": ("Diagnosis", "doctor"),
     "unionfs.api.image_commit": ("CommittedImage", "commit_image"),
@@ -199,6 +217,14 @@ _HOMES = {
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store", "prune_images"),
     "unionfs.api.hold": ("Held", "held"),
+    "unionfs.api.info": (
+        "ContainersInfo",
+        "Information",
+        "RegistryInfo",
+        "StoreInfo",
+        "TransportInfo",
+        "info",
+    ),
     "unionfs.api.layer_trees": (
         "FoldedRow",
         "LayerHeading",
@@ -229,6 +255,7 @@ _HOMES = {
     "unionfs.errors": (
         "ChangeError",
         "ChangesetError",
+        "ContainerError",
         "ImageError",
         "ImageFormatError",
         "ImageInUse",

@@ -1,0 +1,74 @@
+"""`container_settings`: options as people write them, made into the `Settings` of a container."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+
+from unionfs.containers import option_texts
+from unionfs.containers.settings import Network, Settings
+from unionfs.errors import OptionError
+
+NETWORKS: tuple[Network, ...] = ("private", "host", "none")
+
+
+def container_settings(
+    command: Sequence[str] = (),
+    *,
+    entrypoint: str | None = None,
+    environment: Iterable[str] = (),
+    environment_files: Iterable[str] = (),
+    volumes: Iterable[str] = (),
+    ports: Iterable[str] = (),
+    network: str = "private",
+    memory: str | None = None,
+    working_directory: str | None = None,
+    user: str | None = None,
+    hostname: str | None = None,
+    read_only: bool = False,
+    terminal: bool = False,
+    interactive: bool = False,
+    no_new_privileges: bool = False,
+) -> Settings:
+    """Each in docker's form. OptionError for what makes no sense."""
+    if network not in NETWORKS:
+        raise OptionError(f"network {network} not found", hint=f"one of {', '.join(NETWORKS)}")
+    published = option_texts.ports(ports)
+    if published and network != "private":
+        raise OptionError(
+            f"conflicting options: port publishing and the network {network}", hint="leave out -p, or --network"
+        )
+    if working_directory is not None and not working_directory.startswith("/"):
+        raise OptionError(f"the working directory '{working_directory}' is invalid, it needs to be an absolute path")
+    own = dict(os.environ)
+    listed = [pair for path in environment_files for pair in _environment_file(path)]
+    return Settings(
+        command=tuple(command),
+        entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
+        environment=(*listed, *option_texts.environment(environment, own)),
+        working_directory=working_directory,
+        user=user,
+        hostname=hostname,
+        volumes=option_texts.volumes(volumes, os.getcwd()),
+        ports=published,
+        network=network,
+        memory=None if memory is None else option_texts.memory(memory),
+        read_only=read_only,
+        terminal=terminal,
+        interactive=interactive,
+        no_new_privileges=no_new_privileges,
+    )
+
+
+def _environment_file(path: str) -> tuple[str, ...]:
+    try:
+        with open(path, "rb") as file:
+            return option_texts.environment_file(file.read(), path, dict(os.environ))
+    except OSError as error:
+        raise OptionError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def words(texts: Iterable[str]) -> str:
+    """A command as people read it."""
+    return shlex.join(texts)

@@ -26,6 +26,28 @@ StackArgument = Annotated[
         show_default=False,
     ),
 ]
+Svg = Annotated[bool, typer.Option("--svg", help="Draw a picture.")]
+Html = Annotated[
+    bool, typer.Option("--html", help="Make a page with search, a tree to open, and the history of each path.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.", show_default=False),
+]
+Below = Annotated[str, typer.Option("--path", metavar="DIR", help="Only this, and what is in it.")]
+Depth = Annotated[int | None, typer.Option("--depth", metavar="N", min=0, help="No deeper than so many directories.")]
+MaxRows = Annotated[
+    int | None,
+    typer.Option(
+        "--max-rows",
+        metavar="N",
+        min=0,
+        help=f"What is changed comes first, of the rest is said how much it is. 0: all. Default: {_ROWS}, "
+        f"of a page {_PAGE_ROWS}.",
+        show_default=False,
+    ),
+]
+Colour = Annotated[When, typer.Option("--color", help="Colour of the table.")]
 
 
 def show(
@@ -34,33 +56,16 @@ def show(
     layers: Layers = None,
     upper: Upper = None,
     work: Work = None,
-    svg: Annotated[bool, typer.Option("--svg", help="Draw a picture.")] = False,
-    html: Annotated[
-        bool, typer.Option("--html", help="Make a page with search, a tree to open, and the history of each path.")
-    ] = False,
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.", show_default=False),
-    ] = None,
-    path: Annotated[str, typer.Option("--path", metavar="DIR", help="Only this, and what is in it.")] = "/",
-    depth: Annotated[
-        int | None, typer.Option("--depth", metavar="N", min=0, help="No deeper than so many directories.")
-    ] = None,
-    max_rows: Annotated[
-        int | None,
-        typer.Option(
-            "--max-rows",
-            metavar="N",
-            min=0,
-            help=f"What is changed comes first, of the rest is said how much it is. 0: all. Default: {_ROWS}, "
-            f"of a page {_PAGE_ROWS}.",
-            show_default=False,
-        ),
-    ] = None,
+    svg: Svg = False,
+    html: Html = False,
+    output: Output = None,
+    path: Below = "/",
+    depth: Depth = None,
+    max_rows: MaxRows = None,
     pause: Pause = True,
     pause_limit: PauseLimit = api.HOLD_SECONDS,
     json: AsJson = False,
-    color: Annotated[When, typer.Option("--color", help="Colour of the table.")] = When.AUTO,
+    color: Colour = When.AUTO,
 ) -> None:
     """Draw the layers: what each has, what is hidden by what, and what is seen.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from contextlib import suppress
@@ -64,6 +65,7 @@ def memory_tree(names: list[bytes], layers: int = 2, title: str = "x", about: st
     return LayerTree(title, tuple(headings), tuple(rows))
 
 
+@functools.cache
 def script_tree(text: str) -> LayerTree:
     running = Simulator()
     for command in parse(text.splitlines()):

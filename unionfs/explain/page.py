@@ -67,7 +67,7 @@ def _kept(rows: Sequence[TreeRow], limit: int | None) -> list[TreeRow]:
     """Those that are in the page, with how many of these are in each."""
     if limit is None or len(rows) <= limit:
         return list(rows)
-    kept = [line.row for line in fold_rows(rows, limit)]
+    kept = [line.row for line in fold_rows(rows, limit, crowds=True)]
     below = [0] * len(kept)
     for number in reversed(range(len(kept))):
         at = number + 1

@@ -5,6 +5,7 @@
     mounts           the live mounts
     remount          have a mount notice changed layers
     which, which_all the layer that a path comes from, what hides what, where the bytes are
+    layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
     held             the changes of a mount wait, so that what is read of its upper is one moment
@@ -63,6 +64,16 @@ if TYPE_CHECKING:
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
     from unionfs.api.images import image_store, prune_images
     from unionfs.api.info import ContainersInfo, Information, RegistryInfo, StoreInfo, TransportInfo, info
+    from unionfs.api.layer_trees import (
+        FoldedRow,
+        LayerHeading,
+        LayerTree,
+        StoredPart,
+        TreeRow,
+        draw_layers,
+        fold_rows,
+        layer_tree,
+    )
     from unionfs.api.layers import StackSpec, make_ready, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -120,6 +131,9 @@ __all__ = [
     "remount",
     "which",
     "which_all",
+    "layer_tree",
+    "draw_layers",
+    "fold_rows",
     "diff",
     "commit",
     "apply",
@@ -176,6 +190,7 @@ __all__ = [
     "Diagnosis",
     "Fault",
     "Finding",
+    "FoldedRow",
     "HistoryRow",
     "ImageSummary",
     "KeptChanges",
@@ -187,6 +202,8 @@ __all__ = [
     "StoreInfo",
     "TransportInfo",
     "Held",
+    "LayerHeading",
+    "LayerTree",
     "Match",
     "MountResult",
     "MountStatus",
@@ -203,8 +220,10 @@ __all__ = [
     "StackSpec",
     "Store",
     "Stored",
+    "StoredPart",
     "Which",
     "Transfer",
+    "TreeRow",
     "UnionOptions",
     "ChangeError",
     "ChangesetError",
@@ -261,6 +280,16 @@ _HOMES = {
         "StoreInfo",
         "TransportInfo",
         "info",
+    ),
+    "unionfs.api.layer_trees": (
+        "FoldedRow",
+        "LayerHeading",
+        "LayerTree",
+        "StoredPart",
+        "TreeRow",
+        "draw_layers",
+        "fold_rows",
+        "layer_tree",
     ),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
     "unionfs.api.mounting": (

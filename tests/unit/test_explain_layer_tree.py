@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +19,8 @@ from tests.model import strategies
 from tests.unit.overlay_rig import Rig, tree, union
 from tests.unit.test_explain_which import ENCODINGS, Change, changes, every_path, read_only
 from unionfs.api.paths import Tree
-from unionfs.explain.layer_tree import TreeRow, layer_tree
+from unionfs.explain import drawing, page
+from unionfs.explain.layer_tree import LayerHeading, LayerTree, TreeRow, layer_tree
 from unionfs.explain.location import Locator, Roots, Stored
 from unionfs.explain.which import Place, which
 from unionfs.layers.directory import DirectoryLayer
@@ -41,12 +45,24 @@ def check_rows(lowers: list[str], upper: str, work: str) -> None:
             assert row.which == which(fs, row.path)
             assert [item.part for item in row.items] == list(row.which.parts)
         check_below(rows)
+        check_pictures(rows, len(lowers))
         for path in every_path(upper, *lowers) - set(paths):
             try:
                 found = which(fs, path)
             except FileNotFoundError:
                 continue  # a layer has it where a redirect does not lead
             assert not found.parts or {part.kind for part in found.parts} == {"whiteout"}, path
+
+
+def check_pictures(rows: list[TreeRow], lowers: int) -> None:
+    """Whatever there is can be drawn, and every row is in the page."""
+    headings = tuple(LayerHeading(number, f"layer {number}") for number in range(lowers + 1))
+    tree = LayerTree("any", headings, tuple(rows))
+    drawn = ElementTree.fromstring(drawing.draw(tree))
+    names = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert all("/" + os.fsdecode(row.path) in names for row in rows)
+    (data,) = re.findall(r'id="data">(.*?)</script>', page.draw(tree))
+    assert [row[1] for row in json.loads(data)["rows"]] == [os.fsdecode(row.name) for row in rows]
 
 
 def check_below(rows: list[TreeRow]) -> None:

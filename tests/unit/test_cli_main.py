@@ -14,8 +14,8 @@ from tests.unit.cli_runner import PROJECT, call, program, refused
 from unionfs import __version__
 
 VERBS = (
-    "mount", "umount", "remount", "mounts", "which", "diff", "commit", "apply", "check", "convert", "run", "doctor",
-    "demo",
+    "mount", "umount", "remount", "mounts", "which", "diff", "commit", "apply", "check", "convert", "run", "ps", "exec",
+    "logs", "inspect", "start", "stop", "kill", "wait", "rm", "doctor", "demo",
     "sim", "learn", "login", "logout", "search", "image",
 )  # fmt: skip
 IMAGE_VERBS = (

@@ -14,7 +14,9 @@
     commit_image     what a mount changes, as one more layer of its image
     import_image, diff_images
     pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
-    container_store, create_container, run_container    images run; container_settings: what a container is asked to be
+    container_store  the containers of a store; container_settings: what one is asked to be
+    create_container, run_container, stop_container, kill_container, wait_container, remove_container
+    list_containers, find_container, inspect_container, read_logs, execute
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
@@ -31,8 +33,27 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
-    from unionfs.api.container_settings import container_settings
-    from unionfs.api.containers import container_store, create_container, run_container
+    from unionfs.api.container_settings import container_settings, execution
+    from unionfs.api.containers import (
+        Container,
+        ContainerState,
+        Execution,
+        FoundContainer,
+        LogEntry,
+        container_command,
+        container_store,
+        create_container,
+        execute,
+        find_container,
+        inspect_container,
+        kill_container,
+        list_containers,
+        read_logs,
+        remove_container,
+        run_container,
+        stop_container,
+        wait_container,
+    )
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
     from unionfs.api.hold import Held, held
@@ -123,9 +144,20 @@ __all__ = [
     "logout",
     "search",
     "container_settings",
+    "execution",
+    "container_command",
     "container_store",
     "create_container",
+    "execute",
+    "find_container",
+    "inspect_container",
+    "kill_container",
+    "list_containers",
+    "read_logs",
+    "remove_container",
     "run_container",
+    "stop_container",
+    "wait_container",
     "AppliedLayer",
     "Caller",
     "Change",
@@ -134,6 +166,11 @@ __all__ = [
     "CommittedImage",
     "Converted",
     "DemoStep",
+    "Container",
+    "ContainerState",
+    "Execution",
+    "FoundContainer",
+    "LogEntry",
     "Diagnosis",
     "Fault",
     "Finding",
@@ -181,8 +218,27 @@ __all__ = [
 
 _HOMES = {
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
-    "unionfs.api.container_settings": ("container_settings",),
-    "unionfs.api.containers": ("container_store", "create_container", "run_container"),
+    "unionfs.api.container_settings": ("container_settings", "execution"),
+    "unionfs.api.containers": (
+        "Container",
+        "ContainerState",
+        "Execution",
+        "FoundContainer",
+        "LogEntry",
+        "container_command",
+        "container_store",
+        "create_container",
+        "execute",
+        "find_container",
+        "inspect_container",
+        "kill_container",
+        "list_containers",
+        "read_logs",
+        "remove_container",
+        "run_container",
+        "stop_container",
+        "wait_container",
+    ),
     "unionfs.api.demonstration": ("DemoStep", "demo"),
     "unionfs.api.doctor": ("Diagnosis", "doctor"),
     "unionfs.api.image_commit": ("CommittedImage", "commit_image"),

@@ -18,8 +18,8 @@ VERBS = (
     "sim", "learn", "login", "logout", "search", "image",
 )  # fmt: skip
 IMAGE_VERBS = (
-    "ls", "tag", "untag", "rm", "inspect", "history", "diff", "pull", "push", "save", "load", "import", "export",
-    "prune", "verify", "changes",
+    "ls", "tag", "untag", "rm", "inspect", "history", "diff", "pull", "fetch", "push", "save", "load", "import",
+    "export", "prune", "verify", "changes",
 )  # fmt: skip
 
 Capture = pytest.CaptureFixture[bytes]

@@ -78,6 +78,9 @@ def test_the_wheel_holds_the_packages_and_no_top_level_cli(wheel: Path) -> None:
         "unionfs/py.typed",
         "unionfs_cli/py.typed",
         "unionfs/explain/lessons/01-layers.toml",
+        "unionfs/explain/pages/page.html",
+        "unionfs/explain/pages/page.css",
+        "unionfs/explain/pages/page.js",
         "unionfs/transport/devfuse/__init__.py",
     ):
         assert needed in names
@@ -110,6 +113,11 @@ def test_the_lessons_are_there_when_installed(installed: Path, tmp_path: Path) -
     assert ": 4 questions, ok\n" in run(installed / "unionfs", "learn", "--check", cwd=tmp_path)
 
 
+@pytest.mark.slow
+def test_a_page_is_drawn_when_installed(installed: Path, tmp_path: Path) -> None:
+    assert "</html>" in run(installed / "unionfs", "show", "lesson:whiteouts", "--html", cwd=tmp_path)
+
+
 def tomllib_version() -> str:
     found = re.search(r'__version__ = "([^"]+)"', (PROJECT / "unionfs/__init__.py").read_text())
     assert found is not None
@@ -118,7 +126,7 @@ def tomllib_version() -> str:
 
 def test_the_dependencies_are_exactly_what_is_imported() -> None:
     own = {"unionfs", "unionfs_cli", "cli", "_typeshed"}
-    used = {"fuse", "backports"}  # loaded by name; tests/unit/test_import_rules.py says where
+    used = {"fuse", "backports", "isal"}  # loaded by name; tests/unit/test_import_rules.py says where
     for path in tracked_modules():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

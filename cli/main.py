@@ -13,6 +13,7 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
+from . import plain
 from .options import SETTINGS, StoreOption, choose_store
 from .output import ContainerStatus, error, flush, text
 from .verbs import group
@@ -97,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; default: the process's) and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = app(arguments, prog_name="unionfs", standalone_mode=False)
+        call = plain.call(arguments, VERBS)
+        status = app(arguments, prog_name="unionfs", standalone_mode=False) if call is None else call()
         flush()
     except KeyboardInterrupt:
         status = INTERRUPTED

@@ -1,12 +1,7 @@
-"""A machine of a test's own to run containers on: a store, a cache, and the commands as processes.
+"""Containers of a test's own, run by the command line as people do: a store with one image, `box`, a busybox root.
 
-with Machine(tmp_path) as machine:
-    machine.busybox("busybox")                       an image; machine.programs("redis", "redis-server") another
-    machine.run("run", "-d", …)                      stdout, or AssertionError with what was said
-    machine.port("web", "80/tcp")                    where it is published
-    machine.terminal("exec", "-it", …, typed=[…])    what a terminal shows
-
-At the end no container is left, nothing is mounted, and nobody runs who has to do with it, whatever happened.
+At the end of each test all of its containers are removed by force, and nothing of them may be left: no mount, no
+process, no directory.
 """
 
 from __future__ import annotations
@@ -15,191 +10,218 @@ import contextlib
 import json
 import os
 import pty
-import re
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tarfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from tests.unit.cli_runner import PROJECT
+import pytest
 
-PATIENCE = 30.0
-_START = "import sys; from cli.main import main; sys.exit(main())"
+from tests.compat.image_rig import Images
+from tests.compat.real_mount import pack
+from tests.unit.cli_runner import Ran
+from unionfs.mounts.registry import start_time
+
+#: What carries this process's streams, or forks: a process of its own.
+_OWN_PROCESS = ("run", "exec", "start", "mount", "commit")
+_CLI = (sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())")
+APPLETS = (
+    "sh cat echo true false sleep env id ls kill stty tty touch test pwd mkdir rm chown chmod wc yes head httpd wget"
+)
 
 
-class Machine:
-    """`as_user`: what a command line begins with to be another user's; `directory` is his then."""
+class Box(Images):
+    """`Images` whose store has the image `box`, and containers of it."""
 
-    def __init__(self, directory: Path, as_user: Sequence[str] = ()) -> None:
-        self.directory = directory
-        self._as_user = list(as_user)
-        self.env = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(PROJECT),
-            "HOME": str(directory),
-            "LC_ALL": "C.UTF-8",
-            "UNIONFS_STORE": str(directory / "store"),
-            "UNIONFS_CACHE": str(directory / "cache"),
-            "XDG_RUNTIME_DIR": str(directory / "runtime"),
-        }
-        (directory / "runtime").mkdir(mode=0o700, exist_ok=True)
-
-    def __enter__(self) -> Machine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            ids = self.call("ps", "-aq", "--no-trunc").stdout.split()
-            if ids:
-                self.call("rm", "-f", *ids)
-        finally:
-            left = [row.split()[4] for row in Path("/proc/self/mountinfo").read_text().splitlines()]
-            left = [path for path in left if path.startswith(f"{self.directory}/")]
-            for path in reversed(left):
-                subprocess.run(["umount", "-l", path], check=False, timeout=20)
-            running = self._processes()
-            for pid in running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        assert (left, running) == ([], []), "containers leave mounts or processes"
-
-    def _processes(self) -> list[int]:
-        """Those with the directory in their command line or environment, but for this one."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and int(entry.name) != os.getpid():
-                    told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                    if os.fsencode(f"{self.directory}/") in told:
-                        found.append(int(entry.name))
-        return found
-
-    # commands -------------------------------------------------------------------------------------------------------
-    def argv(self, *argv: str | Path) -> list[str]:
-        return [*self._as_user, sys.executable, "-c", _START, *map(str, argv)]
-
-    def call(self, *argv: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.argv(*argv), env=self.env, input=stdin, capture_output=True, text=True, timeout=60, cwd=self.directory,
-            errors="surrogateescape",
-        )  # fmt: skip
-
-    def run(self, *argv: str | Path, status: int = 0, stdin: str | None = None) -> str:
-        done = self.call(*argv, stdin=stdin)
-        assert done.returncode == status, f"unionfs {' '.join(map(str, argv))}: {done.returncode}\n{done.stderr}"
-        return done.stdout
-
-    def terminal(self, *argv: str | Path, typed: Sequence[tuple[str, str]]) -> str:
-        """Run a command on a terminal; all it showed. `typed`: what is waited for (a pattern), and then typed."""
-        pid, master = pty.fork()
-        if pid == 0:
-            os.chdir(self.directory)
-            words = self.argv(*argv)
-            os.execvpe(words[0], words, self.env)
-        shown = ""
-        try:
-            seen = 0
-            for pattern, line in typed:
-                while (found := re.compile(pattern).search(shown, seen)) is None:
-                    assert select.select([master], [], [], PATIENCE)[0], f"no {pattern!r} in {shown!r}"
-                    try:
-                        shown += os.read(master, 4096).decode()
-                    except OSError as error:  # EIO: the end
-                        raise AssertionError(f"it ended without {pattern!r}: {shown!r}") from error
-                seen = found.end()
-                os.write(master, line.encode())
-            with contextlib.suppress(OSError):  # EIO: the end
-                while select.select([master], [], [], PATIENCE)[0] and (piece := os.read(master, 4096)):
-                    shown += piece.decode()
-        finally:
-            os.close(master)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        return shown
-
-    def until(self, *argv: str, shows: str) -> str:
-        """The output of a command once it shows something; it is asked again and again."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            done = self.call(*argv)
-            if shows in done.stdout + done.stderr:
-                return done.stdout + done.stderr
-            assert time.monotonic() < deadline, f"{argv} shows no {shows!r}: {done}"
-
-    def port(self, container: str, port: str) -> int:
-        told = json.loads(self.run("inspect", "--format", "{{json .NetworkSettings.Ports}}", container))
-        return int(told[port][0]["HostPort"])
-
-    # images ---------------------------------------------------------------------------------------------------------
-    def busybox(self, name: str, *changes: str) -> None:
-        root = self.directory / "busybox-root"
-        (root / "bin").mkdir(parents=True)
-        (root / "etc").mkdir()
+    def fill(self) -> None:
+        root = self.directory / "root"
+        for name in ("bin", "dev", "etc", "tmp", "proc", "sys", "srv"):
+            (root / name).mkdir(parents=True)
         program = shutil.which("busybox")
         assert program is not None
         shutil.copy(program, root / "bin/busybox")
-        for applet in (
-            "sh",
-            "ls",
-            "cat",
-            "ps",
-            "id",
-            "echo",
-            "true",
-            "false",
-            "env",
-            "sleep",
-            "httpd",
-            "wget",
-            "hostname",
-        ):
+        for applet in APPLETS.split():
             (root / "bin" / applet).symlink_to("busybox")
-        (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
-        (root / "etc/group").write_text("root:x:0:\nuser:x:1000:\n")
-        self.image(root, name, *changes)
+        (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\ndaemon:x:7:8::/srv:/bin/sh\n")
+        (root / "etc/group").write_text("root:x:0:\ndaemon:x:8:\nextra:x:9:daemon\n")
+        (root / "etc/motd").write_text("of the image\n")
+        pack(root, self.directory / "box.tar")
+        if self.user is not None:
+            os.chown(self.directory / "box.tar", self.user, self.user)
+        changes = ("-c", 'CMD ["echo","said by the image"]', "-c", "ENV FROM=image", "-c", "LABEL kind=box")
+        self.run("image", "import", *changes, self.directory / "box.tar", "box")
 
-    def programs(self, name: str, *programs: str, changes: Sequence[str] = (), more: Sequence[str] = ()) -> None:
-        """An image of the machine's own programs, their libraries, and whatever else (`more`), at their places."""
-        root = self.directory / f"{name}-root"
-        paths = {shutil.which(program) or "" for program in programs}
-        for path in list(paths):
-            told = subprocess.run(["ldd", path], capture_output=True, text=True, check=True, timeout=20).stdout
-            paths |= set(re.findall(r"(/\S+) \(0x", told))
-        for path in (*sorted(paths), *more):
-            target = root / path.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.isdir(path):
-                shutil.copytree(path, target, symlinks=True, dirs_exist_ok=True)
-            else:
-                shutil.copy(path, target)
-        self.image(root, name, *changes)
+    def call(self, *argv: str | Path, stdin: bytes | None = None) -> Ran:
+        if self.user is not None or argv[0] in _OWN_PROCESS or "-f" in argv[:2]:
+            done = subprocess.run(
+                [*self.command(), *argv],
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                timeout=60,
+                env=self.environment,
+                cwd=self.directory,
+            )
+            return Ran(done.returncode, done.stdout, done.stderr)
+        return super().call(*argv, stdin=stdin)
 
-    def image(self, root: Path, name: str, *changes: str) -> None:
-        with tarfile.open(tar := self.directory / "import.tar", "w") as archive:
-            archive.add(root, ".")
-        self.run("image", "import", *(word for change in changes for word in ("-c", change)), tar, name)
-        tar.unlink()
+    def command(self) -> list[str]:
+        if self.user is None:
+            return list(_CLI)
+        return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *_CLI]
 
+    @contextlib.contextmanager
+    def process(self, *argv: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+        """`unionfs ARGV`, going on beside the test; killed at the end if it still does."""
+        given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            [*self.command(), *argv], env=self.environment, cwd=self.directory, **given
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
 
-def fetched(port: int, path: str = "/") -> str:
-    """A page of a web server on loopback. Waits until there is one, since a container that runs need not listen yet."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+    def until_said(self, name: str, text: str) -> None:
+        """Wait until the log of a container that runs has a line with `text`."""
+        with self.process("logs", "-f", name) as logs:
+            assert logs.stdout is not None
+            for line in logs.stdout:
+                if text.encode() in line:
+                    return
+        raise AssertionError(f"{name} never said {text!r}: {self.call('logs', name)}")
+
+    def detached(self, name: str, script: str, *options: str) -> str:
+        """The ID of a container that runs a shell script, and says "ready" first."""
+        id = self.run(
+            "run", "-d", "--network", "none", "--name", name, *options, "box", "sh", "-c", f"echo ready;{script}"
+        )
+        self.until_said(name, "ready")
+        return id
+
+    # what is there ------------------------------------------------------------------------------------------------
+    def inspect(self, name: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = json.loads(self.run("inspect", name))
+        return found[0]
+
+    def status(self, name: str) -> str:
+        return self.run("ps", "-a", "--format", "{{.State}}", "--filter", f"name={name}")
+
+    def written_state(self, name: str) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(self.state_file(name).read_text())
+        return state
+
+    def state_file(self, name: str) -> Path:
+        id: str = self.inspect(name)["Id"]
+        return self.store / "containers" / id / "state.json"
+
+    def monitor(self, name: str) -> int:
+        return int(self.written_state(name)["monitor"][0])
+
+    def daemon(self, name: str) -> int:
+        """The process that serves the root of a container."""
+        merged = self.inspect(name)["GraphDriver"]["Data"]["MergedDir"]
+        records = [json.loads(path.read_text()) for path in self.run_directory.glob("*.json")]
+        return next(int(record["pid"]) for record in records if record["mountpoint"] == merged)
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL, and wait until it is gone."""
+        fd = os.pidfd_open(pid)
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
-                connection.sendall(f"GET {path} HTTP/1.0\r\nHost: test\r\n\r\n".encode())
-                answer = b""
-                while piece := connection.recv(4096):
-                    answer += piece
-            if answer:
-                return answer.decode().partition("\r\n\r\n")[2]
-        except OSError:
-            pass
-        assert time.monotonic() < deadline, f"nobody answers on port {port}"
+            os.kill(pid, signal.SIGKILL)
+            assert select.select([fd], [], [], 20)[0]
+        finally:
+            os.close(fd)
+
+    def clear(self) -> None:
+        """Remove all containers, and see that nothing of them is left."""
+        ids = self.run("ps", "-aq", "--no-trunc").split()
+        pids = [int(self.inspect(id)["State"]["Pid"]) for id in ids]
+        if ids:
+            removed = self.call("rm", "-f", *ids)
+            assert removed.status == 0, removed
+        self.nothing_left()
+        assert [pid for pid in pids if pid and start_time(pid)] == []
+
+    def nothing_left(self) -> None:
+        place = self.store / "containers"
+        assert [name for name in (os.listdir(place) if place.exists() else ()) if name != ".lock"] == []
+        assert str(place) not in Path("/proc/self/mountinfo").read_text()
+        assert list(self.run_directory.glob("*.json")) == []
+
+
+class Typist:
+    """A command with a terminal of its own, and who sits there."""
+
+    def __init__(self, box: Box, *argv: str, rows: int = 30, columns: int = 90) -> None:
+        self.master, slave = pty.openpty()
+        import termios
+
+        termios.tcsetwinsize(self.master, (rows, columns))
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *box.command(), *argv],
+            stdin=slave, stdout=slave, stderr=slave, env=box.environment, cwd=box.directory,
+        )  # fmt: skip
+        os.close(slave)
+        self.seen = b""
+
+    def types(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def sees(self, text: str) -> None:
+        """Wait until the screen has it, behind what was waited for before."""
+        wanted = text.encode()
+        while wanted not in self.seen:
+            ready, _, _ = select.select([self.master], [], [], 30)
+            assert ready, f"{text!r} did not come: {self.seen!r}"
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:
+                data = b""
+            assert data, f"{text!r} did not come: {self.seen!r}"
+            self.seen += data
+        self.seen = self.seen.partition(wanted)[2]
+
+    def resize(self, rows: int, columns: int) -> None:
+        import termios
+
+        termios.tcsetwinsize(self.master, (rows, columns))
+
+    def end(self) -> int:
+        """The exit status, once it has ended by itself."""
+        while True:
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:
+                break
+            self.seen += data
+        return self.process.wait(timeout=30)
+
+    def __enter__(self) -> Typist:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Box:
+    box = Box(tmp_path_factory.mktemp("box"))
+    box.fill()
+    return box
+
+
+@pytest.fixture
+def box(filled: Box) -> Iterator[Box]:
+    """One for all tests of a module, in which each finds no containers, and leaves none."""
+    yield filled
+    filled.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,24 @@ def test_an_address_leads_to_a_path(chromium: Browser, pages: Pages) -> None:
         assert "/opt/app3/file" in details(page)
     with chromium.page(pages["script"], part="%") as page:
         assert (labels(page), page.messages) == (ALL, [])
+
+
+def test_what_cannot_be_looked_up_says_why(chromium: Browser, tmp_path: Path) -> None:
+    tree = script_tree(SCRIPT)
+    rows = [
+        replace(row, state="broken", failure="Input/output error", items=(), which=replace(row.which, kind=None))
+        if row.name == b"motd"
+        else row
+        for row in tree.rows
+    ]
+    draw_layers(replace(tree, rows=tuple(rows)), "html", output=tmp_path / "broken.html")
+    with chromium.page(tmp_path / "broken.html") as page:
+        assert page.evaluate("document.querySelector('.failure').textContent") == "Input/output error"
+        page.click(".row", "motd")
+        assert "it cannot be looked up: Input/output error" in details(page)
+        page.click("#filters button", "broken")
+        assert labels(page) == ["/", "etc/", "motd"]
+        assert (page.evaluate(LAYOUT), page.evaluate(CONTRAST)[1], page.messages) == ([], [], [])
 
 
 # many layers, many names ----------------------------------------------------------------------------------------------

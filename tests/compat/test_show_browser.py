@@ -266,6 +266,20 @@ def test_what_only_one_layer_has_is_folded_and_can_be_unfolded(chromium: Browser
         assert page.messages == []
 
 
+def test_the_cell_that_decides_is_brought_into_sight(chromium: Browser, pages: Pages) -> None:
+    """Of many layers it may be the last."""
+    with chromium.page(pages["large"], width=700, height=600) as page:
+        page.press("/")
+        page.write("app0/file")
+        page.press("Enter", "Enter")
+        right, edge = page.evaluate(
+            "[document.querySelector('.selected .cell:not(.seen)').getBoundingClientRect().right,"
+            " document.getElementById('grid').getBoundingClientRect().right]"
+        )
+        assert "/opt/app0/file" in details(page)
+        assert 300 < right < edge
+
+
 # what it looks like ---------------------------------------------------------------------------------------------------
 def is_colour(pixel: Rgb, colour: str) -> bool:
     """As near as blending rounds."""

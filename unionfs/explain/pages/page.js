@@ -21,6 +21,7 @@ function choose(at) {
   selected = at;
   showRow(at);
   keepInSight();
+  keepCellInSight(at);
   mark();
   history.replaceState(null, "", "#" + encodeURIComponent("/" + paths[at]));
 }
@@ -38,6 +39,14 @@ function keepInSight() {
   if (top < grid.scrollTop) grid.scrollTop = top;
   else if (top > grid.scrollTop + space) grid.scrollTop = top - space;
   render(false);
+}
+
+// Where it is decided, among many layers.
+function keepCellInSight(at) {
+  const part = rows[at][PARTS][0];
+  if (!part || isDirectory(at)) return;
+  const x = nameWidth + seenWidth + (column.get(part[LAYER]) - 3) * cell, edge = grid.scrollLeft;
+  if (x < edge + nameWidth || x + cell > edge + grid.clientWidth) grid.scrollLeft = x - nameWidth - 2 * cell;
 }
 
 function move(line) {

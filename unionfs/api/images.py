@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from unionfs.image.place import AnyPath, store_directory
 from unionfs.image.results import Pruned
-from unionfs.image.store import AnyPath, Store, store_directory
+from unionfs.image.store import Store
 
 
 def image_store(directory: AnyPath | None = None) -> Store:

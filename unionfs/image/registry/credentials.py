@@ -100,6 +100,17 @@ class AuthFiles:
             return Credentials(identity_token=secret.secret)
         return Credentials(secret.username, secret.secret)
 
+    def registries(self) -> list[str]:
+        """All that something is known for, in order. A file that cannot be read knows none."""
+        found: set[str] = set()
+        for file in self.paths:
+            try:
+                document = _read(file)
+            except RegistryError:
+                continue
+            found.update(hostname(key) for part in ("auths", "credHelpers") for key in _mapping(document, part))
+        return sorted(found)
+
     def save(self, registry: str, credentials: Credentials) -> str | None:
         """Keep them. The file they stand in as they are; None where a helper keeps them. Atomic."""
         document = _read(self.written)

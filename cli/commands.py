@@ -56,6 +56,11 @@ class Command:
         return (verb for name in self.names if (verb := self.verb(name)) is not None)
 
     @property
+    def takes_options_anywhere(self) -> bool:
+        """Or only before the first argument, what follows being another program's."""
+        return bool(self._context.allow_interspersed_args)
+
+    @property
     def summary(self) -> str:
         """What the list of verbs says of it."""
         return str(self._made.get_short_help_str(100))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -96,6 +97,34 @@ def _lessons(place: Place) -> Offer:
     from unionfs.api import suggestions
 
     return Offer((name, title) for name, title in suggestions.lessons())
+
+
+def _container(place: Place) -> Offer:
+    from unionfs.api import suggestions
+
+    return Offer(suggestions.containers(place.store, place.word))
+
+
+def _container_or_image(place: Place) -> Offer:
+    return Offer([*_container(place).candidates, *_images(place)])
+
+
+def _stack(place: Place) -> Offer:
+    """What `show` takes in place of layers."""
+    lessons = [(f"lesson:{name}", title) for name, title in _lessons(place).candidates]
+    return Offer([*_mountpoints(place), *_images(place), *(lessons if place.word else ())], "files")
+
+
+def _variables(place: Place) -> Offer:
+    return Offer((name, "") for name in os.environ)
+
+
+def _signals(place: Place) -> Offer:
+    return Offer((one.name.removeprefix("SIG"), "") for one in signal.Signals)
+
+
+def _security(place: Place) -> Offer:
+    return Offer([("no-new-privileges", "")])
 
 
 def _kept_changes(place: Place) -> Offer:
@@ -180,15 +209,30 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "TARGET[:TAG]": _image,
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
+    "STACK": _stack,
+    "CONTAINER": _container,
+    "inspect NAME": _container_or_image,
+    "COMMAND] [ARG": _nothing,  # of the container's own
+    "COMMAND [ARG]": _nothing,
+    "PROGRAM": _nothing,
+    "NAME": _nothing,  # a new one
+    "KEY[=VALUE]": _variables,
+    "SOURCE:]TARGET[:ro": _directories,
+    "ADDRESS:]PORT:]PORT[/udp": _nothing,
+    "USER[:GROUP]": _nothing,
+    "BYTES": _nothing,
+    "OPTION": _security,
+    "SIGNAL": _signals,
+    "TIME": _nothing,
+    "HOST[:PORT]": _registries,
     "mount NAME": _kept_changes,
     "image changes NAME": _kept_changes,
-    "login NAME": _nothing,
     "OPTS": _mount_options,
     "FILTER": _filters,
     "FORMAT": _formats,
     "INSTRUCTION": _instructions,
     "REGISTRY": _registries,
-    "[REGISTRY/]TERM": _nothing,
+    "REGISTRY/]TERM": _nothing,
     "OS/ARCH[/VARIANT]": _nothing,
     "SECONDS": _nothing,
     "TEXT": _nothing,
@@ -196,13 +240,21 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
 }
 
 
+_is_a_choice = re.compile(r"[a-z-]+(?:\|[a-z-]+)+").fullmatch
+
+
 def source(verb: Command, parameter: Parameter) -> Callable[[Place], Offer] | None:
     """What finds the values of a parameter. None: of this name nothing is known."""
+    words = parameter.choices or ((parameter.metavar or "").split("|") if _is_a_choice(parameter.metavar or "") else ())
+    if words:
+        return lambda place: Offer((word, "") for word in words)
     name = (parameter.metavar or "").removesuffix("...")
-    if name[:1] + name[-1:] in ("[]", "()") and "[" not in name[1:]:
-        name = name[1:-1]
     own = verb.path.partition(" ")[2]
-    return VALUES.get(f"{own} {name}") or VALUES.get(name)
+    for short in (name, name.strip("[]()")):
+        find = VALUES.get(f"{own} {short}") or VALUES.get(short)
+        if find is not None:
+            return find
+    return None
 
 
 # the place ------------------------------------------------------------------------------------------------------------
@@ -239,6 +291,7 @@ def find_place(words: Sequence[str]) -> Place | None:
             verb, options = below, {}
         else:
             found.append(one)
+            ended = ended or not verb.takes_options_anywhere
     return Place(verb, _argument(verb, len(found)), word, found, store)
 
 
@@ -275,8 +328,6 @@ def offer(place: Place) -> Offer:
     """All that may stand there, begun or not."""
     parameter = place.parameter
     if parameter is not None:
-        if parameter.choices:
-            return Offer((choice, "") for choice in parameter.choices)
         find = source(place.verb, parameter)
         return Offer(paths="files") if find is None else find(place)
     if place.word.startswith("-"):

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 ProgressCallback = Callable[[int], None]
 
 
+class ContainerStatus(int):
+    """The exit status of a container's process, to be that of this command, whatever it is."""
+
+
 def text(line: str) -> None:
     """One line on stdout. To a terminal control characters in names go as `\\xNN`, else as they are."""
     if sys.stdout.isatty():
@@ -40,8 +44,13 @@ def flush() -> None:
 def as_json(value: BaseModel | list[Any]) -> None:
     """A model, or a list of them, as indented JSON on stdout. ASCII only, so that any file name can be in it."""
     data = [item.model_dump() for item in value] if isinstance(value, list) else value.model_dump()
-    for line in json.dumps(data, indent=2, ensure_ascii=True).splitlines():
-        text(line)
+    found = json.dumps(data, indent=2, ensure_ascii=True)
+    if sys.stdout.isatty():  # DEL is ASCII too
+        for line in found.splitlines():
+            text(line)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(found.encode("ascii") + b"\n")
 
 
 def note(line: str) -> None:

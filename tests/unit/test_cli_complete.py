@@ -14,6 +14,8 @@ from cli import complete
 from cli.commands import Command, root
 from tests.unit.cli_images import Cli
 from tests.unit.cli_runner import PROJECT
+from unionfs.containers.container import Container
+from unionfs.containers.settings import Settings
 
 BREAKS = " \t\n\"'><=;|&(:"
 
@@ -41,6 +43,9 @@ def test_of_every_value_it_is_known_what_may_stand_there() -> None:
         ("unionfs convert --to=", ["kernel", "xattr", "aufs", "fuse-overlayfs"]),
         ("unionfs convert --to x", ["xattr"]),
         ("unionfs commit -l a -u b --comp", ["--compression"]),
+        ("unionfs run --network h", ["host"]),
+        ("unionfs run image sh -", []),  # the container's own
+        ("unionfs stop --signal TE", ["TERM"]),
         ("unionfs mount -ful", []),  # -u takes the rest
         ("unionfs learn -- wh", ["whiteouts"]),
         ("unionfs nonsuch ", []),
@@ -76,6 +81,16 @@ def test_an_id_is_offered_once_it_is_begun(cli: Cli) -> None:
     assert complete.answer(*given, "") == ["- 0", "app:1"]
     assert complete.answer(*given, id[7:10]) == ["- 0", f"{id[7:19]}\tapp:1"]
     assert complete.answer(*given, id[:14]) == ["- 0", f"{id}\tapp:1"]
+
+
+def test_a_container_is_offered_by_name_and_by_a_begun_id(tmp_path: Path) -> None:
+    made = Container("5e" * 32, "eager_darwin", "sha256:0", "app:1", 0.0, "host", Settings(), {}, ())
+    directory = tmp_path / "containers" / made.id
+    directory.mkdir(parents=True)
+    (directory / "container.json").write_bytes(made.to_json())
+    given = ("zsh", "--store", str(tmp_path), "stop")
+    assert complete.answer(*given, "") == ["- 0", "eager_darwin\tapp:1"]
+    assert complete.answer(*given, "5e5") == ["- 0", "5e5e5e5e5e5e\teager_darwin app:1"]
 
 
 def test_latest_is_offered_with_and_without_its_tag(cli: Cli) -> None:

@@ -7,28 +7,42 @@ and `image_diff` make and compare images, `image_mounts` mounts them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from unionfs.image.place import AnyPath, store_directory
 from unionfs.image.results import Pruned
 from unionfs.image.store import Store
 
+if TYPE_CHECKING:
+    from unionfs.image.lazy.notes import Note
+
 
 def image_store(directory: AnyPath | None = None) -> Store:
     """The store in `directory`; None is $UNIONFS_STORE, or the user's own. It need not exist."""
     root = store_directory(directory)
-    return Store(root, in_use=lambda: in_use(root))
+    return Store(root, in_use=lambda: in_use(root), fetch=_fetch)
+
+
+def _fetch(store: Store, notes: Sequence[Note]) -> None:
+    """What a lazy pull has left out, when it is needed whole."""
+    from unionfs.api.registries import fetch_layers  # whose client takes its time
+
+    fetch_layers(store, notes)
 
 
 def in_use(root: bytes) -> Mapping[str, str]:
-    """The IDs of images in the store that mounts are made of, or have kept changes of, each with words for who."""
+    """The IDs of images in the store that mounts or containers are made of, or that changes are kept of, each with
+    words for who."""
     # Here, since few commands remove anything, and the rest would have to wait for all that mounts need.
     from unionfs.api.image_mounts import kept_in
-    from unionfs.api.layers import parts_of
+    from unionfs.api.layers import parts_of, remove_temporary
+    from unionfs.containers.store import Containers
     from unionfs.mounts.registry import Registry
 
     used = {kept.image: f"the changes kept as {kept.name}" for kept in kept_in(root)}
+    used |= {one.image: f"container {one.short_id}" for one in Containers(root, remove_temporary).all()}
     for record in Registry().records():
         for part in parts_of(record.options):
             if os.path.realpath(part.store) == os.path.realpath(root):

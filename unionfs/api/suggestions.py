@@ -58,6 +58,17 @@ def kept_changes(store: AnyPath | None = None) -> list[str]:
         return []
 
 
+def containers(store: AnyPath | None, begun: str) -> list[tuple[str, str]]:
+    """Names, and IDs that begin so, with the images."""
+    from unionfs.containers.store import Containers
+
+    found = Containers(store_directory(store), remove=os.rmdir).all()  # removes nothing
+    names = [(one.name, one.image_name) for one in found]
+    return names + [
+        (one.short_id, f"{one.name} {one.image_name}") for one in found if begun and one.id.startswith(begun)
+    ]
+
+
 def lessons() -> Iterator[tuple[str, str]]:
     """Name and title."""
     from unionfs.explain.lesson import lessons as all_of_them

@@ -1,7 +1,4 @@
-"""Where the store is and what its images are called, for who cannot wait for the models: a shell's completion.
-
-Nothing is checked, and nothing that stands there can be wrong: what is no name is left out.
-"""
+"""Where a store of images is, and what they are called. By itself: some only need to know that, in a hurry."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Final
-
-import platformdirs
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -21,14 +16,18 @@ MAX_INDEX: Final = 64 << 20
 
 
 def store_directory(path: AnyPath | None = None, environ: Mapping[str, str] = os.environ) -> bytes:
-    """Where the store is: `path` (--store), else $UNIONFS_STORE, else `unionfs/images` in the user's data directory
-    ($XDG_DATA_HOME, ~/.local/share; of macOS its own)."""
-    chosen = path or environ.get("UNIONFS_STORE") or os.path.join(platformdirs.user_data_dir("unionfs"), "images")
+    """`path` (--store), else $UNIONFS_STORE, else `unionfs/images` in the user's data directory ($XDG_DATA_HOME,
+    ~/.local/share; of macOS its own)."""
+    chosen = path or environ.get("UNIONFS_STORE")
+    if not chosen:
+        import platformdirs
+
+        chosen = os.path.join(platformdirs.user_data_dir("unionfs"), "images")
     return os.path.abspath(os.fsencode(chosen))
 
 
 def stored_names(directory: bytes) -> Iterator[str]:
-    """The names in the store's index.json, as they stand there. None of a store that is missing or damaged."""
+    """The names in the store's index.json, unchecked. None of a store that is missing or damaged."""
     try:
         with open(os.path.join(directory, b"index.json"), "rb") as file:
             manifests = json.loads(file.read(MAX_INDEX))["manifests"]

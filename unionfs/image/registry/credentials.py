@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from unionfs.changeset.replacing import replace_file
 from unionfs.errors import ImageFormatError, RegistryError
-from unionfs.image.blobs import replace_file
 from unionfs.image.models import parse_json
 from unionfs.image.reference import DEFAULT_DOMAIN
 from unionfs.image.registry import helpers
@@ -89,6 +89,18 @@ class AuthFiles:
                 return found
         return None
 
+    def registries(self) -> list[str]:
+        """Those that some credentials are kept for, by a helper too. A file that cannot be read has none."""
+        found: dict[str, None] = {}
+        for file in self.paths:
+            try:
+                document = _read(file)
+            except RegistryError:
+                continue
+            for kept in ("auths", "credHelpers"):
+                found.update(dict.fromkeys(hostname(key) for key in _mapping(document, kept)))
+        return list(found)
+
     def _helped(self, document: Mapping[str, Any], registry: str) -> Credentials | None:
         name = _helper(document, registry)
         if not name:
@@ -99,17 +111,6 @@ class AuthFiles:
         if secret.username == _TOKEN_USER:
             return Credentials(identity_token=secret.secret)
         return Credentials(secret.username, secret.secret)
-
-    def registries(self) -> list[str]:
-        """All that something is known for, in order. A file that cannot be read knows none."""
-        found: set[str] = set()
-        for file in self.paths:
-            try:
-                document = _read(file)
-            except RegistryError:
-                continue
-            found.update(hostname(key) for part in ("auths", "credHelpers") for key in _mapping(document, part))
-        return sorted(found)
 
     def save(self, registry: str, credentials: Credentials) -> str | None:
         """Keep them. The file they stand in as they are; None where a helper keeps them. Atomic."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import sim_schemas
 from .options import AsJson
 from .output import as_json, error, text
 from .sim import ColourOption
@@ -51,6 +50,8 @@ def _list(shown: Style, json: bool) -> None:
 
     known = simulation.lessons()
     if json:
+        from . import sim_schemas
+
         as_json([sim_schemas.Lesson.of(one) for one in known])
         return
     width = max(len(one.name) for one in known)

@@ -13,7 +13,7 @@ import typer
 
 from unionfs import api
 
-from . import sim_schemas, sim_steps
+from . import sim_steps
 from .options import AsJson
 from .output import as_json, error, text
 from .style import Style, When, style
@@ -88,6 +88,8 @@ def _lines(script: Path | None) -> TextIO:
 
 def _print_json(steps: Iterator[simulation.Step]) -> None:
     """What was done before a failure is printed too; the failure goes the way of all."""
+    from . import sim_schemas
+
     done: list[sim_schemas.SimulatedStep] = []
     try:
         for step in steps:

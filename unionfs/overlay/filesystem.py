@@ -21,6 +21,7 @@ from unionfs.overlay.invariants import check
 from unionfs.overlay.refresh import Refreshed
 from unionfs.overlay.stack import UPPER, Stack, UnionOptions
 from unionfs.overlay.statistics import with_hits
+from unionfs.overlay.step import Report
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import (
     O_ACCMODE,
@@ -37,6 +38,7 @@ from unionfs.vfs import (
     OpenResult,
     SetAttr,
     StatFs,
+    Watcher,
     record_size,
 )
 
@@ -70,16 +72,28 @@ class UnionFilesystem:
         self._transport: Callable[[], dict[str, int]] = dict
         #: The transport's, while it is attached and where it has one.
         self.gate: Gate | None = None
+        #: Has a watcher told of every request: the transport's too.
+        self.watch: Callable[[Watcher | None], None] | None = None
+
+    def trace(self, report: Report | None) -> None:
+        """From now on `report` is told each step that changes a layer, with the lock held and in the thread that takes
+        it; None: nobody is."""
+        with self._lock:
+            self._union.stack.trace = report
 
     def cancellation(self, asked: Callable[[], bool] | None) -> None:
         """See vfs.Filesystem. Copy-ups of much data ask; they go on where another thread waits for the same one."""
         self._union.callers.gone = asked
 
     def attach(
-        self, notifier: Notifier | None, statistics: Callable[[], dict[str, int]], gate: Gate | None = None
+        self,
+        notifier: Notifier | None,
+        statistics: Callable[[], dict[str, int]],
+        gate: Gate | None = None,
+        watch: Callable[[Watcher | None], None] | None = None,
     ) -> None:
         """A transport introduces itself; see vfs.Filesystem."""
-        self._notifier, self._transport, self.gate = notifier, statistics, gate
+        self._notifier, self._transport, self.gate, self.watch = notifier, statistics, gate, watch
 
     def _entry(self, inode: Inode) -> Entry:
         record = self._union.attributes(inode)

@@ -11,12 +11,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any
 
 from unionfs import api
 from unionfs.api.messages import one_line
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 #: Called now and then with the bytes done so far.
 ProgressCallback = Callable[[int], None]

@@ -71,6 +71,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "the Python module fuse", "python3-fusepy, or pip install fusepy",
         lambda: importlib.util.find_spec("fuse") is not None,
     ),
+    "isal": Requirement(
+        "the Python module isal", "python3-isal, or pip install isal",
+        lambda: importlib.util.find_spec("isal") is not None,
+    ),
     "fusermount3": _command("fusermount3", "fuse3"),
     "mount.fuse3": _command("mount.fuse3", "fuse3"),
     "setfacl": _command("setfacl", "acl"),

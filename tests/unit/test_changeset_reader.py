@@ -11,7 +11,9 @@ import lzma
 import os
 import random
 import subprocess
+import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.golden.hostile_tars import CORPUS, MALFORMED, ODD_BUT_GOOD, UNSAFE, archive, entry, patched, pax
-from tests.requirements import requires
+from tests.requirements import need, requires
 from unionfs.changeset.compression import compressor
 from unionfs.changeset.tar_reader import TarEntry, TarReader
 from unionfs.errors import TarError
@@ -77,7 +79,7 @@ def _zstd(data: bytes) -> bytes:
     return frame.feed(memoryview(data)) + frame.finish()
 
 
-COMPRESSED = {
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
     "plain": lambda data: data,
     "gzip": gzip.compress,
     "gzip members": lambda data: gzip.compress(data[:1000]) + gzip.compress(b"") + gzip.compress(data[1000:]),
@@ -106,15 +108,36 @@ class _Dribble(io.RawIOBase):
 
 
 @pytest.mark.parametrize("compress", COMPRESSED.values(), ids=COMPRESSED)
-def test_compression_is_told_from_the_content(compress: object) -> None:
-    stored = compress(GOOD)  # type: ignore[operator]
+def test_compression_is_told_from_the_content(compress: Callable[[bytes], bytes]) -> None:
+    stored = compress(GOOD)
     assert read(stored) == read(GOOD)
     reader = TarReader(_Dribble(stored))  # type: ignore[arg-type]
     assert [item.name for item in reader] == [b"a", b"b"]
     assert reader.diff_id == "sha256:" + hashlib.sha256(GOOD).hexdigest()
 
 
-def test_a_bomb_is_read_in_bounded_pieces() -> None:
+@pytest.fixture(params=["isal", "zlib"])
+def inflating(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By either of the two that read gzip."""
+    if request.param == "isal":
+        need("isal")
+    else:
+        monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+
+
+@pytest.mark.usefixtures("inflating")
+@pytest.mark.parametrize("kind", [kind for kind in COMPRESSED if "gzip" in kind])
+def test_gzip_read_by_either_library(kind: str) -> None:
+    stored = COMPRESSED[kind](GOOD)
+    assert read(stored) == read(GOOD)
+    cut, damaged = stored[:-9] if kind != "gzip padded" else stored[:60], bytearray(stored)
+    damaged[20] ^= 0xFF
+    for wrong, told in ((cut, "ends early"), (bytes(damaged), "corrupt gzip data|trailer|not a tar|checksum")):
+        with pytest.raises(TarError, match=told):
+            read(wrong)
+
+
+def test_a_bomb_is_read_in_bounded_pieces(inflating: None) -> None:
     huge = gzip.compress(archive(entry(b"a", data=bytes(64 << 20))))
     reader = TarReader(io.BytesIO(huge))
     for _ in reader:

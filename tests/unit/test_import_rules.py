@@ -22,6 +22,7 @@ LOADED_BY_NAME = {
     ("unionfs/linux/libfuse2.py", "fuse"),
     ("unionfs/changeset/compression.py", "backports.zstd"),
     ("unionfs/changeset/compression.py", "compression.zstd"),
+    ("unionfs/changeset/compression.py", "isal.isal_zlib"),
 }
 
 

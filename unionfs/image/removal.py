@@ -87,6 +87,8 @@ class Removal:
         """Take entries out of index.json, and what they alone led to.
 
         First what was unpacked of them, which can be made anew; last the blobs, which `prune` finds after a crash."""
+        if not drops:
+            return []
         held = _Held(catalog)
         removed: list[Removed] = []
         unpacked: set[Digest] = set()

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import sim_schemas
-from .options import AsJson
+from .options import AsJson, ColourOption
 from .output import as_json, error, text
-from .sim import ColourOption
 from .sim_table import table
 from .style import Style, When, style
 

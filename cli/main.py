@@ -38,6 +38,7 @@ VERBS = {
     "remount": "remount:remount",
     "mounts": "mounts:mounts",
     "which": "which:which",
+    "trace": "trace:trace",
     "diff": "diff:diff",
     "commit": "commit:commit",
     "apply": "apply:apply",

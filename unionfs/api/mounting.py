@@ -30,11 +30,12 @@ from unionfs.api.layers import (
 from unionfs.api.union import open_union
 from unionfs.errors import MountError, OptionError, ProtocolError, UnionFSError
 from unionfs.mounts import daemon, helper
-from unionfs.mounts.control import ControlServer, Handler, Leased, LeaseHandler, request
+from unionfs.mounts.control import ControlServer, Handler, Leased, LeaseHandler, StreamHandler, Streaming, request
 from unionfs.mounts.hold import Holds
 from unionfs.mounts.mountpoint import check_dev_fuse, check_mountpoint, detach
 from unionfs.mounts.mountpoint import umount as _umount
 from unionfs.mounts.registry import Mounted, MountRecord, Registry
+from unionfs.mounts.tracing import Listeners
 from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.transport import MountOptions
 from unionfs.vfs import Filesystem
@@ -258,6 +259,7 @@ def _serve(
     ready: Callable[[], None],
 ) -> None:
     """The life of a daemon: claim the upper, only then open the layers (which sweeps the work directory), and serve."""
+    listeners = Listeners()
     shown = dict(asked.options)
     if spec.temporary is not None:
         shown[TEMPORARY_OPTION] = os.fsdecode(spec.temporary)
@@ -268,16 +270,20 @@ def _serve(
         with registry.claim(record) as entry:
             fs = open_union(spec, union_options)
             holds.attach(fs)
+            listeners.attach(fs)
+            handlers, streams = _handlers(fs, holds), _streams(listeners)
             try:
-                with ControlServer(entry.control_path, _handlers(fs, holds), _leases(holds)), _rare_collections():
+                with ControlServer(entry.control_path, handlers, _leases(holds), streams), _rare_collections():
                     serve(
                         fs,
                         mountpoint,
                         mount_options_of(asked, writable=spec.upper is not None and not spec.read_only),
                         ready,
                     )
+                    listeners.end()  # while there is a control socket by which to say so
             finally:
                 holds.end()
+                listeners.end()
                 fs.close()
     finally:
         if spec.temporary is not None:
@@ -324,6 +330,16 @@ def _leases(holds: Holds) -> dict[str, LeaseHandler]:
         return Leased(answer, seconds, lambda: {"seconds": lease.release(), "whole": lease.whole})
 
     return {"hold": hold}
+
+
+def _streams(listeners: Listeners) -> dict[str, StreamHandler]:
+    def trace(params: dict[str, object]) -> Streaming:
+        from unionfs.explain.trace import Filter  # few mounts ever need it
+
+        listener = listeners.listen(Filter.from_json(params), recording=params.get("record") is True)
+        return Streaming({"layers": listeners.layers()}, listener)
+
+    return {"trace": trace}
 
 
 def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:

@@ -117,11 +117,11 @@ def _copy_whole(
             if metacopy.opened(inode) and not staged.meta:
                 staged.open_for_readers()
             staged.finish(changes)
+            if union.stack.trace is not None:
+                union.stack.trace(staged.step(copied))
             _publish(union, inode, staged)
             union.counters["copy_ups"] += 1
             union.counters["copy_up_bytes"] += copied
-            if union.stack.trace is not None:
-                union.stack.trace(staged.step(copied))
         if kept is not None:
             kept.extend(staged.take_target())
     except BaseException:

@@ -39,6 +39,7 @@ VERBS = {
     "mounts": "mounts:mounts",
     "which": "which:which",
     "trace": "trace:trace",
+    "replay": "replay:replay",
     "diff": "diff:diff",
     "commit": "commit:commit",
     "apply": "apply:apply",

@@ -81,7 +81,7 @@ def _show(listening: Listening, json: bool, shown: Style) -> None:
     passed_by, dropped = False, 0
     for told in listening:
         if isinstance(told, tracing.Dropped):
-            dropped = told.count
+            dropped = told.missing
             if not json:
                 warning(f"{dropped} events are missing here: they came faster than they were read")
             continue

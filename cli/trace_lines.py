@@ -8,7 +8,7 @@ Shared by `unionfs trace` and `unionfs replay`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .style import Style, printable
@@ -86,7 +86,8 @@ def step_text(step: Step, path: bytes | None) -> str:
     # What is built in the work directory is nowhere people look.
     staged = step.path.startswith((b"work/#", b"index/"))
     where = "" if step.path == path or staged else _path(step.path) + " "
-    return _TEXTS.get(step.kind, lambda step, where: step.kind)(step, where)
+    known = _TEXTS.get(step.kind)
+    return step.kind if known is None else known(step, where)
 
 
 def _looked(step: Step, where: str) -> str:
@@ -120,7 +121,7 @@ def _other(step: Step) -> str:
     return printable(os.fsdecode(step.other or b""))
 
 
-_TEXTS = {
+_TEXTS: dict[str, Callable[[Step, str], str]] = {
     "looked": _looked,
     "memory": lambda step, where: "known from before",
     "merged": lambda step, where: f"merged with {name(step.layer)}",

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from unionfs.api.describing import describe
 from unionfs.api.layers import (
     IMAGES_OPTION,
     LayerSpec,
@@ -269,6 +270,8 @@ def _serve(
     try:
         with registry.claim(record) as entry:
             fs = open_union(spec, union_options)
+            if _is_on(asked.options, "layer_xattrs", default=True):
+                describe(fs, spec)
             holds.attach(fs)
             listeners.attach(fs)
             handlers, streams = _handlers(fs, holds), _streams(listeners)
@@ -336,8 +339,9 @@ def _streams(listeners: Listeners) -> dict[str, StreamHandler]:
     def trace(params: dict[str, object]) -> Streaming:
         from unionfs.explain.trace import Filter  # few mounts ever need it
 
-        listener = listeners.listen(Filter.from_json(params), recording=params.get("record") is True)
-        return Streaming({"layers": listeners.layers()}, listener)
+        recording = params.get("record") is True
+        listener = listeners.listen(Filter.from_json(params), recording=recording)
+        return Streaming(listeners.header() if recording else {"layers": listeners.layers()}, listener)
 
     return {"trace": trace}
 
@@ -354,6 +358,7 @@ def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
         if metacopy and conflicts:  # ovl_fs_params_verify() of fs/overlayfs/params.c
             other = key if options[key] is None else f"{key}={options[key]}"
             raise OptionError(f"metacopy=on and {other} exclude each other", hint="leave one of them out")
+    _is_on(options, "layer_xattrs", default=True)  # `_serve` asks again
     return UnionOptions(
         xattr_prefix=b"user." if "userxattr" in options else None,
         index=_is_on(options, "index", default=True),

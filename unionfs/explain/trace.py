@@ -317,7 +317,9 @@ class Tracer:
                 to = place_of(self._union, asked.to)
                 current.to_path = None if to is None else join(to, asked.to_name)
                 current.key = self._key(asked.to, asked.to_name)
-        if asked.op == "lookup" and current.key is not None:
+        # A transport that speaks paths asks for attributes where the kernel looked a name up.
+        is_lookup = asked.path is not None and asked.op == "getattr" and in_use(self._union, asked.path) is None
+        if (asked.op == "lookup" or is_lookup) and current.key is not None:
             current.steps += self._looked(*current.key)
 
     def _key(self, node: int, name: bytes) -> tuple[DirInode, bytes] | None:

@@ -64,11 +64,6 @@ class Listener:
             self._add_locked(line)
             self._changed.notify()
 
-    def add(self, told: dict[str, Any]) -> None:
-        """What the listener has to get."""
-        with self._changed:
-            self._add_locked(_line(told))
-
     def _add_locked(self, line: bytes) -> None:
         self._lines.append(line)
         self._size += len(line)
@@ -120,6 +115,13 @@ class Listeners:
         stack = self._fs._union.stack
         return [stack.upper.name if stack.has_upper else None, *(layer.name for layer in stack.lowers)]
 
+    def header(self) -> dict[str, Any]:
+        """What a recording begins with."""
+        from unionfs.explain.recording import header
+
+        assert self._fs is not None
+        return header(self._fs)
+
     def listen(self, wanted: Filter, *, recording: bool = False) -> Listener:
         """MountError where the mount's transport tells nothing, or the mount is ending."""
         listener = Listener(self, wanted, RECORDING_BUFFER if recording else BUFFER, recording)
@@ -132,7 +134,11 @@ class Listeners:
             if recording:
                 from unionfs.explain.recording import Scene
 
-                self._scenes[listener] = Scene(fs, lambda told: listener.add({"scene": told}))
+                self._scenes[listener] = Scene(
+                    fs,
+                    lambda told: listener.put(_line({"scene": told})),
+                    lambda event: listener.put(_line({"event": event.to_json()})),
+                )
             self._all = (*self._all, listener)
             if self._tracer is None:
                 self._start_locked(fs)

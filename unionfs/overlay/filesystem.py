@@ -22,7 +22,7 @@ from unionfs.overlay.refresh import Refreshed
 from unionfs.overlay.stack import UPPER, Stack, UnionOptions
 from unionfs.overlay.statistics import with_hits
 from unionfs.overlay.step import Report
-from unionfs.overlay.union import Union, fail
+from unionfs.overlay.union import Describer, Union, fail
 from unionfs.vfs import (
     O_ACCMODE,
     AttrRecord,
@@ -80,6 +80,10 @@ class UnionFilesystem:
         it; None: nobody is."""
         with self._lock:
             self._union.stack.trace = report
+
+    def describe(self, describer: Describer) -> None:
+        """From now on files have the attributes `user.unionfs.*`, by this one; he is closed with the union."""
+        self._union.describer = describer
 
     def cancellation(self, asked: Callable[[], bool] | None) -> None:
         """See vfs.Filesystem. Copy-ups of much data ask; they go on where another thread waits for the same one."""
@@ -445,6 +449,8 @@ class UnionFilesystem:
         self._closed = True
         with self._lock:
             union = self._union
+            if union.describer is not None:
+                union.describer.close()
             for opened in union.handles.values():
                 if isinstance(opened, files.Handle) and opened.file is not None:
                     opened.file.close()

@@ -380,6 +380,14 @@ class FileInode(Inode):
         raise KeyError(name)
 
 
+def path_of(inode: Inode) -> bytes | None:
+    """A path of the inode in the tree that people see; None where it has none (any more)."""
+    if isinstance(inode, DirInode):
+        return None if inode.removed else inode.path
+    name = inode.a_name() if isinstance(inode, FileInode) else None
+    return None if name is None else join(name[0].path, name[1])
+
+
 class InodeTable:
     """Nodes in use: by NodeId, and hard-linked files by the stored object.
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, Path, ScanEntry
-from unionfs.overlay.inode import DirInode, FileInode, Inode, join
+from unionfs.overlay.inode import DirInode, FileInode, Inode, join, path_of
 from unionfs.overlay.listing import Reading
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.step import Step
@@ -46,11 +46,7 @@ def place_of(union: Union, node: NodeId) -> Path | None:
     if inode is None:
         listed = union.table.listed(node)
         return None if listed is None or listed[0].removed else join(listed[0].path, listed[1])
-    if isinstance(inode, DirInode):
-        return None if inode.removed else inode.path
-    assert isinstance(inode, FileInode)
-    name = inode.a_name()
-    return None if name is None else join(name[0].path, name[1])
+    return path_of(inode)
 
 
 def in_use(union: Union, path: Path) -> Inode | None:

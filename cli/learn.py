@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import sim_schemas
-from .options import AsJson, ColourOption
+from .options import AsJson
 from .output import as_json, error, text
 from .sim_table import table
-from .style import Style, When, style
+from .style import ColourOption, Style, When, style
 
 if TYPE_CHECKING:
     from unionfs.api import simulation

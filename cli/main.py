@@ -14,7 +14,7 @@ from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
 from .options import SETTINGS, StoreOption, choose_store
-from .output import error, flush, text
+from .output import ContainerStatus, error, flush, text
 from .verbs import group
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
@@ -45,7 +45,18 @@ VERBS = {
     "apply": "apply:apply",
     "check": "check:check",
     "convert": "convert:convert",
+    "run": "run:app",
+    "ps": "ps:ps",
+    "exec": "exec:app",
+    "logs": "logs:logs",
+    "inspect": "inspect:inspect",
+    "start": "container_verbs:start",
+    "stop": "container_verbs:stop",
+    "kill": "container_verbs:kill",
+    "wait": "container_verbs:wait",
+    "rm": "container_verbs:rm",
     "doctor": "doctor:doctor",
+    "info": "info:info",
     "demo": "demo:demo",
     "sim": "sim:sim",
     "learn": "learn:learn",
@@ -93,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = INTERRUPTED
     except (typer.Abort, UsageError, UnionFSError, OSError) as e:
         return _report(e)
+    if isinstance(status, ContainerStatus):
+        return int(status)
     if status == INTERRUPTED:
         error("interrupted")
         return 1

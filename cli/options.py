@@ -9,8 +9,6 @@ import typer
 
 from unionfs import api
 
-from .style import When
-
 #: Of every group of commands.
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -32,9 +30,11 @@ Work = Annotated[
     typer.Option("-w", "--work", metavar="WORK", help="Work directory on the upper's file system. Default: UPPER.work"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; the README documents the schema.")]
-ColourOption = Annotated[When, typer.Option("--color", help="Colour on a terminal; text is the same without.")]
 MaybeMountpoint = Annotated[
-    str | None, typer.Argument(metavar="[MOUNTPOINT]", help="A live mount; instead of -l and -u.", show_default=False)
+    str | None,
+    typer.Argument(
+        metavar="[MOUNTPOINT]", help="A live mount, or a container; instead of -l and -u.", show_default=False
+    ),
 ]
 StoreOption = Annotated[
     str | None,

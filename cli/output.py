@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 ProgressCallback = Callable[[int], None]
 
 
+class ContainerStatus(int):
+    """The exit status of a container's process, to be that of this command, whatever it is."""
+
+
 def text(line: str) -> None:
     """One line on stdout. To a terminal control characters in names go as `\\xNN`, else as they are."""
     if sys.stdout.isatty():

@@ -13,10 +13,10 @@ import typer
 from unionfs import api
 
 from . import trace_lines
-from .options import AsJson, ColourOption
+from .options import AsJson
 from .output import as_json, error, text, warning
 from .sim_table import table
-from .style import Style, When, fit, printable, style
+from .style import ColourOption, Style, When, fit, printable, style
 
 if TYPE_CHECKING:
     from unionfs.api.tracing import Replay, Replayed

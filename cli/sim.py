@@ -14,9 +14,9 @@ import typer
 from unionfs import api
 
 from . import sim_schemas, sim_steps
-from .options import AsJson, ColourOption
+from .options import AsJson
 from .output import as_json, error, text
-from .style import Style, When, style
+from .style import ColourOption, Style, When, style
 
 if TYPE_CHECKING:
     from unionfs.api import simulation

@@ -8,7 +8,9 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import typer
 
 _RESET = "\x1b[0m"
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -20,6 +22,9 @@ class When(StrEnum):
     AUTO = "auto"
     ALWAYS = "always"
     NEVER = "never"
+
+
+ColourOption = Annotated[When, typer.Option("--color", help="Colour on a terminal; text is the same without.")]
 
 
 class Style(NamedTuple):

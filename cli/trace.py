@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import trace_lines
-from .options import AsJson, ColourOption
+from .options import AsJson
 from .output import as_json_line, flush, note, text, warning
-from .style import Style, When, style
+from .style import ColourOption, Style, When, style
 
 if TYPE_CHECKING:
     from unionfs.api.tracing import Event, Listening

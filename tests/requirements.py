@@ -47,6 +47,10 @@ def _fuse_device() -> bool:
     return os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
+def _tun_device() -> bool:
+    return os.access("/dev/net/tun", os.R_OK | os.W_OK)
+
+
 def _fuse_mount() -> bool:
     return _is_root() or shutil.which("fusermount3") is not None
 
@@ -88,6 +92,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     "podman": _command("podman", "podman"),
     "buildah": _command("buildah", "buildah"),
     "crun": _command("crun", "crun"),
+    "runc": _command("runc", "runc"),
+    "slirp4netns": _command("slirp4netns", "slirp4netns"),
+    "tun": Requirement("/dev/net/tun, readable and writable", None, _tun_device),
     "docker": _command("docker", "docker.io, or docker-cli"),
     "dockerd": _command("dockerd", "docker.io"),
     "systemd-analyze": _command("systemd-analyze", "systemd"),

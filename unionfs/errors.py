@@ -5,7 +5,7 @@
     ├── LayerError                a layer that cannot be used: missing, not a directory, nested wrongly
     ├── MountError                a mount that cannot be made, found or removed
     │   └── TransportUnavailable  libfuse or /dev/fuse is missing or may not be opened
-    ├── OptionError               a mount option or a combination of them that has no meaning
+    ├── OptionError               an option of a mount or container, or a combination of them, without meaning
     ├── ChangesetError            what a layer tar cannot hold, or a tar that is no layer
     │   └── TarError              malformed or hostile tar input, with the byte offset
     ├── ImageError                what the image store is asked for and cannot do
@@ -15,6 +15,7 @@
     │   ├── ChangeError           an instruction that changes no image's configuration
     │   ├── RegistryError         a registry that refuses, cannot be reached, or does not keep to its protocol
     │   └── ImageFormatError      an archive, layout or document that breaks its format or lies about its contents
+    ├── ContainerError            a container that cannot be made, found, or told what it was asked
     ├── ScriptError               a line of a simulator's script that makes no sense, or whose command failed
     └── ProtocolError             bytes from a peer (kernel, control socket) that break their protocol
 
@@ -45,7 +46,7 @@ class TransportUnavailable(MountError):
 
 
 class OptionError(UnionFSError):
-    """A mount option that is malformed or contradicts another."""
+    """An option, of a mount or of a container, that is malformed or contradicts another."""
 
 
 class ChangesetError(UnionFSError):
@@ -99,3 +100,7 @@ class ChangeError(ImageError):
 
 class RegistryError(ImageError):
     """A registry that refuses what it is asked for, cannot be reached, or does not keep to its protocol."""
+
+
+class ContainerError(UnionFSError):
+    """A container that cannot be made, found, run or told what it was asked."""

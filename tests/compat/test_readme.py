@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import replay_schemas, schemas, sim_schemas, trace_schemas, which_schemas
+from cli import info_schemas, replay_schemas, schemas, sim_schemas, trace_schemas, which_schemas
 from tests.requirements import requires
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -108,6 +108,7 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("check", schemas.Finding),
         ("convert", schemas.Convert),
         ("doctor", schemas.Diagnosis),
+        ("info", info_schemas.Information),
         ("commit` of an image", schemas.CommittedImage),
         ("image verify", schemas.Fault),
         ("image changes", schemas.Kept),

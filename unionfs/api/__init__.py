@@ -14,6 +14,9 @@
     commit_image     what a mount changes, as one more layer of its image
     import_image, diff_images
     pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
+    container_store  the containers of a store; container_settings: what one is asked to be
+    create_container, run_container, stop_container, kill_container, wait_container, remove_container
+    list_containers, find_container, inspect_container, read_logs, execute
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
@@ -30,6 +33,27 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
+    from unionfs.api.container_settings import container_settings, execution
+    from unionfs.api.containers import (
+        Container,
+        ContainerState,
+        Execution,
+        FoundContainer,
+        LogEntry,
+        container_command,
+        container_store,
+        create_container,
+        execute,
+        find_container,
+        inspect_container,
+        kill_container,
+        list_containers,
+        read_logs,
+        remove_container,
+        run_container,
+        stop_container,
+        wait_container,
+    )
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
     from unionfs.api.hold import Held, held
@@ -38,6 +62,7 @@ if TYPE_CHECKING:
     from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
     from unionfs.api.images import image_store, prune_images
+    from unionfs.api.info import ContainersInfo, Information, RegistryInfo, StoreInfo, TransportInfo, info
     from unionfs.api.layers import StackSpec, make_ready, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -58,6 +83,7 @@ if TYPE_CHECKING:
     from unionfs.errors import (
         ChangeError,
         ChangesetError,
+        ContainerError,
         ImageError,
         ImageFormatError,
         ImageInUse,
@@ -102,6 +128,7 @@ __all__ = [
     "convert",
     "demo",
     "doctor",
+    "info",
     "open_layer",
     "make_ready",
     "choose_transport",
@@ -118,6 +145,21 @@ __all__ = [
     "login",
     "logout",
     "search",
+    "container_settings",
+    "execution",
+    "container_command",
+    "container_store",
+    "create_container",
+    "execute",
+    "find_container",
+    "inspect_container",
+    "kill_container",
+    "list_containers",
+    "read_logs",
+    "remove_container",
+    "run_container",
+    "stop_container",
+    "wait_container",
     "AppliedLayer",
     "Caller",
     "Change",
@@ -126,6 +168,11 @@ __all__ = [
     "CommittedImage",
     "Converted",
     "DemoStep",
+    "Container",
+    "ContainerState",
+    "Execution",
+    "FoundContainer",
+    "LogEntry",
     "Diagnosis",
     "Fault",
     "Finding",
@@ -134,6 +181,11 @@ __all__ = [
     "KeptChanges",
     "Loaded",
     "HOLD_SECONDS",
+    "Information",
+    "ContainersInfo",
+    "RegistryInfo",
+    "StoreInfo",
+    "TransportInfo",
     "Held",
     "Match",
     "MountResult",
@@ -156,6 +208,7 @@ __all__ = [
     "UnionOptions",
     "ChangeError",
     "ChangesetError",
+    "ContainerError",
     "ImageError",
     "ImageFormatError",
     "ImageInUse",
@@ -172,6 +225,27 @@ __all__ = [
 
 _HOMES = {
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
+    "unionfs.api.container_settings": ("container_settings", "execution"),
+    "unionfs.api.containers": (
+        "Container",
+        "ContainerState",
+        "Execution",
+        "FoundContainer",
+        "LogEntry",
+        "container_command",
+        "container_store",
+        "create_container",
+        "execute",
+        "find_container",
+        "inspect_container",
+        "kill_container",
+        "list_containers",
+        "read_logs",
+        "remove_container",
+        "run_container",
+        "stop_container",
+        "wait_container",
+    ),
     "unionfs.api.demonstration": ("DemoStep", "demo"),
     "unionfs.api.doctor": ("Diagnosis", "doctor"),
     "unionfs.api.image_commit": ("CommittedImage", "commit_image"),
@@ -180,6 +254,14 @@ _HOMES = {
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store", "prune_images"),
     "unionfs.api.hold": ("Held", "held"),
+    "unionfs.api.info": (
+        "ContainersInfo",
+        "Information",
+        "RegistryInfo",
+        "StoreInfo",
+        "TransportInfo",
+        "info",
+    ),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",
@@ -200,6 +282,7 @@ _HOMES = {
     "unionfs.errors": (
         "ChangeError",
         "ChangesetError",
+        "ContainerError",
         "ImageError",
         "ImageFormatError",
         "ImageInUse",

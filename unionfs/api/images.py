@@ -21,13 +21,16 @@ def image_store(directory: AnyPath | None = None) -> Store:
 
 
 def in_use(root: bytes) -> Mapping[str, str]:
-    """The IDs of images in the store that mounts are made of, or have kept changes of, each with words for who."""
+    """The IDs of images in the store that mounts or containers are made of, or that changes are kept of, each with
+    words for who."""
     # Here, since few commands remove anything, and the rest would have to wait for all that mounts need.
     from unionfs.api.image_mounts import kept_in
-    from unionfs.api.layers import parts_of
+    from unionfs.api.layers import parts_of, remove_temporary
+    from unionfs.containers.store import Containers
     from unionfs.mounts.registry import Registry
 
     used = {kept.image: f"the changes kept as {kept.name}" for kept in kept_in(root)}
+    used |= {one.image: f"container {one.short_id}" for one in Containers(root, remove_temporary).all()}
     for record in Registry().records():
         for part in parts_of(record.options):
             if os.path.realpath(part.store) == os.path.realpath(root):

@@ -1,9 +1,15 @@
 """Containers: an image run by an OCI runtime (crun, else runc) on a root file system that is our mount.
 
     settings   what was asked for: values, without behaviour
+    option_texts  what people write, made into settings; pure
     spec       settings and an image's configuration -> the runtime's config.json; pure
     users      who a container runs as: USER and --user, by the root's own passwd and group
-    network    private networks and published ports, by passt or slirp4netns
+    root_path  paths in a root, resolved as the container would; directories made there
+    volumes    their sources: made, or filled with what the image has
+    cgroups    what control groups the machine has
+    seccomp    the profile of docker and podman, reduced to one container's
+    network    private networks and published ports, by slirp4netns
+    etc_files  a container's /etc/hosts, /etc/hostname and /etc/resolv.conf
     container  one container: its record, its directory, its states
     store      all of them, by ID and name
     runtime    the OCI runtime as a program

@@ -1,6 +1,7 @@
 """What a container was asked to be: the options of `run` as values, parsed, checked, and nothing looked up.
 
 They are kept in the container's record, so they are plain: texts, numbers, tuples. Paths of the host are absolute.
+`option_texts` makes them of what people write.
 """
 
 from __future__ import annotations
@@ -9,14 +10,20 @@ from typing import Literal, NamedTuple
 
 #: host: the host's own. none: a loopback device and nothing else. private: a network of its own, behind the host's.
 Network = Literal["host", "none", "private"]
+Protocol = Literal["tcp", "udp"]
 
 
 class Volume(NamedTuple):
-    """`-v SOURCE:TARGET[:ro]`: a file or directory of the host at TARGET (absolute) in the container."""
+    """`-v SOURCE:TARGET[:ro]`: a file or directory of the host at TARGET (absolute) in the container.
+
+    `source` "": a directory of the container's own, with what the image has there (`-v TARGET`, VOLUME of an image).
+    `propagation` as in mount_namespaces(7), of mounts below it: private, rprivate, slave, rslave, shared, rshared.
+    """
 
     source: str
     target: str
     read_only: bool = False
+    propagation: str = "rprivate"
 
 
 class Port(NamedTuple):
@@ -25,14 +32,15 @@ class Port(NamedTuple):
     address: str
     host: int
     container: int
-    protocol: Literal["tcp", "udp"] = "tcp"
+    protocol: Protocol = "tcp"
 
 
 class Settings(NamedTuple):
     """What differs from the image. None: as the image has it.
 
     `command` what stands behind the image's name; `entrypoint` () removes the image's. `environment` "K=V", later ones
-    win. `memory` bytes. `user` as docker's -u: NAME|UID[:GROUP|GID]. `terminal` -t, `interactive` -i.
+    win; "K" alone removes the image's. `memory` bytes. `user` as docker's -u: NAME|UID[:GROUP|GID]. `terminal` -t,
+    `interactive` -i. `no_new_privileges`: set-user-ID programs gain nothing.
     """
 
     command: tuple[str, ...] = ()
@@ -48,3 +56,4 @@ class Settings(NamedTuple):
     read_only: bool = False
     terminal: bool = False
     interactive: bool = False
+    no_new_privileges: bool = False

@@ -9,7 +9,7 @@ import signal
 from typing import Final
 
 from unionfs.linux import syscalls
-from unionfs.linux.syscalls import c_size_t
+from unionfs.linux.syscalls import c_int, c_size_t, c_ulong
 
 #: More than a server of many layers usually has open: 64 KiB of pointers.
 RESERVED_DESCRIPTORS: Final = 8192
@@ -117,3 +117,13 @@ def is_interrupted(thread: int) -> bool:
 def return_free_memory() -> None:
     """malloc_trim(3): what libc holds free goes back to the system. A libc without it (musl) holds little."""
     _malloc_trim(0)
+
+
+PR_SET_CHILD_SUBREAPER: Final = 36
+
+_prctl: Final = syscalls.declare("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+
+
+def set_child_subreaper() -> None:
+    """prctl(2): children of children that lose their parent become this process's."""
+    syscalls.call(_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -1,0 +1,157 @@
+"""`unionfs run`: a container of an image. Options, output and exit statuses are docker's."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from unionfs import api
+
+from .options import PlatformOption, open_store, store_directory
+from .output import ContainerStatus, error, note, text
+
+#: docker's exit status for a failure of its own.
+FAILED = 125
+PULL = ("missing", "always", "never")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Environment = Annotated[
+    list[str] | None,
+    typer.Option("-e", "--env", metavar="KEY[=VALUE]", help="A variable; without a value, this environment's."),
+]
+EnvironmentFiles = Annotated[
+    list[str] | None, typer.Option("--env-file", metavar="FILE", help="Variables, one on a line.")
+]
+Interactive = Annotated[bool, typer.Option("-i", "--interactive", help="Pass standard input on.")]
+Terminal = Annotated[bool, typer.Option("-t", "--tty", help="Give it a terminal; ctrl-p ctrl-q lets go of it.")]
+User = Annotated[
+    str | None,
+    typer.Option("-u", "--user", metavar="USER[:GROUP]", help="Names of the image, or numbers.", show_default=False),
+]
+WorkingDirectory = Annotated[
+    str | None, typer.Option("-w", "--workdir", metavar="DIR", help="Where it begins.", show_default=False)
+]
+
+
+@app.command("run", context_settings={"allow_interspersed_args": False})
+def run(
+    context: typer.Context,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A name, or an ID.", show_default=False)],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[COMMAND] [ARG]...", help="In place of the image's.", show_default=False),
+    ] = None,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Leave it running, and print its ID.")] = False,
+    interactive: Interactive = False,
+    tty: Terminal = False,
+    rm: Annotated[bool, typer.Option("--rm", help="Remove it when it has ended.")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Default: one made up.", show_default=False)
+    ] = None,
+    env: Environment = None,
+    env_file: EnvironmentFiles = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-v",
+            "--volume",
+            metavar="[SOURCE:]TARGET[:ro]",
+            help="A directory or file of the host in the container; without SOURCE one of the container's own.",
+        ),
+    ] = None,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--publish", metavar="[[ADDRESS:]PORT:]PORT[/udp]", help="A port of the container."),
+    ] = None,
+    network: Annotated[
+        str,
+        typer.Option(
+            "--network", metavar="private|host|none", help="Its own behind the host's, the host's, or loopback alone."
+        ),
+    ] = "private",
+    workdir: WorkingDirectory = None,
+    user: User = None,
+    entrypoint: Annotated[
+        str | None,
+        typer.Option("--entrypoint", metavar="PROGRAM", help="In place of the image's.", show_default=False),
+    ] = None,
+    hostname: Annotated[
+        str | None, typer.Option("--hostname", metavar="NAME", help="Default: its short ID.", show_default=False)
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option("-m", "--memory", metavar="BYTES", help="A limit: 64m, 1g.", show_default=False)
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Nothing is written to the root.")] = False,
+    security_opt: Annotated[
+        list[str] | None, typer.Option("--security-opt", metavar="OPTION", help="no-new-privileges")
+    ] = None,
+    pull: Annotated[
+        str, typer.Option("--pull", metavar="missing|always|never", help="When the image is fetched from its registry.")
+    ] = "missing",
+    platform: PlatformOption = None,
+) -> ContainerStatus:
+    """Run a command in a new container of an image, which is fetched where it is not here.
+
+    What the container writes is kept until it is removed. The exit status is the command's; 125: it was not run, 126:
+    it cannot be executed, 127: it is not there, 128+N: a signal ended it.
+    """
+    try:
+        if tty and interactive and not detach and not sys.stdin.isatty():
+            raise api.OptionError("the input device is not a TTY", hint="leave out -t, or -i")
+        if pull not in PULL:
+            raise api.OptionError(f"invalid pull option: '{pull}'", hint=f"one of {', '.join(PULL)}")
+        settings = api.container_settings(
+            command or (),
+            entrypoint=entrypoint,
+            environment=env or (),
+            environment_files=env_file or (),
+            volumes=volume or (),
+            ports=publish or (),
+            network=network,
+            memory=memory,
+            working_directory=workdir,
+            user=user,
+            hostname=hostname,
+            read_only=read_only,
+            terminal=tty,
+            interactive=interactive,
+            no_new_privileges=_no_new_privileges(security_opt or ()),
+        )
+        if pull == "always":
+            _pull(context, image, platform)
+        containers = api.container_store(store_directory(context))
+        try:
+            made = api.create_container(containers, image, settings, name=name, auto_remove=rm, platform=platform)
+        except api.ImageNotFound:
+            if pull == "never":
+                raise
+            note(f"Unable to find image '{image}' locally")
+            _pull(context, image, platform)
+            made = api.create_container(containers, image, settings, name=name, auto_remove=rm, platform=platform)
+        ended = api.run_container(containers, made.id, attach=not detach, interactive=interactive)
+    except (api.UnionFSError, OSError) as e:
+        error(str(e), getattr(e, "hint", None))
+        return ContainerStatus(FAILED)
+    if ended.error is not None:
+        error(str(ended.error), getattr(ended.error, "hint", None))
+        return ContainerStatus(FAILED if ended.status is None else ended.status)
+    if detach and ended.status is None:
+        text(made.id)
+    return ContainerStatus(ended.status or 0)
+
+
+def _no_new_privileges(options: list[str] | tuple[str, ...]) -> bool:
+    for option in options:
+        if option not in ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"):
+            raise api.OptionError(f"invalid --security-opt: {option!r}", hint="no-new-privileges is known here")
+    return bool(options)
+
+
+def _pull(context: typer.Context, image: str, platform: str | None) -> None:
+    from .image_transfer import reporter
+
+    with reporter(quiet=not sys.stderr.isatty()) as report:
+        api.pull_image(open_store(context), image, platform=platform, report=report)

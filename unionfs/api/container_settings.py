@@ -1,0 +1,97 @@
+"""`container_settings`, `execution`: options as people write them, made into what a container is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from unionfs.containers import option_texts
+from unionfs.containers.executed import Execution
+from unionfs.containers.settings import Network, Settings
+from unionfs.errors import OptionError
+
+NETWORKS: tuple[Network, ...] = ("private", "host", "none")
+
+
+def container_settings(
+    command: Sequence[str] = (),
+    *,
+    entrypoint: str | None = None,
+    environment: Iterable[str] = (),
+    environment_files: Iterable[str] = (),
+    volumes: Iterable[str] = (),
+    ports: Iterable[str] = (),
+    network: str = "private",
+    memory: str | None = None,
+    working_directory: str | None = None,
+    user: str | None = None,
+    hostname: str | None = None,
+    read_only: bool = False,
+    terminal: bool = False,
+    interactive: bool = False,
+    no_new_privileges: bool = False,
+) -> Settings:
+    """Each in docker's form. OptionError for what makes no sense."""
+    if network not in NETWORKS:
+        raise OptionError(f"network {network} not found", hint=f"one of {', '.join(NETWORKS)}")
+    published = option_texts.ports(ports)
+    if published and network != "private":
+        raise OptionError(
+            f"conflicting options: port publishing and the network {network}", hint="leave out -p, or --network"
+        )
+    own = dict(os.environ)
+    listed = [pair for path in environment_files for pair in _environment_file(path)]
+    return Settings(
+        command=tuple(command),
+        entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
+        environment=(*listed, *option_texts.environment(environment, own)),
+        working_directory=_absolute(working_directory),
+        user=user,
+        hostname=hostname,
+        volumes=option_texts.volumes(volumes, os.getcwd()),
+        ports=published,
+        network=network,
+        memory=None if memory is None else option_texts.memory(memory),
+        read_only=read_only,
+        terminal=terminal,
+        interactive=interactive,
+        no_new_privileges=no_new_privileges,
+    )
+
+
+def _absolute(directory: str | None) -> str | None:
+    if directory is not None and not directory.startswith("/"):
+        raise OptionError(f"the working directory '{directory}' is invalid, it needs to be an absolute path")
+    return directory
+
+
+def _environment_file(path: str) -> tuple[str, ...]:
+    try:
+        with open(path, "rb") as file:
+            return option_texts.environment_file(file.read(), path, dict(os.environ))
+    except OSError as error:
+        raise OptionError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def execution(
+    command: Sequence[str],
+    *,
+    environment: Iterable[str] = (),
+    environment_files: Iterable[str] = (),
+    user: str | None = None,
+    working_directory: str | None = None,
+    terminal: bool = False,
+    interactive: bool = False,
+    detach: bool = False,
+) -> Execution:
+    """What `execute` is asked for. OptionError for what makes no sense."""
+    listed = [pair for path in environment_files for pair in _environment_file(path)]
+    return Execution(
+        tuple(command),
+        (*listed, *option_texts.environment(environment, dict(os.environ))),
+        _absolute(working_directory),
+        user,
+        terminal,
+        interactive,
+        detach,
+    )

@@ -291,6 +291,20 @@ OBJECT = {"layer": 1, "path": "a", "mode": 0o100644, "uid": 0, "gid": 0, "size":
     "atime_ns": 0, "mtime_ns": 0, "xattrs": {}, "target": None, "data": None}  # fmt: skip
 
 
+WRONG_LINES: list[dict[str, object]] = [
+    {"what": 1},
+    {"scene": {}},
+    {"scene": {**OBJECT, "path": "../x"}},
+    {"scene": {**OBJECT, "path": "/x"}},
+    {"scene": {**OBJECT, "layer": 2}},
+    {"scene": {**OBJECT, "size": -1}},
+    {"scene": {**OBJECT, "mode": "x"}},
+    {"scene": {**OBJECT, "data": "?"}},
+    {"event": {}},
+    {"event": 1},
+]
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -300,21 +314,7 @@ OBJECT = {"layer": 1, "path": "a", "mode": 0o100644, "uid": 0, "gid": 0, "size":
         b'{"recording": 2}\n',
         b'{"recording": 1, "layers": []}\n',
         json.dumps({**HEADER, "layers": ["x"] * 5000}).encode() + b"\n",
-        *(
-            json.dumps(HEADER).encode() + b"\n" + json.dumps(line).encode() + b"\n"
-            for line in (
-                {"what": 1},
-                {"scene": {}},
-                {"scene": {**OBJECT, "path": "../x"}},
-                {"scene": {**OBJECT, "path": "/x"}},
-                {"scene": {**OBJECT, "layer": 2}},
-                {"scene": {**OBJECT, "size": -1}},
-                {"scene": {**OBJECT, "mode": "x"}},
-                {"scene": {**OBJECT, "data": "?"}},
-                {"event": {}},
-                {"event": 1},
-            )
-        ),
+        *(json.dumps(HEADER).encode() + b"\n" + json.dumps(line).encode() + b"\n" for line in WRONG_LINES),
     ],
 )
 def test_what_is_no_recording(document: bytes) -> None:
@@ -323,7 +323,7 @@ def test_what_is_no_recording(document: bytes) -> None:
     assert "no recording" in str(caught.value) and caught.value.hint
 
 
-HOSTILE = [
+HOSTILE: list[list[object]] = [
     [{"scene": {**OBJECT, "path": "a/b"}}],  # in a directory that is not there
     [{"scene": OBJECT}, {"scene": {**OBJECT, "path": "a/b", "id": "1:2"}}],  # in a file
     [{"scene": {**OBJECT, "path": "x" * 300}}],

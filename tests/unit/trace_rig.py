@@ -74,7 +74,7 @@ class Watched:
 
     def setattr(self, node: int, changes: SetAttr, caller: Caller, fh: int | None = None) -> Any:
         fields = {
-            key: -1 if value is NOW else int(value)  # type: ignore[call-overload]
+            key: -1 if value is NOW else int(value)
             for key, value in changes._asdict().items()
             if value is not None and value is not False
         }

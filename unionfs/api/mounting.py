@@ -274,7 +274,7 @@ def _serve(
                 describe(fs, spec)
             holds.attach(fs)
             listeners.attach(fs)
-            handlers, streams = _handlers(fs, holds), _streams(listeners)
+            handlers, streams = _handlers(fs, holds, listeners), _streams(listeners)
             try:
                 with ControlServer(entry.control_path, handlers, _leases(holds), streams), _rare_collections():
                     serve(
@@ -310,9 +310,9 @@ def _rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _handlers(fs: UnionFilesystem, holds: Holds) -> dict[str, Handler]:
+def _handlers(fs: UnionFilesystem, holds: Holds, listeners: Listeners) -> dict[str, Handler]:
     def statistics(params: dict[str, object]) -> dict[str, object]:
-        return {**fs.statistics(), **holds.statistics()}
+        return {**fs.statistics(), **holds.statistics(), **listeners.statistics()}
 
     def remount(params: dict[str, object]) -> dict[str, object]:
         found = fs.refresh()

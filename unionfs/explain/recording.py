@@ -149,13 +149,14 @@ class Scene:
         return places
 
     def _touch(self, path: Path) -> None:
-        for number, place in self._places(path).items():
-            self._with_marks(number, place)
-            if number != UPPER and place != path:
-                self._with_marks(number, path)  # hidden by a redirect: people will want to see it
+        """Each layer where it has the path, by whatever redirects; and all layers there, so that what is hidden at
+        such a place, or seen there, is so in the replay."""
+        for place in {path, *self._places(path).values()}:
+            for number in self._numbers():
+                self._with_marks(number, place, data=True)
 
-    def _with_marks(self, number: int, path: Path) -> None:
-        self._object(number, path, data=True)
+    def _with_marks(self, number: int, path: Path, *, data: bool) -> None:
+        self._object(number, path, data=data)
         directory, _, name = path.rpartition(b"/")
         for mark in (whiteout.PREFIX + name, whiteout.OPAQUE):
             if name:
@@ -221,7 +222,7 @@ class Scene:
         if number == UPPER and self._is_new(path):
             return
         if path:
-            self._object(number, path.rpartition(b"/")[0], data=False)
+            self._with_marks(number, path.rpartition(b"/")[0], data=False)
         self._told.add(key)
         layer = self._union.stack.layer(number)
         try:

@@ -336,7 +336,7 @@ class _Actor:
         self._handles: dict[int, tuple[int, NodeId]] = {}  # recorded handle -> ours, and its node
         self._nodes: dict[int, list[NodeId]] = {}  # recorded node -> ours, as long as it is open
         self._told: list[Event] = []
-        self._tracer = Tracer(fs, self._told.append, lambda asked: None)
+        self._tracer = Tracer(fs, lambda event, _: self._told.append(event), lambda asked: None)
 
     def act(self, event: Event) -> Event:
         """What came of it."""

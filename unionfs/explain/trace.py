@@ -243,7 +243,7 @@ def _matches(patterns: Iterable[str], path: Path | None) -> bool:
 class _Current:
     """A request in progress."""
 
-    __slots__ = ("asked", "before", "key", "path", "started", "steps", "to_path")
+    __slots__ = ("asked", "before", "key", "path", "scene", "started", "steps", "to_path")
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -253,14 +253,18 @@ class _Current:
         self.path: Path | None = None
         self.to_path: Path | None = None
         self.key: tuple[DirInode, bytes] | None = None
+        self.scene: object = frozenset()
 
 
 class Tracer:
     """A vfs.Watcher of one union. `start` and `stop` have the engine report to it; both only with its listeners' lock
     held, as said there. INVARIANT: nothing that goes wrong here comes out: an operation is not to fail for it."""
 
-    def __init__(self, fs: UnionFilesystem, publish: Callable[[Event], None], scene: Callable[[Asked], None]) -> None:
-        """`scene`: is told what is about to be asked, before anything is done for it."""
+    def __init__(
+        self, fs: UnionFilesystem, publish: Callable[[Event, object], None], scene: Callable[[Asked], object]
+    ) -> None:
+        """`scene`: is told what is about to be asked, before anything is done for it; what it answers is given back
+        with the event."""
         self._fs = fs
         self._union = fs._union
         self._publish = publish
@@ -280,7 +284,7 @@ class Tracer:
         try:
             with self._union.lock:
                 self._locate(current)
-            self._scene(asked)
+            current.scene = self._scene(asked)
         except Exception:
             log.exception("a request could not be traced: %s", asked.op)
         self._local.current = current  # from here on steps are those of the operation itself
@@ -294,7 +298,7 @@ class Tracer:
             seconds = time.perf_counter() - token.before
             with self._union.lock:
                 place = self._found(token, answered)
-            self._publish(self._event(token, answered, place, seconds))
+            self._publish(self._event(token, answered, place, seconds), token.scene)
         except Exception:
             log.exception("a request could not be traced: %s", token.asked.op)
 

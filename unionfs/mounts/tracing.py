@@ -91,6 +91,9 @@ class Listener:
         """Nothing comes any more; what has come may be taken."""
         self._owner.leave(self)
         with self._changed:
+            if self._unsaid:
+                self._add_locked(_line({"dropped": self._unsaid}))
+                self._unsaid = 0
             self._ended = True
             self._changed.notify()
 
@@ -115,6 +118,11 @@ class Listeners:
         stack = self._fs._union.stack
         return [stack.upper.name if stack.has_upper else None, *(layer.name for layer in stack.lowers)]
 
+    def statistics(self) -> dict[str, int]:
+        """`listeners`: now."""
+        with self._lock:  # not before they really listen
+            return {"listeners": len(self._all)}
+
     def header(self) -> dict[str, Any]:
         """What a recording begins with."""
         from unionfs.explain.recording import header
@@ -131,6 +139,10 @@ class Listeners:
                 raise MountError("the mount is ending")
             if fs.watch is None:
                 raise MountError("the mount's transport tells nothing of its requests", hint="mount it again")
+            self._all = (*self._all, listener)
+            if self._tracer is None:
+                self._start_locked(fs)
+            self._tell_tracer_locked()
             if recording:
                 from unionfs.explain.recording import Scene
 
@@ -139,10 +151,6 @@ class Listeners:
                     lambda told: listener.put(_line({"scene": told})),
                     lambda event: listener.put(_line({"event": event.to_json()})),
                 )
-            self._all = (*self._all, listener)
-            if self._tracer is None:
-                self._start_locked(fs)
-            self._tell_tracer_locked()
         return listener
 
     def _start_locked(self, fs: UnionFilesystem) -> None:
@@ -186,14 +194,19 @@ class Listeners:
             time.sleep(0.005)
 
     # what is told ---------------------------------------------------------------------------------------------------
-    def _before(self, asked: Asked) -> None:
-        for scene in tuple(self._scenes.values()):
+    def _before(self, asked: Asked) -> object:
+        """The recordings that know what there was before."""
+        scenes = tuple(self._scenes.items())
+        for _, scene in scenes:
             scene.before(asked)
+        return frozenset(listener for listener, _ in scenes)
 
-    def _publish(self, event: Event) -> None:
+    def _publish(self, event: Event, recording: object) -> None:
+        """`recording`: what `_before` has answered. What had begun before a recording did is no part of it."""
+        assert isinstance(recording, frozenset)
         line = plain = b""
         for listener in self._all:
-            if not listener.wanted.wants(event):
+            if not listener.wanted.wants(event) or (listener.recording and listener not in recording):
                 continue
             if listener.recording:
                 scene = self._scenes.get(listener)

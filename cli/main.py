@@ -40,6 +40,7 @@ VERBS = {
     "which": "which:which",
     "trace": "trace:trace",
     "replay": "replay:replay",
+    "show": "show:show",
     "diff": "diff:diff",
     "commit": "commit:commit",
     "apply": "apply:apply",

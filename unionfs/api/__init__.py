@@ -5,6 +5,7 @@
     mounts           the live mounts
     remount          have a mount notice changed layers
     which, which_all the layer that a path comes from, what hides what, where the bytes are
+    layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
     held             the changes of a mount wait, so that what is read of its upper is one moment
@@ -13,7 +14,8 @@
     mount_image      an image as a mount, whose changes the store keeps; kept_changes, remove_changes
     commit_image     what a mount changes, as one more layer of its image
     import_image, diff_images
-    pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
+    pull_image, fetch_image, push_image, login, logout, search
+                     with registries (RegistryOptions: how they are reached)
     container_store  the containers of a store; container_settings: what one is asked to be
     create_container, run_container, stop_container, kill_container, wait_container, remove_container
     list_containers, find_container, inspect_container, read_logs, execute
@@ -63,6 +65,16 @@ if TYPE_CHECKING:
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
     from unionfs.api.images import image_store, prune_images
     from unionfs.api.info import ContainersInfo, Information, RegistryInfo, StoreInfo, TransportInfo, info
+    from unionfs.api.layer_trees import (
+        FoldedRow,
+        LayerHeading,
+        LayerTree,
+        StoredPart,
+        TreeRow,
+        draw_layers,
+        fold_rows,
+        layer_tree,
+    )
     from unionfs.api.layers import StackSpec, make_ready, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -75,7 +87,7 @@ if TYPE_CHECKING:
         umount,
     )
     from unionfs.api.paths import Tree
-    from unionfs.api.registries import login, logout, pull_image, push_image, search
+    from unionfs.api.registries import fetch_image, login, logout, pull_image, push_image, search
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
@@ -120,6 +132,9 @@ __all__ = [
     "remount",
     "which",
     "which_all",
+    "layer_tree",
+    "draw_layers",
+    "fold_rows",
     "diff",
     "commit",
     "apply",
@@ -140,6 +155,7 @@ __all__ = [
     "commit_image",
     "import_image",
     "diff_images",
+    "fetch_image",
     "pull_image",
     "push_image",
     "login",
@@ -176,6 +192,7 @@ __all__ = [
     "Diagnosis",
     "Fault",
     "Finding",
+    "FoldedRow",
     "HistoryRow",
     "ImageSummary",
     "KeptChanges",
@@ -187,6 +204,8 @@ __all__ = [
     "StoreInfo",
     "TransportInfo",
     "Held",
+    "LayerHeading",
+    "LayerTree",
     "Match",
     "MountResult",
     "MountStatus",
@@ -203,8 +222,10 @@ __all__ = [
     "StackSpec",
     "Store",
     "Stored",
+    "StoredPart",
     "Which",
     "Transfer",
+    "TreeRow",
     "UnionOptions",
     "ChangeError",
     "ChangesetError",
@@ -262,6 +283,16 @@ _HOMES = {
         "TransportInfo",
         "info",
     ),
+    "unionfs.api.layer_trees": (
+        "FoldedRow",
+        "LayerHeading",
+        "LayerTree",
+        "StoredPart",
+        "TreeRow",
+        "draw_layers",
+        "fold_rows",
+        "layer_tree",
+    ),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",
@@ -274,7 +305,7 @@ _HOMES = {
         "umount",
     ),
     "unionfs.api.paths": ("Tree",),
-    "unionfs.api.registries": ("login", "logout", "pull_image", "push_image", "search"),
+    "unionfs.api.registries": ("fetch_image", "login", "logout", "pull_image", "push_image", "search"),
     "unionfs.api.sources": ("Hider", "Part", "Place", "Source", "Stored", "Which", "which", "which_all"),
     "unionfs.api.stack": ("Stack",),
     "unionfs.api.upkeep": ("Checked", "Converted", "Finding", "check", "convert"),

@@ -24,7 +24,6 @@ from unionfs.containers import (
     cgroups,
     client,
     executed,
-    inspection,
     monitor,
     option_texts,
     recovery,
@@ -195,6 +194,8 @@ def read_logs(
 
 def inspect_container(containers: Containers, name: str) -> dict[str, Any]:
     """As `docker container inspect` shows it."""
+    from unionfs.containers import inspection
+
     container, state = find_container(containers, name)
     lowers = [_shown_layer(diff_id) for diff_id in reversed(container.layers)]
     return inspection.inspect(container, state, containers.place(container.id), lowers)

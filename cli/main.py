@@ -13,7 +13,6 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import plain
 from .options import SETTINGS, StoreOption, choose_store
 from .output import ContainerStatus, error, flush, text
 from .verbs import group
@@ -105,8 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return complete.main(arguments[1:])
     try:
-        call = plain.call(arguments, VERBS)
-        status = app(arguments, prog_name="unionfs", standalone_mode=False) if call is None else call()
+        status = app(arguments, prog_name="unionfs", standalone_mode=False)
         flush()
     except KeyboardInterrupt:
         status = INTERRUPTED

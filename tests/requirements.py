@@ -88,6 +88,8 @@ REQUIREMENTS: dict[str, Requirement] = {
     "setcap": _command("setcap", "libcap2-bin"),
     "skopeo": _command("skopeo", "skopeo"),
     "docker-registry": _command("docker-registry", "docker-registry"),
+    "redis-server": _command("redis-server", "redis-server"),
+    "nginx": _command("nginx", "nginx"),
     "openssl": _command("openssl", "openssl"),
     "umoci": _command("umoci", "umoci"),
     "podman": _command("podman", "podman"),

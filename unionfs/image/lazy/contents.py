@@ -23,6 +23,7 @@ import base64
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 from unionfs.changeset import tar_format as tar
@@ -54,9 +55,9 @@ _TOC_DIGEST: Final = "containerd.io/snapshot/stargz/toc.digest"
 _CHUNKED: Final = ("io.github.containers.zstd-chunked.manifest-", "io.containers.zstd-chunked.manifest-")
 #: gzip header with FEXTRA, XLEN 26, subfield "SG" of 22 bytes: the TOC's offset in 16 hexadecimal digits and "STARGZ".
 _footer: Final = re.compile(rb"\x1f\x8b\x08\x04.{6}\x1a\x00SG\x16\x00([0-9a-f]{16})STARGZ.{13}", re.DOTALL).fullmatch
-_position: Final = re.compile(r"(\d{1,18}):(\d{1,18}):(\d{1,18}):1").fullmatch
+_position: Final = re.compile(r"(\d{1,18}):(\d{1,18}):(\d{1,18}):1", re.ASCII).fullmatch
 _sha256: Final = re.compile(r"sha256:([0-9a-f]{64})").fullmatch
-_time: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)").fullmatch
+_time: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII).fullmatch
 
 _TYPES: Final = {
     "reg": tar.REG,
@@ -237,7 +238,7 @@ class _Parser:
     def _ends(self) -> list[Chunk]:
         """A chunk goes on to where the next one begins in the blob, or the TOC."""
         offsets = sorted({one.offset for one in self._pending})
-        following = dict(zip(offsets, [*offsets[1:], self._end], strict=True))
+        following = dict(pairwise([*offsets, self._end]))
         chunks = []
         for one in self._pending:
             end = following[one.offset]

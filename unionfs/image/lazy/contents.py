@@ -46,8 +46,11 @@ DATA_START: Final = PAGE
 TOC_NAME: Final = b"stargz.index.json"
 PREFETCH: Final = b".prefetch.landmark"
 NO_PREFETCH: Final = b".no.prefetch.landmark"
-#: Names in the root that eStargz writers put there for themselves.
-HIDDEN: Final = frozenset((TOC_NAME, PREFETCH, NO_PREFETCH))
+#: Names in the root that writers put there for themselves. (stargz-snapshotter writes zstd:chunked with landmarks.)
+HIDDEN: Final[dict[Kind, frozenset[bytes]]] = {
+    "gzip": frozenset((TOC_NAME, PREFETCH, NO_PREFETCH)),
+    "zstd": frozenset((PREFETCH, NO_PREFETCH)),
+}
 
 FOOTER_SIZE: Final = 51
 _TOC_DIGEST: Final = "containerd.io/snapshot/stargz/toc.digest"

@@ -11,9 +11,8 @@ import typer
 
 from .options import AsJson
 from .output import as_json, error, text
-from .sim import ColourOption
 from .sim_table import table
-from .style import Style, When, style
+from .style import ColourOption, Style, When, style
 
 if TYPE_CHECKING:
     from unionfs.api import simulation

@@ -39,6 +39,8 @@ VERBS = {
     "remount": "remount:remount",
     "mounts": "mounts:mounts",
     "which": "which:which",
+    "trace": "trace:trace",
+    "replay": "replay:replay",
     "show": "show:show",
     "diff": "diff:diff",
     "commit": "commit:commit",

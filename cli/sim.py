@@ -16,7 +16,7 @@ from unionfs import api
 from . import sim_steps
 from .options import AsJson
 from .output import as_json, error, text
-from .style import Style, When, style
+from .style import ColourOption, Style, When, style
 
 if TYPE_CHECKING:
     from unionfs.api import simulation
@@ -45,7 +45,6 @@ AsOption = Annotated[As, typer.Option("--as", help="Behave as this one is known 
 EncodingOption = Annotated[
     Encoding, typer.Option("--encoding", help="How whiteouts look: a device, a .wh. file, or in a layer tar.")
 ]
-ColourOption = Annotated[When, typer.Option("--color", help="Colour on a terminal; text is the same without.")]
 
 
 def sim(

@@ -38,6 +38,8 @@ VERBS = {
     "remount": "remount:remount",
     "mounts": "mounts:mounts",
     "which": "which:which",
+    "blame": "blame:blame",
+    "waste": "waste:waste",
     "diff": "diff:diff",
     "commit": "commit:commit",
     "apply": "apply:apply",

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -63,3 +63,13 @@ def printable(text: str) -> str:
     """A file name as it may stand in a table: no control characters, no lone surrogates."""
     shown = os.fsencode(text).decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "·" for character in shown)
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as they need, two blanks between; the last one as it is."""
+    widths = [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
+    return ["  ".join([*map(_filled, row[:-1], widths), row[-1]]) for row in rows]
+
+
+def _filled(cell: str, width: int) -> str:
+    return cell + " " * (width - columns(cell))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import schemas, sim_schemas, which_schemas
+from cli import blame_schemas, schemas, sim_schemas, waste_schemas, which_schemas
 from tests.requirements import requires
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -98,6 +98,10 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
     ("verb", "model"),
     [
         ("which", which_schemas.Which),
+        ("blame", blame_schemas.Blame),
+        ("blame` of a directory", blame_schemas.BlamedTree),
+        ("blame --lines", blame_schemas.BlamedLines),
+        ("waste", waste_schemas.Waste),
         ("diff", schemas.Change),
         ("commit", schemas.Commit),
         ("apply", schemas.Apply),

@@ -14,9 +14,8 @@ from tests.unit.cli_runner import PROJECT, call, program, refused
 from unionfs import __version__
 
 VERBS = (
-    "mount", "umount", "remount", "mounts", "which", "diff", "commit", "apply", "check", "convert", "run", "doctor",
-    "demo",
-    "sim", "learn", "login", "logout", "search", "image",
+    "mount", "umount", "remount", "mounts", "which", "blame", "waste", "diff", "commit", "apply", "check", "convert",
+    "run", "doctor", "demo", "sim", "learn", "login", "logout", "search", "image",
 )  # fmt: skip
 IMAGE_VERBS = (
     "ls", "tag", "untag", "rm", "inspect", "history", "diff", "pull", "push", "save", "load", "import", "export",

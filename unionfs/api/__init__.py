@@ -5,6 +5,8 @@
     mounts           the live mounts
     remount          have a mount notice changed layers
     which, which_all the layer that a path comes from, what hides what, where the bytes are
+    blame, blame_lines, blame_tree    which layer did what to a path, to its lines, to all in a directory
+    waste            the bytes of layers that nobody sees
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
     held             the changes of a mount wait, so that what is read of its upper is one moment
@@ -30,6 +32,18 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from unionfs.api.blaming import (
+        Blame,
+        Blamed,
+        BlamedLines,
+        BlamedPath,
+        BlamedTree,
+        Line,
+        Touch,
+        blame,
+        blame_lines,
+        blame_tree,
+    )
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
     from unionfs.api.container_settings import container_settings
     from unionfs.api.containers import container_store, create_container, run_container
@@ -52,11 +66,13 @@ if TYPE_CHECKING:
         remount,
         umount,
     )
+    from unionfs.api.opened import LayerInfo
     from unionfs.api.paths import Tree
     from unionfs.api.registries import login, logout, pull_image, push_image, search
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
+    from unionfs.api.wasting import Duplicate, LayerWaste, Score, StackWaste, Waste, WastedPath, waste
     from unionfs.changeset.change import Change
     from unionfs.errors import (
         ChangeError,
@@ -98,6 +114,10 @@ __all__ = [
     "remount",
     "which",
     "which_all",
+    "blame",
+    "blame_lines",
+    "blame_tree",
+    "waste",
     "diff",
     "commit",
     "apply",
@@ -127,6 +147,11 @@ __all__ = [
     "create_container",
     "run_container",
     "AppliedLayer",
+    "Blame",
+    "Blamed",
+    "BlamedLines",
+    "BlamedPath",
+    "BlamedTree",
     "Caller",
     "Change",
     "Checked",
@@ -135,11 +160,15 @@ __all__ = [
     "Converted",
     "DemoStep",
     "Diagnosis",
+    "Duplicate",
     "Fault",
     "Finding",
     "HistoryRow",
     "ImageSummary",
     "KeptChanges",
+    "LayerInfo",
+    "LayerWaste",
+    "Line",
     "Loaded",
     "HOLD_SECONDS",
     "Held",
@@ -155,11 +184,16 @@ __all__ = [
     "Hider",
     "Part",
     "Place",
+    "Score",
     "Source",
     "StackSpec",
+    "StackWaste",
     "Store",
     "Stored",
+    "Waste",
+    "WastedPath",
     "Which",
+    "Touch",
     "Transfer",
     "UnionOptions",
     "ChangeError",
@@ -180,6 +214,18 @@ __all__ = [
 ]
 
 _HOMES = {
+    "unionfs.api.blaming": (
+        "Blame",
+        "Blamed",
+        "BlamedLines",
+        "BlamedPath",
+        "BlamedTree",
+        "Line",
+        "Touch",
+        "blame",
+        "blame_lines",
+        "blame_tree",
+    ),
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
     "unionfs.api.container_settings": ("container_settings",),
     "unionfs.api.containers": ("container_store", "create_container", "run_container"),
@@ -192,6 +238,8 @@ _HOMES = {
     "unionfs.api.images": ("image_store", "prune_images"),
     "unionfs.api.hold": ("Held", "held"),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
+    "unionfs.api.opened": ("LayerInfo",),
+    "unionfs.api.wasting": ("Duplicate", "LayerWaste", "Score", "StackWaste", "Waste", "WastedPath", "waste"),
     "unionfs.api.mounting": (
         "MountResult",
         "MountStatus",

@@ -1,8 +1,7 @@
 """`which`: the layer that a path of a union comes from, what the others have there, and where the bytes are.
 
-The layers of a live mount are opened once more beside it, read-only, as for `diff`; its changes are not held, since one
-name is looked at. Unlike for a mount, tars at the bottom of a stack are not merged into one index: they are to be told
-apart.
+The layers of a live mount are opened once more beside it (api.opened); its changes are not held, since one name is
+looked at.
 """
 
 from __future__ import annotations
@@ -13,17 +12,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from unionfs.api.layers import LayerSpec, StackSpec, plan
-from unionfs.api.mounting import mounted_stack
-from unionfs.api.union import open_union
-from unionfs.errors import LayerError, MountError
+from unionfs.api.layers import LayerSpec, StackSpec
+from unionfs.api.opened import opened_path
+from unionfs.errors import LayerError
 from unionfs.explain.which import Hider, Part, Place, Which
 from unionfs.explain.which import which as _which
 from unionfs.explain.which import which_all as _which_all
 from unionfs.layers.layer import LayerFile
 from unionfs.layers.over import FileOver
-from unionfs.mounts.registry import find
-from unionfs.overlay import UnionFilesystem, UnionOptions
+from unionfs.overlay import UnionFilesystem
 from unionfs.overlay.stack import UPPER
 
 __all__ = ["Hider", "Part", "Place", "Source", "Stored", "Which", "which", "which_all"]
@@ -64,7 +61,7 @@ def which(
     The last component may be hidden or deleted. Symbolic links on the way are followed in a mount, as the kernel does,
     and nowhere else. LayerError where no layer has anything there; MountError where there is no mount.
     """
-    with _opened(path, layers, upper, work, store) as (fs, spec, inner), _named(path, fs, inner):
+    with opened_path(path, layers, upper, work, store) as (fs, spec, inner), named(path, fs, inner):
         found = _which(fs, inner)
         return Source(found, _paths(spec), _stored(fs, spec, found.data))
 
@@ -78,54 +75,12 @@ def which_all(
     store: LayerSpec | None = None,
 ) -> list[Source]:
     """The same of all names that a directory shows, in order."""
-    with _opened(path, layers, upper, work, store) as (fs, spec, inner), _named(path, fs, inner):
+    with opened_path(path, layers, upper, work, store) as (fs, spec, inner), named(path, fs, inner):
         return [Source(one, _paths(spec), _stored(fs, spec, one.data)) for one in _which_all(fs, inner)]
 
 
 @contextmanager
-def _opened(
-    path: LayerSpec,
-    layers: Iterable[LayerSpec],
-    upper: LayerSpec | None,
-    work: LayerSpec | None,
-    store: LayerSpec | None,
-) -> Iterator[tuple[UnionFilesystem, StackSpec, bytes]]:
-    """The union, the stack it is of, and the path in it."""
-    layers, wanted = tuple(layers), os.fsencode(path)
-    if layers or upper is not None:
-        spec, inner = plan(layers, upper, work, read_only=True, store=store), _relative(wanted)
-    else:
-        spec, inner = _mounted(wanted)
-    # Metacopies are looked for everywhere, as by diff.
-    fs = open_union(spec._replace(read_only=True), UnionOptions(metacopy=True), merge=False)
-    try:
-        yield fs, spec, inner
-    finally:
-        fs.close()
-
-
-def _mounted(path: bytes) -> tuple[StackSpec, bytes]:
-    """The stack of the mount that a path lies in, and the path there. What is deleted lies where it would be."""
-    parent, _, name = os.path.abspath(path).rpartition(b"/")
-    place = os.path.join(os.path.realpath(parent or b"/"), name)
-    mounted = find(place, inside=True)
-    if mounted is None:
-        raise MountError(
-            f"{os.fsdecode(path)} is in no unionfs mount", hint="unionfs mounts lists them; or name the layers with -l"
-        )
-    mountpoint = os.path.realpath(mounted.mountpoint)
-    if os.path.commonpath([place, mountpoint]) != mountpoint:  # a symbolic link to the mountpoint itself
-        place = os.path.realpath(path)
-    return mounted_stack(mounted.mountpoint), _relative(os.path.relpath(place, mountpoint))
-
-
-def _relative(path: bytes) -> bytes:
-    """A path of the tree as layers know it: "." and ".." are taken away as names, so none leads out."""
-    return os.path.normpath(b"/" + path).lstrip(b"/")
-
-
-@contextmanager
-def _named(path: LayerSpec, fs: UnionFilesystem, inner: bytes) -> Iterator[None]:
+def named(path: LayerSpec, fs: UnionFilesystem, inner: bytes) -> Iterator[None]:
     """What the engine says of `inner`, in terms of what the caller gave."""
     shown = os.fsdecode(path)
     try:

@@ -5,22 +5,11 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from unionfs.api.text import size
+
+__all__ = ["ellipsis", "parse_size", "since", "size"]
+
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *((?:[kmgtpe]i?)?b?)", re.IGNORECASE)
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
-
-
-def size(count: float, digits: int = 3) -> str:
-    """`4.26MB`: decimal units, and as many digits as given (go-units HumanSizeWithPrecision)."""
-    unit = 0
-    while count >= 1000 and unit < len(_UNITS) - 1:
-        count /= 1000
-        unit += 1
-    return f"{_general(count, digits)}{_UNITS[unit]}"
-
-
-def _general(value: float, digits: int) -> str:
-    """Go's %.Ng, which as C's has no trailing zeros; 999.6 becomes 1e+03 in both."""
-    return f"{value:.{digits}g}"
 
 
 def since(then: datetime | None, now: datetime) -> str:

@@ -31,7 +31,10 @@ Work = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; the README documents the schema.")]
 MaybeMountpoint = Annotated[
-    str | None, typer.Argument(metavar="[MOUNTPOINT]", help="A live mount; instead of -l and -u.", show_default=False)
+    str | None,
+    typer.Argument(
+        metavar="[MOUNTPOINT]", help="A live mount, or a container; instead of -l and -u.", show_default=False
+    ),
 ]
 StoreOption = Annotated[
     str | None,

@@ -131,7 +131,7 @@ def run(
             note(f"Unable to find image '{image}' locally")
             _pull(context, image, platform)
             made = api.create_container(containers, image, settings, name=name, auto_remove=rm, platform=platform)
-        ended = api.run_container(containers, made, attach=not detach, interactive=interactive)
+        ended = api.run_container(containers, made.id, attach=not detach, interactive=interactive)
     except (api.UnionFSError, OSError) as e:
         error(str(e), getattr(e, "hint", None))
         return ContainerStatus(FAILED)

@@ -59,6 +59,11 @@ def container():
         namespace.stdout.readline()
         yield namespace
 
+def started(pid, ports=()):
+    helper = network.start(f"/proc/{pid}/ns/net", os.fsencode(directory))
+    helper.connect(ports)
+    return helper
+
 def serve(namespace, port=80):
     (directory / "page").write_text("served")
     server = subprocess.Popen(within(namespace, "busybox", "httpd", "-f", "-p", str(port), "-h", str(directory)))
@@ -105,7 +110,7 @@ with container() as namespace:
     server = serve(namespace)
     with network.published([Port("", 8080, 80), Port("127.0.0.1", 0, 80), Port("", 0, 81, "udp")]) as ports:
         pass
-    helper = network.start(namespace.pid, ports, os.fsencode(directory))
+    helper = started(namespace.pid, ports)
     print(fetched(8080), fetched(helper.ports[1].host))
     print([port[:1] + port[2:] for port in helper.ports], helper.ports[0].host, 0 < helper.ports[2].host < 65536)
     pid = helper.pid
@@ -136,7 +141,8 @@ with container() as namespace:
     owner = subprocess.Popen([sys.executable, "-c",
         "import os, sys\\n"
         "from unionfs.containers import network\\n"
-        f"helper = network.start({namespace.pid}, [], {os.fsencode(directory)!r})\\n"
+        f"helper = network.start('/proc/{namespace.pid}/ns/net', {os.fsencode(directory)!r})\\n"
+        "helper.connect()\\n"
         "print(helper.pid, flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     pid = int(owner.stdout.readline())
     print(alive(pid))
@@ -162,7 +168,7 @@ echo = (
 with container() as namespace:
     server = subprocess.Popen(within(namespace, sys.executable, "-c", echo))
     listening(namespace, 53, "udp")
-    helper = network.start(namespace.pid, [Port("", 5353, 53, "udp")], os.fsencode(directory))
+    helper = started(namespace.pid, [Port("", 5353, 53, "udp")])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(20)
         client.sendto(b"hello", ("192.0.2.9", 5353))
@@ -200,7 +206,7 @@ attempt(Port("::1", 80, 80))
 with container() as namespace:
     for port in (Port("0.0.0.0", 8080, 80), Port("0.0.0.0", 8081, 80)):
         try:
-            helper = network.start(namespace.pid, [port], os.fsencode(directory))
+            helper = started(namespace.pid, [port])
         except ContainerError as error:
             print(error)
         else:
@@ -235,7 +241,7 @@ answerer.settimeout(20)
 from unionfs.containers.etc_files import write_etc_files
 write_etc_files(os.fsencode(directory), "web", "private")
 with container() as namespace:
-    helper = network.start(namespace.pid, [], os.fsencode(directory))
+    helper = started(namespace.pid, [])
     command = f"mount --bind {directory}/resolv.conf /etc/resolv.conf && exec busybox nslookup -type=a web.example"
     command = within(namespace, "unshare", "-m", "sh", "-c", command)
     client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -255,7 +261,7 @@ def test_loopback_of_the_host_is_not_the_containers(run: object) -> None:
         """
 listener = socket.create_server(("127.0.0.1", 7000))
 with container() as namespace:
-    helper = network.start(namespace.pid, [], os.fsencode(directory))
+    helper = started(namespace.pid, [])
     for address in ("10.0.2.2", "127.0.0.1"):
         connect = f"import socket; socket.create_connection(({address!r}, 7000), timeout=20)"
         print(subprocess.run(within(namespace, sys.executable, "-c", connect), stderr=subprocess.DEVNULL).returncode)
@@ -269,10 +275,10 @@ def test_namespace_that_is_gone(run: object) -> None:
     out = run(  # type: ignore[operator]
         """
 try:
-    network.start(4194303, [Port("", 8080, 80)], os.fsencode(directory))
+    started(4194303, [Port("", 8080, 80)])
 except ContainerError as error:
     print(error)
 socket.create_server(("0.0.0.0", 8080)).close()
 """
     )
-    assert out.startswith("slirp4netns did not connect the network: ") and "4194303" in out
+    assert out.startswith("slirp4netns did not connect the network: ")

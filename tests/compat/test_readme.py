@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import blame_schemas, schemas, sim_schemas, waste_schemas, which_schemas
+from cli import blame_schemas, info_schemas, schemas, show_schemas, sim_schemas, waste_schemas, which_schemas
 from tests.requirements import requires
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -102,6 +102,7 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("blame` of a directory", blame_schemas.BlamedTree),
         ("blame --lines", blame_schemas.BlamedLines),
         ("waste", waste_schemas.Waste),
+        ("show", show_schemas.LayerTree),
         ("diff", schemas.Change),
         ("commit", schemas.Commit),
         ("apply", schemas.Apply),
@@ -110,6 +111,7 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("check", schemas.Finding),
         ("convert", schemas.Convert),
         ("doctor", schemas.Diagnosis),
+        ("info", info_schemas.Information),
         ("commit` of an image", schemas.CommittedImage),
         ("image verify", schemas.Fault),
         ("image changes", schemas.Kept),

@@ -55,7 +55,8 @@ def tmpfs(place: Path) -> Iterator[Medium]:
 
 
 @contextlib.contextmanager
-def _image(place: Path, size: int, mkfs: str, options: str) -> Iterator[None]:
+def formatted(place: Path, size: int, mkfs: str, options: str) -> Iterator[None]:
+    """A file system made by `mkfs` in so many bytes, mounted on `place`."""
     image = place.with_name(place.name + ".img")
     with open(image, "wb") as file:
         file.truncate(size)
@@ -98,7 +99,7 @@ class Ext4:
 def ext4(place: Path) -> Iterator[Medium]:
     need("mkfs.ext4")
     # Without delayed allocation, whose reservations come back when the data is written.
-    with _image(place, 16 << 20, "mkfs.ext4 -q -F -b 4096 -m 0 -N 400 -O ^has_journal", "nodelalloc"):
+    with formatted(place, 16 << 20, "mkfs.ext4 -q -F -b 4096 -m 0 -N 400 -O ^has_journal", "nodelalloc"):
         yield Ext4(place)
 
 
@@ -127,7 +128,7 @@ class BtrfsQuota:
 @contextlib.contextmanager
 def btrfs_quota(place: Path) -> Iterator[Medium]:
     need("mkfs.btrfs")
-    with _image(place, 256 << 20, "mkfs.btrfs -q -f -m single", "rw"):
+    with formatted(place, 256 << 20, "mkfs.btrfs -q -f -m single", "rw"):
         yield BtrfsQuota(place)
 
 

@@ -36,7 +36,7 @@ ROOT = Caller(0, 0, 1, 0)
 # what is seen ---------------------------------------------------------------------------------------------------------
 def files_of(fs: UnionFilesystem, number: int, path: bytes = b"") -> dict[bytes, os.stat_result]:
     """The regular files that a layer of directories has, but AUFS's whiteouts and those of an xattr."""
-    found = {}
+    found: dict[bytes, os.stat_result] = {}
     for entry in layer_of(fs, Place(number, path)).scan(path):
         below = path + b"/" + entry.name if path else entry.name
         if entry.type == DT_DIR:

@@ -7,6 +7,7 @@
     which, which_all the layer that a path comes from, what hides what, where the bytes are
     blame, blame_lines, blame_tree    which layer did what to a path, to its lines, to all in a directory
     waste            the bytes of layers that nobody sees
+    layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
     held             the changes of a mount wait, so that what is read of its upper is one moment
@@ -15,8 +16,11 @@
     mount_image      an image as a mount, whose changes the store keeps; kept_changes, remove_changes
     commit_image     what a mount changes, as one more layer of its image
     import_image, diff_images
-    pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
-    container_store, create_container, run_container    images run; container_settings: what a container is asked to be
+    pull_image, fetch_image, push_image, login, logout, search
+                     with registries (RegistryOptions: how they are reached)
+    container_store  the containers of a store; container_settings: what one is asked to be
+    create_container, run_container, stop_container, kill_container, wait_container, remove_container
+    list_containers, find_container, inspect_container, read_logs, execute
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
@@ -45,8 +49,27 @@ if TYPE_CHECKING:
         blame_tree,
     )
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
-    from unionfs.api.container_settings import container_settings
-    from unionfs.api.containers import container_store, create_container, run_container
+    from unionfs.api.container_settings import container_settings, execution
+    from unionfs.api.containers import (
+        Container,
+        ContainerState,
+        Execution,
+        FoundContainer,
+        LogEntry,
+        container_command,
+        container_store,
+        create_container,
+        execute,
+        find_container,
+        inspect_container,
+        kill_container,
+        list_containers,
+        read_logs,
+        remove_container,
+        run_container,
+        stop_container,
+        wait_container,
+    )
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
     from unionfs.api.hold import Held, held
@@ -55,6 +78,17 @@ if TYPE_CHECKING:
     from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
     from unionfs.api.images import image_store, prune_images
+    from unionfs.api.info import ContainersInfo, Information, RegistryInfo, StoreInfo, TransportInfo, info
+    from unionfs.api.layer_trees import (
+        FoldedRow,
+        LayerHeading,
+        LayerTree,
+        StoredPart,
+        TreeRow,
+        draw_layers,
+        fold_rows,
+        layer_tree,
+    )
     from unionfs.api.layers import StackSpec, make_ready, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -66,11 +100,11 @@ if TYPE_CHECKING:
         remount,
         umount,
     )
-    from unionfs.api.opened import LayerInfo
     from unionfs.api.paths import Tree
-    from unionfs.api.registries import login, logout, pull_image, push_image, search
+    from unionfs.api.registries import fetch_image, login, logout, pull_image, push_image, search
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
+    from unionfs.api.stacks import LayerInfo
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
     from unionfs.api.wasting import Duplicate, LayerWaste, Score, StackWaste, Waste, WastedPath, waste
     from unionfs.changeset.change import Change
@@ -118,6 +152,9 @@ __all__ = [
     "blame_lines",
     "blame_tree",
     "waste",
+    "layer_tree",
+    "draw_layers",
+    "fold_rows",
     "diff",
     "commit",
     "apply",
@@ -126,6 +163,7 @@ __all__ = [
     "convert",
     "demo",
     "doctor",
+    "info",
     "open_layer",
     "make_ready",
     "choose_transport",
@@ -137,15 +175,27 @@ __all__ = [
     "commit_image",
     "import_image",
     "diff_images",
+    "fetch_image",
     "pull_image",
     "push_image",
     "login",
     "logout",
     "search",
     "container_settings",
+    "execution",
+    "container_command",
     "container_store",
     "create_container",
+    "execute",
+    "find_container",
+    "inspect_container",
+    "kill_container",
+    "list_containers",
+    "read_logs",
+    "remove_container",
     "run_container",
+    "stop_container",
+    "wait_container",
     "AppliedLayer",
     "Blame",
     "Blamed",
@@ -159,10 +209,16 @@ __all__ = [
     "CommittedImage",
     "Converted",
     "DemoStep",
+    "Container",
+    "ContainerState",
+    "Execution",
+    "FoundContainer",
+    "LogEntry",
     "Diagnosis",
     "Duplicate",
     "Fault",
     "Finding",
+    "FoldedRow",
     "HistoryRow",
     "ImageSummary",
     "KeptChanges",
@@ -171,7 +227,14 @@ __all__ = [
     "Line",
     "Loaded",
     "HOLD_SECONDS",
+    "Information",
+    "ContainersInfo",
+    "RegistryInfo",
+    "StoreInfo",
+    "TransportInfo",
     "Held",
+    "LayerHeading",
+    "LayerTree",
     "Match",
     "MountResult",
     "MountStatus",
@@ -192,9 +255,11 @@ __all__ = [
     "Stored",
     "Waste",
     "WastedPath",
+    "StoredPart",
     "Which",
     "Touch",
     "Transfer",
+    "TreeRow",
     "UnionOptions",
     "ChangeError",
     "ChangesetError",
@@ -227,8 +292,27 @@ _HOMES = {
         "blame_tree",
     ),
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
-    "unionfs.api.container_settings": ("container_settings",),
-    "unionfs.api.containers": ("container_store", "create_container", "run_container"),
+    "unionfs.api.container_settings": ("container_settings", "execution"),
+    "unionfs.api.containers": (
+        "Container",
+        "ContainerState",
+        "Execution",
+        "FoundContainer",
+        "LogEntry",
+        "container_command",
+        "container_store",
+        "create_container",
+        "execute",
+        "find_container",
+        "inspect_container",
+        "kill_container",
+        "list_containers",
+        "read_logs",
+        "remove_container",
+        "run_container",
+        "stop_container",
+        "wait_container",
+    ),
     "unionfs.api.demonstration": ("DemoStep", "demo"),
     "unionfs.api.doctor": ("Diagnosis", "doctor"),
     "unionfs.api.image_commit": ("CommittedImage", "commit_image"),
@@ -237,8 +321,26 @@ _HOMES = {
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store", "prune_images"),
     "unionfs.api.hold": ("Held", "held"),
+    "unionfs.api.info": (
+        "ContainersInfo",
+        "Information",
+        "RegistryInfo",
+        "StoreInfo",
+        "TransportInfo",
+        "info",
+    ),
+    "unionfs.api.layer_trees": (
+        "FoldedRow",
+        "LayerHeading",
+        "LayerTree",
+        "StoredPart",
+        "TreeRow",
+        "draw_layers",
+        "fold_rows",
+        "layer_tree",
+    ),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
-    "unionfs.api.opened": ("LayerInfo",),
+    "unionfs.api.stacks": ("LayerInfo",),
     "unionfs.api.wasting": ("Duplicate", "LayerWaste", "Score", "StackWaste", "Waste", "WastedPath", "waste"),
     "unionfs.api.mounting": (
         "MountResult",
@@ -251,7 +353,7 @@ _HOMES = {
         "umount",
     ),
     "unionfs.api.paths": ("Tree",),
-    "unionfs.api.registries": ("login", "logout", "pull_image", "push_image", "search"),
+    "unionfs.api.registries": ("fetch_image", "login", "logout", "pull_image", "push_image", "search"),
     "unionfs.api.sources": ("Hider", "Part", "Place", "Source", "Stored", "Which", "which", "which_all"),
     "unionfs.api.stack": ("Stack",),
     "unionfs.api.upkeep": ("Checked", "Converted", "Finding", "check", "convert"),

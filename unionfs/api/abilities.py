@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 import tempfile
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+from unionfs.api.layers import remove_temporary
 from unionfs.layers.upper import WritableDirectory
 from unionfs.linux import data
 from unionfs.vfs import RENAME_WHITEOUT
@@ -68,7 +68,7 @@ def _trial(place: bytes) -> Iterator[bytes]:
     try:
         yield trial
     finally:
-        shutil.rmtree(trial)
+        remove_temporary(trial)  # an overlayfs leaves a directory without any permission
 
 
 def _tried(name: str, attempt: Callable[[WritableDirectory], str], layer: WritableDirectory) -> Ability:

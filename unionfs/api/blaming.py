@@ -1,6 +1,6 @@
 """`blame`, `blame_lines`, `blame_tree`: which layer did what to a path, to its lines, and to all in a directory last.
 
-The layers of a live mount are opened once more beside it (api.opened). Its changes wait while a whole tree is read.
+The layers of a live mount are opened once more beside it. Its changes wait while a whole tree is read.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from unionfs.api import HOLD_SECONDS
 from unionfs.api.hold import Held, held
 from unionfs.api.layers import LayerSpec
-from unionfs.api.opened import LayerInfo, layer_infos, mountpoint_of, opened_path
-from unionfs.api.sources import named
+from unionfs.api.sources import naming, opened
+from unionfs.api.stacks import LayerInfo, layer_infos, mountpoint_of
 from unionfs.explain import blame as explained
 from unionfs.explain.blame import Blame, Blamed, Line, Touch
 
@@ -62,7 +62,7 @@ def blame(
     store: LayerSpec | None = None,
 ) -> BlamedPath:
     """What each layer did to one path, which is given as for `which`. LayerError where no layer has anything there."""
-    with opened_path(path, layers, upper, work, store) as (fs, spec, inner), named(path, fs, inner):
+    with opened(path, layers, upper, work, store) as (fs, spec, inner), naming(path, fs, inner):
         return BlamedPath(explained.blame(fs, inner), layer_infos(spec))
 
 
@@ -75,7 +75,7 @@ def blame_lines(
     store: LayerSpec | None = None,
 ) -> BlamedLines:
     """The lines of a text file with the layer that each came with. LayerError also where it is no text."""
-    with opened_path(path, layers, upper, work, store) as (fs, spec, inner), named(path, fs, inner):
+    with opened(path, layers, upper, work, store) as (fs, spec, inner), naming(path, fs, inner):
         return BlamedLines(inner, explained.blame_lines(fs, inner), layer_infos(spec))
 
 
@@ -97,5 +97,5 @@ def blame_tree(
     with holding as hold:
         if hold is not None and on_hold is not None:
             on_hold(hold)
-        with opened_path(path, layers, upper, work, store) as (fs, spec, inner), named(path, fs, inner):
+        with opened(path, layers, upper, work, store) as (fs, spec, inner), naming(path, fs, inner):
             return BlamedTree(inner, tuple(explained.blame_tree(fs, inner)), layer_infos(spec))

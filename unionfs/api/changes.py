@@ -1,8 +1,8 @@
 """What an upper changes: listed (`diff`), written as an OCI layer tar (`commit`), put on a directory (`apply`).
 
-`diff` and `commit` take a live mount, or the layers and the upper of a stack that is not mounted. They open the same
-directories once more, read-only. The changes of a mount are held meanwhile (`unionfs.api.hold`), so that they are those
-of one moment; without that, somebody who goes on writing may be seen in part.
+`diff` and `commit` take a live mount, a container, or the layers and the upper of a stack that is not mounted. They
+open the same directories once more, read-only. The changes of a mount are held meanwhile (`unionfs.api.hold`), so that
+they are those of one moment; without that, somebody who goes on writing may be seen in part.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from unionfs.api import HOLD_SECONDS
+from unionfs.api.container_changes import Target, find_target
 from unionfs.api.hold import Held, held
 from unionfs.api.layers import LayerSpec, StackSpec, open_layer, plan
 from unionfs.api.mounting import find_stack
+from unionfs.api.snapshot import pays, snapshot
 from unionfs.api.union import open_union
 from unionfs.changeset.apply import AppliedLayer
 from unionfs.changeset.apply import apply as _apply
@@ -34,6 +36,7 @@ __all__ = [
     "Progress",
     "OnHold",
     "apply",
+    "changed",
     "changed_stack",
     "check_outside",
     "commit",
@@ -83,14 +86,15 @@ def diff(
 ) -> list[Change]:
     """What the upper changes, in order of paths, as `docker diff` lists it.
 
-    Give a live mount, or the layers (topmost first) and the upper, with its work directory, which knows of hard
-    links, unless that is UPPER.work. `store`: where images among the layers are looked for by name. MountError or
-    LayerError where they are not there. `pause`: hold the mount's changes meanwhile, for `pause_limit` seconds at most;
-    MountError where that is not enough.
+    Give a live mount, the name of a container, or the layers (topmost first) and the upper, with its work directory,
+    which knows of hard links, unless that is UPPER.work. `store`: where containers, and images among the layers, are
+    looked for. MountError, ContainerError or LayerError where they are not there. `pause`: hold the mount's changes
+    meanwhile, for `pause_limit` seconds at most; MountError where that is not enough.
     """
-    spec = changed_stack(mountpoint, layers, upper, work, store)
+    spec, mountpoint, container = changed(mountpoint, layers, upper, work, store)
     with holding(mountpoint, pause, pause_limit, on_hold):
-        return diff_spec(spec)
+        found = diff_spec(spec)
+    return found if container is None else container.made_by_people(found)
 
 
 def commit(
@@ -115,12 +119,13 @@ def commit(
     `clamp_mtime`: no later time (in seconds, SOURCE_DATE_EPOCH) is written. The same changes give the same bytes.
     Atomic: `output` appears complete, or stays as it was. ChangesetError names what a layer cannot hold.
     """
-    spec = changed_stack(mountpoint, layers, upper, work, store)
+    spec, mountpoint, _ = changed(mountpoint, layers, upper, work, store)
     if mountpoint is not None and pause:
         check_outside(output, mountpoint)
-    with holding(mountpoint, pause, pause_limit, on_hold) as hold:
+    copied = mountpoint is not None and pause and pays(spec)
+    with holding(mountpoint, pause, pause_limit, on_hold) as hold, snapshot(spec, hold, copied) as seen:
         result = commit_spec(
-            spec,
+            seen,
             output,
             compression=compression,
             clamp_mtime=clamp_mtime,
@@ -187,6 +192,21 @@ def commit_spec(
         written.media_type,
         written.entries,
     )
+
+
+def changed(
+    mountpoint: LayerSpec | None,
+    layers: Iterable[LayerSpec],
+    upper: LayerSpec | None,
+    work: LayerSpec | None,
+    store: LayerSpec | None = None,
+) -> tuple[StackSpec, LayerSpec | None, Target | None]:
+    """`changed_stack`, where it is mounted, and the container that it is of: `mountpoint` may be the name of one."""
+    if mountpoint is not None and not (layers or upper or work):
+        container = find_target(mountpoint, store)
+        if container is not None:
+            return container.spec, container.mountpoint, container
+    return changed_stack(mountpoint, layers, upper, work, store), mountpoint, None
 
 
 def changed_stack(

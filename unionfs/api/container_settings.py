@@ -1,12 +1,12 @@
-"""`container_settings`: options as people write them, made into the `Settings` of a container."""
+"""`container_settings`, `execution`: options as people write them, made into what a container is asked for."""
 
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 
 from unionfs.containers import option_texts
+from unionfs.containers.executed import Execution
 from unionfs.containers.settings import Network, Settings
 from unionfs.errors import OptionError
 
@@ -39,15 +39,13 @@ def container_settings(
         raise OptionError(
             f"conflicting options: port publishing and the network {network}", hint="leave out -p, or --network"
         )
-    if working_directory is not None and not working_directory.startswith("/"):
-        raise OptionError(f"the working directory '{working_directory}' is invalid, it needs to be an absolute path")
     own = dict(os.environ)
     listed = [pair for path in environment_files for pair in _environment_file(path)]
     return Settings(
         command=tuple(command),
         entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
         environment=(*listed, *option_texts.environment(environment, own)),
-        working_directory=working_directory,
+        working_directory=_absolute(working_directory),
         user=user,
         hostname=hostname,
         volumes=option_texts.volumes(volumes, os.getcwd()),
@@ -61,6 +59,12 @@ def container_settings(
     )
 
 
+def _absolute(directory: str | None) -> str | None:
+    if directory is not None and not directory.startswith("/"):
+        raise OptionError(f"the working directory '{directory}' is invalid, it needs to be an absolute path")
+    return directory
+
+
 def _environment_file(path: str) -> tuple[str, ...]:
     try:
         with open(path, "rb") as file:
@@ -69,6 +73,25 @@ def _environment_file(path: str) -> tuple[str, ...]:
         raise OptionError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
 
 
-def words(texts: Iterable[str]) -> str:
-    """A command as people read it."""
-    return shlex.join(texts)
+def execution(
+    command: Sequence[str],
+    *,
+    environment: Iterable[str] = (),
+    environment_files: Iterable[str] = (),
+    user: str | None = None,
+    working_directory: str | None = None,
+    terminal: bool = False,
+    interactive: bool = False,
+    detach: bool = False,
+) -> Execution:
+    """What `execute` is asked for. OptionError for what makes no sense."""
+    listed = [pair for path in environment_files for pair in _environment_file(path)]
+    return Execution(
+        tuple(command),
+        (*listed, *option_texts.environment(environment, dict(os.environ))),
+        _absolute(working_directory),
+        user,
+        terminal,
+        interactive,
+        detach,
+    )

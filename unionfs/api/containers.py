@@ -9,40 +9,77 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from unionfs.api.layers import LayerSpec, remove_temporary
 from unionfs.api.mounting import mount, umount
-from unionfs.containers import cgroups, monitor, runtime, terminal
-from unionfs.containers.container import SHORT, Container, Place, State
+from unionfs.containers import (
+    cgroups,
+    client,
+    executed,
+    inspection,
+    monitor,
+    option_texts,
+    recovery,
+    runtime,
+    spec,
+    terminal,
+    userns,
+)
+from unionfs.containers.container import SHORT, Container, Place, Process
+from unionfs.containers.container import State as ContainerState
+from unionfs.containers.executed import Execution
+from unionfs.containers.logs import Entry as LogEntry
+from unionfs.containers.logs import LogReader, timestamp
 from unionfs.containers.preparation import Host
 from unionfs.containers.settings import Settings
-from unionfs.containers.store import Containers
-from unionfs.errors import ContainerError, MountError
+from unionfs.containers.store import Containers, no_such
+from unionfs.errors import ContainerError, LayerError, MountError
+from unionfs.image import known, locks
 from unionfs.image.layer_cache import LayerCache, user_cache
-from unionfs.mounts.registry import Registry, runtime_directory
+from unionfs.linux.process import in_user_namespace
+from unionfs.mounts.registry import MountRecord, Registry, runtime_directory
 
-__all__ = ["Ended", "container_store", "create_container", "run_container"]
+__all__ = ["Container", "ContainerState", "Ended", "Execution", "FoundContainer", "LogEntry"]
 
 Ended = terminal.Ended
 
+#: How long a container has to end by itself (docker's).
+STOP_SECONDS = 10.0
+#: How long somebody else who has a container's lock is waited for: a monitor that puts everything away.
+ENDING_SECONDS = 15.0
+FOLLOW_SECONDS = 0.05
+#: How long the daemon of a mount may write what it has, when a container is removed after its monitor was killed.
+UNMOUNT_SECONDS = 5.0
 
-class Found(NamedTuple):
+
+class FoundContainer(NamedTuple):
     """A container, and what has become of it."""
 
     container: Container
-    state: State
+    state: ContainerState
 
 
 def container_store(store: LayerSpec | None = None) -> Containers:
     """The containers of the image store `store`; None is $UNIONFS_STORE, or the user's own."""
-    from unionfs.image.store import store_directory
+    from unionfs.image.place import store_directory
 
-    return Containers(store_directory(store), remove_temporary)
+    return Containers(store_directory(store), _remove)
+
+
+def _remove(directory: bytes) -> None:
+    """Remove a tree, whoever of this user's IDs its files belong to."""
+    if os.geteuid() == 0:
+        remove_temporary(directory)
+    else:
+        userns.within(userns.mapping(), lambda: remove_temporary(directory))
 
 
 def create_container(
@@ -58,62 +95,164 @@ def create_container(
 
     ImageNotFound where it is not there, ContainerError where the name is taken.
     """
+    root = os.path.dirname(containers.directory)
+    with locks.reading(root):
+        found = _known(root, image, platform)
+        if found is not None:
+            return containers.create(_maker(found, image, settings, auto_remove), name)
     from unionfs.api.images import image_store
 
-    store = image_store(os.path.dirname(containers.directory))
-    with store.using(image, platform) as found:
-
-        def make(id: str, chosen: str) -> Container:
-            return Container(
-                id=id,
-                name=chosen,
-                image=str(found.id),
-                image_name=image,
-                created=time.time(),
-                hostname=settings.hostname or id[:SHORT],
-                settings=settings,
-                config=_config_of(found.config_bytes),
-                layers=tuple(map(str, found.diff_ids)),
-                auto_remove=auto_remove,
-            )
-
-        return containers.create(make, name)
+    with image_store(root).using(image, platform) as resolved:
+        config = json.loads(resolved.config_bytes).get("config") or {}
+        found = known.KnownImage(str(resolved.id), config, tuple(map(str, resolved.diff_ids)))
+        known.remember(root, _key(image, platform), found)
+        return containers.create(_maker(found, image, settings, auto_remove), name)
 
 
-def _config_of(data: bytes) -> Mapping[str, Any]:
-    import json
+def _known(root: bytes, image: str, platform: str | None) -> known.KnownImage | None:
+    """What is known of an image whose layers are ready, without looking it up."""
+    found = known.recall(root, _key(image, platform))
+    return found if found is not None and all(map(user_cache().has, found.layers)) else None
 
-    return json.loads(data).get("config") or {}
+
+def _key(image: str, platform: str | None) -> str:
+    return image if platform is None else f"{image} {platform}"
 
 
-def run_container(containers: Containers, container: Container, *, attach: bool, interactive: bool) -> Ended:
+def _maker(
+    image: known.KnownImage, image_name: str, settings: Settings, auto_remove: bool
+) -> Callable[[str, str], Container]:
+    def make(id: str, name: str) -> Container:
+        return Container(
+            id=id,
+            name=name,
+            image=image.id,
+            image_name=image_name,
+            created=time.time(),
+            hostname=settings.hostname or id[:SHORT],
+            settings=settings,
+            config=image.config,
+            layers=tuple(image.layers),
+            auto_remove=auto_remove,
+        )
+
+    return make
+
+
+# looking --------------------------------------------------------------------------------------------------------------
+def container_command(container: Container) -> list[str]:
+    """What is executed in it."""
+    return spec.arguments(container.settings, container.config)
+
+
+def find_container(containers: Containers, name: str) -> FoundContainer:
+    """The one of that name or ID. ContainerError where there is none."""
+    container = containers.find(name)
+    state = recovery.settle(containers, container, unmounted)
+    if state is None:
+        raise no_such(name)
+    return FoundContainer(container, state)
+
+
+def list_containers(containers: Containers) -> list[FoundContainer]:
+    """All of them, newest first, with what is so now: what a crash has left is put right."""
+    states = [(one, recovery.settle(containers, one, unmounted)) for one in containers.all()]
+    return [FoundContainer(one, state) for one, state in states if state is not None]
+
+
+def read_logs(
+    containers: Containers,
+    name: str,
+    *,
+    tail: int | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    follow: bool = False,
+) -> Iterator[LogEntry]:
+    """The output of a container, as it came. `tail`: the last so many lines; `since`, `until`: seconds since the epoch;
+    `follow`: goes on until the container has ended."""
+    container, state = find_container(containers, name)
+    reader = LogReader(containers.place(container.id).log)
+    if tail is not None:
+        reader.seek_tail(tail)
+    begin = b"" if since is None else timestamp(int(since * 1e9))
+    end = None if until is None else timestamp(int(until * 1e9))
+    while True:
+        runs = follow and (state.watched or state.lives)
+        for entry in reader.entries():
+            if end is not None and entry.time > end:
+                return
+            if entry.time >= begin:
+                yield entry
+        if not runs:
+            return
+        time.sleep(FOLLOW_SECONDS)
+        try:
+            state = containers.state(container)
+        except ContainerError:
+            return
+
+
+def inspect_container(containers: Containers, name: str) -> dict[str, Any]:
+    """As `docker container inspect` shows it."""
+    container, state = find_container(containers, name)
+    lowers = [_shown_layer(diff_id) for diff_id in reversed(container.layers)]
+    return inspection.inspect(container, state, containers.place(container.id), lowers)
+
+
+def _shown_layer(diff_id: str) -> str:
+    try:
+        return os.fsdecode(user_cache().path(diff_id))
+    except LayerError:
+        return diff_id  # not ready
+
+
+# starting and stopping ------------------------------------------------------------------------------------------------
+def run_container(containers: Containers, name: str, *, attach: bool, interactive: bool) -> Ended:
     """Start it, and until it ends, or is let go of, carry this process's streams and signals. Without `attach` until it
-    runs."""
+    runs. One that runs already is attached to."""
+    container, state = find_container(containers, name)
     settings = container.settings
-    ours, theirs = socket.socketpair()
-    with ours, terminal.catching(terminal=settings.terminal) as signals:
-        with theirs:
-            start_container(containers, container, theirs)
+    if state.lives and not attach:
+        return Ended(None)
+    stdin = 0 if interactive and settings.interactive else None
+    with contextlib.ExitStack() as held:
+        signals = held.enter_context(terminal.catching(terminal=settings.terminal))
+        if state.lives:
+            ours = client.connect(containers.place(container.id), "attach")
+            if ours is None:
+                raise ContainerError(f"the monitor of container {name} does not answer", hint="see: unionfs logs -f")
+            held.enter_context(ours)
+        else:
+            ours, theirs = socket.socketpair()
+            held.enter_context(ours)
+            with theirs:
+                start_container(containers, container, theirs)
         if not attach:
             return terminal.until_started(ours)
-        stdin = 0 if interactive else None
         return terminal.Relay(ours, signals, stdin=stdin, terminal=settings.terminal).run()
 
 
 def start_container(containers: Containers, container: Container, watcher: socket.socket | None) -> None:
     """Have a monitor start it, which tells `watcher` how that goes. ContainerError where it runs already."""
+    state = recovery.settle(containers, container, unmounted)
+    if state is not None and state.lives:
+        raise ContainerError(f"container {container.name} is running already")
+    mapping = None if os.geteuid() == 0 else userns.mapping()
     groups = cgroups.look()
     host = Host(
         runtime=runtime.choose(groups, os.environ),
         runtime_root=os.path.join(runtime_directory(), b"runtime"),
         cgroups=groups,
+        rootless=mapping is not None or in_user_namespace(),
+        ids=userns.ids_here() if mapping is None else mapping.ids,
     )
     try:
-        lock = containers.lock(container)
+        lock = containers.lock(container, seconds=ENDING_SECONDS)
     except BlockingIOError:
         raise ContainerError(f"container {container.name} is running already") from None
     try:
-        task = monitor.Task(containers, container, _mounts(container), host)
+        task = monitor.Task(containers, container, _mounts(container), host, runtime_directory(), mapping)
         monitor.start(task, lock, watcher)
     finally:
         os.close(lock)
@@ -131,14 +270,132 @@ def _mounts(container: Container) -> monitor.Mounts:
 
 def unmounted(place: Place) -> None:
     """Take its root away, if it is there; what still holds it cannot keep it."""
-    if Registry().find(place.root) is None:
-        return
-    try:
-        umount(place.root)
-    except MountError:
-        umount(place.root, lazy=True)
+    registry = Registry()
+    elsewhere = next((one for one in registry.records() if one.upper == place.upper and one.elsewhere), None)
+    if elsewhere is not None:
+        _end_daemon(elsewhere)
+    elif registry.find(place.root) is not None:
+        try:
+            umount(place.root)
+        except MountError:
+            umount(place.root, lazy=True)
+
+
+def _end_daemon(record: MountRecord) -> None:
+    """Of a mount in a namespace that we are not in: it unmounts when it is told to end."""
+    daemon = Process(record.pid, record.start_time)
+    for number, seconds in ((signal.SIGTERM, UNMOUNT_SECONDS), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(daemon.pid, number)
+        if client.gone(daemon, seconds):
+            return
 
 
 def _layers(cache: LayerCache, container: Container) -> list[bytes]:
     """Its layer tars, topmost first."""
     return [cache.path(diff_id) for diff_id in reversed(container.layers)]
+
+
+def stop_container(
+    containers: Containers, name: str, *, seconds: float | None = None, signal_text: str | None = None
+) -> None:
+    """Have it end: by its stop signal, and after `seconds` (10; negative: never) by SIGKILL. One that does not run is
+    as it should be. ContainerError where there is none of that name."""
+    found = find_container(containers, name)
+    if not found.state.lives:
+        return
+    wanted = signal_text or str(found.container.config.get("StopSignal") or "SIGTERM")
+    limit = STOP_SECONDS if seconds is None else seconds
+    send_signal(containers, found, option_texts.signal_number(wanted))
+    if not _wait_for_end(containers, found, None if limit < 0 else limit):
+        send_signal(containers, found, signal.SIGKILL)
+        _wait_for_end(containers, found, None)
+
+
+def kill_container(containers: Containers, name: str, signal_text: str = "SIGKILL") -> None:
+    """Send a signal to its init. ContainerError where it does not run."""
+    number = option_texts.signal_number(signal_text)
+    found = find_container(containers, name)
+    if not found.state.lives:
+        raise ContainerError(
+            f"cannot kill container: {name}: container {found.container.id} is not running", hint="unionfs ps -a"
+        )
+    send_signal(containers, found, number)
+
+
+def send_signal(containers: Containers, found: FoundContainer, number: int) -> None:
+    """To the init of one that runs; nothing where it has just ended."""
+    state = found.state
+    if state.watched and client.signalled(containers.place(found.container.id), number):
+        return
+    # Its monitor was killed: the init is any process of ours then.
+    if state.process is not None and state.lives:
+        pid = state.process.pid
+        with contextlib.suppress(ProcessLookupError):
+            if state.rootless and os.geteuid() != 0:
+                userns.inside(pid, lambda: os.kill(pid, number), mounts=False)  # it may have another ID
+            else:
+                os.kill(pid, number)
+
+
+def _wait_for_end(containers: Containers, found: FoundContainer, seconds: float | None) -> bool:
+    """Until its monitor has put everything away; False where it has not in time."""
+    state = found.state
+    watched = state.monitor if state.watched else state.process
+    if watched is None or client.gone(watched, seconds):
+        recovery.settle(containers, found.container, unmounted)
+        return True
+    return False
+
+
+def wait_container(containers: Containers, name: str) -> int:
+    """Wait until it does not run; its exit status."""
+    found = find_container(containers, name)
+    if found.state.watched:
+        status = client.exit_status(containers.place(found.container.id))
+        if status is not None:
+            return status
+    _wait_for_end(containers, found, None)
+    return find_container(containers, name).state.exit_code
+
+
+def remove_container(containers: Containers, name: str, *, force: bool = False) -> None:
+    """Remove a container with all it has changed. One that runs by `force` only, which kills it. ContainerError."""
+    found = find_container(containers, name)
+    container = found.container
+    if found.state.lives or found.state.watched:
+        if found.state.lives and not force:
+            raise ContainerError(
+                f'cannot remove container "/{container.name}": container is running: stop the container before '
+                "removing or force remove",
+                hint=f"unionfs stop {name}, or: unionfs rm -f {name}",
+            )
+        if force:
+            send_signal(containers, found, signal.SIGKILL)
+        _wait_for_end(containers, found, None)
+    try:
+        with containers.locked(container, seconds=ENDING_SECONDS):
+            recovery.clean_locked(containers, container, containers.state(container), unmounted)
+            containers.remove(container)
+    except BlockingIOError:
+        raise ContainerError(f'container "/{container.name}" is just being started or removed') from None
+    except ContainerError:
+        if not container.auto_remove:  # else its monitor was quicker
+            raise
+
+
+def execute(containers: Containers, name: str, asked: Execution) -> Ended:
+    """A further process in a container that runs, with this process's streams. ContainerError where it does not run."""
+    found = find_container(containers, name)
+    if not found.state.lives:
+        raise ContainerError(f"container {found.container.id} is not running", hint=f"unionfs start {name}")
+    container, state = found
+    assert state.process is not None
+    place = containers.place(container.id)
+    if not state.rootless or os.geteuid() == 0:
+        return executed.execute(place, state, container.id, asked)
+    with terminal.ignoring_keys():
+        status = userns.inside(
+            state.process.pid, lambda: executed.execute(place, state, container.id, asked).told(), mounts=False
+        )
+    return Ended.from_told(status)

@@ -42,6 +42,11 @@ class Held:
         self.unfrozen = tuple(pid for pid in unfrozen if isinstance(pid, int)) if isinstance(unfrozen, list) else ()
         self.unseen = unseen if isinstance(unseen, int) else 0
 
+    @property
+    def holds(self) -> bool:
+        """Do changes wait now?"""
+        return self._lease is not None
+
     def end(self) -> None:
         """Changes go on. MountError where they did already, before their time. Idempotent."""
         lease, self._lease = self._lease, None

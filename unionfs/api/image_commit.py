@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unionfs.api import HOLD_SECONDS
-from unionfs.api.changes import CommitResult, OnHold, Progress, changed_stack, check_outside, commit_spec, holding
+from unionfs.api.changes import CommitResult, OnHold, Progress, changed, check_outside, commit_spec, holding
 from unionfs.api.image_diff import view
+from unionfs.api.images import image_store
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec, open_layer
+from unionfs.api.snapshot import pays, snapshot
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.tar_writer import WrittenLayer, write_layer
 from unionfs.errors import ImageError
@@ -30,7 +32,7 @@ from unionfs.image.results import StoredLayer
 from unionfs.image.staging import Staging
 from unionfs.image.store import Store
 
-#: Of the history: there is no command that a mount ran.
+#: Of the history: there is no command that a mount ran. A container has one.
 CREATED_BY = "unionfs commit"
 
 
@@ -87,18 +89,22 @@ def commit_image(
     if wanted.digest is not None:
         raise ImageError(f"{name}: a new image cannot be named by a digest", hint="give NAME[:TAG]")
     familiar, created, changes = wanted.familiar(), commit.now(epoch), tuple(changes)
-    spec = changed_stack(mountpoint, layers, upper, work, store=store.directory)
+    spec, mountpoint, container = changed(mountpoint, layers, upper, work, store.directory)
     below = _lowest(store, spec)
     commit.child(below, (), created=created, changes=changes)  # what is wrong with them is said before much is read
+    for part in spec.images:  # no image is made of layers that are not there
+        below_it, source = _image_of(part, store)
+        source.complete([below_it])
     with store.staging() as staging:
         base = _Base(below)
         _add_lowers(base, store, staging, spec, compression, epoch)
         path = staging.new_file()
         if mountpoint is not None and pause:
             check_outside(path, mountpoint)
-        with holding(mountpoint, pause, pause_limit, on_hold) as hold:
+        copied = mountpoint is not None and pause and pays(spec)
+        with holding(mountpoint, pause, pause_limit, on_hold) as hold, snapshot(spec, hold, copied) as seen:
             result = commit_spec(
-                spec,
+                seen,
                 path,
                 compression=compression,
                 clamp_mtime=epoch,
@@ -109,7 +115,8 @@ def commit_image(
         layer = _take(staging, path, _written(result))
         if layer is not None:
             base.layers.append(layer.descriptor)
-        base.steps.append(commit.Step(layer.diff_id if layer else None, CREATED_BY, message, author))
+        by = CREATED_BY if container is None else container.command
+        base.steps.append(commit.Step(layer.diff_id if layer else None, by, message, author))
         config = commit.child(base.config, base.steps, created=created, author=author, changes=changes)
         image = staging.add_image(config, base.layers)
         staging.publish({familiar: image})
@@ -170,7 +177,7 @@ def _add_image(base: _Base, store: Store, staging: Staging, part: ImagePart, *, 
 
 
 def _image_of(part: ImagePart, store: Store) -> tuple[Image, Store]:
-    source = store if os.path.realpath(part.store) == os.path.realpath(store.directory) else Store(part.store)
+    source = store if os.path.realpath(part.store) == os.path.realpath(store.directory) else image_store(part.store)
     try:
         return source.resolve(part.id), source
     except ImageError as e:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from unionfs.api import HOLD_SECONDS
 from unionfs.api.hold import Held, held
 from unionfs.api.layers import LayerSpec
-from unionfs.api.opened import LayerInfo, layer_infos, opened, stack_of
+from unionfs.api.sources import looking
+from unionfs.api.stacks import LayerInfo, layer_infos, stack_of
 from unionfs.explain.duplicates import Duplicate
 from unionfs.explain.duplicates import duplicates as _duplicates
 from unionfs.explain.waste import LayerWaste, Score, Waste, WastedPath
@@ -47,5 +48,5 @@ def waste(
     with holding as hold:
         if hold is not None and on_hold is not None:
             on_hold(hold)
-        with opened(spec) as fs:
+        with looking(spec) as fs:
             return StackWaste(layer_infos(spec), _waste(fs), _duplicates(fs) if duplicates else None)

@@ -24,6 +24,8 @@ HELLO, STDIN, SIGNAL, WINDOW = b"h", b"i", b"s", b"w"
 STARTED, STDOUT, STDERR, DONE, FAILED, EXIT = b"r", b"o", b"e", b"d", b"f", b"x"
 
 _HEADER: Final = struct.Struct("!cI")
+#: (kind, bytes), one after the other.
+Stream = Iterator[tuple[bytes, bytes]]
 #: No frame is longer.
 LIMIT: Final = 1 << 20
 
@@ -38,7 +40,7 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def feed(self, data: bytes) -> Stream:
         """(kind, bytes) of all that are complete. ProtocolError for one that is too long."""
         self._buffer += data
         while len(self._buffer) >= _HEADER.size:

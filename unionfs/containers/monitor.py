@@ -3,7 +3,7 @@
 It is forked by who starts the container, and goes on by itself: it leads a session of its own, and is what the
 container's init belongs to once the runtime has ended (PR_SET_CHILD_SUBREAPER), so that it learns the exit status.
 
-    mount → spec → runtime create → network → runtime start → STARTED … exit → runtime delete → unmount → record → EXIT
+    network → mount → spec → runtime run → STARTED … exit → runtime delete → unmount → record → EXIT
 
 INVARIANT: it holds the container's lock from before the mount until it ends. Whoever gets that lock while the state
 says "running" knows that the monitor was killed, and puts right what is left (`recovery`).
@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, NoReturn
 
-from unionfs.containers import frames, preparation, runtime
+from unionfs.containers import frames, preparation, recovery, runtime, terminal, userns
 from unionfs.containers.container import Container, Place, Process, State, boot_id
 from unionfs.containers.logs import LogWriter
 from unionfs.containers.store import Containers
@@ -51,12 +51,15 @@ class Mounts(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a monitor is to do. `runtime`: the program; `state_directory`: where runtimes keep theirs."""
+    """What a monitor is to do. `runtime_directory`: of the mounts registry. `mapping`: of the user namespace that it
+    is to live in, if it is not that of the caller."""
 
     containers: Containers
     container: Container
     mounts: Mounts
     preparation: preparation.Host
+    runtime_directory: bytes
+    mapping: userns.Mapping | None = None
 
 
 class StartFailed(UnionFSError):
@@ -75,14 +78,17 @@ def start(task: Task, lock: int, watcher: socket.socket | None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    if os.fork() == 0:
+    if userns.fork(task.mapping) == 0:
         _main(task, lock, watcher)
 
 
 def _main(task: Task, lock: int, watcher: socket.socket | None) -> NoReturn:
     try:
         os.setsid()
+        # In a user namespace it is root, who would take another.
+        os.environb[b"UNIONFS_RUNTIME_DIR"] = task.runtime_directory
         set_child_subreaper()
+        _reset_signals()
         place = task.containers.place(task.container.id)
         os.chdir(place.directory)
         _redirect(place.monitor_log, {lock, -1 if watcher is None else watcher.fileno()})
@@ -92,6 +98,16 @@ def _main(task: Task, lock: int, watcher: socket.socket | None) -> NoReturn:
         sys.stderr.flush()
     finally:
         os._exit(0)
+
+
+def _reset_signals() -> None:
+    """What the caller has is not for this process. It is a session of its own; who ends it ends the container."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if number in signal.Signals.__members__.values() and callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _redirect(log: bytes, keep: set[int]) -> None:
@@ -170,12 +186,16 @@ class _Monitor:
 
     # from start to end ----------------------------------------------------------------------------------------------
     def run(self, first: socket.socket | None) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: self._signal(number))
         if first is not None:
             watcher = _Watcher(first)
             watcher.owner = True
             self._watchers.append(watcher)
-        self._state = self._containers.state(self._container)._replace(
-            monitor=Process.of(os.getpid()), boot=boot_id(), error="", running=False, process=None, rootless=False
+        before = self._containers.state(self._container)
+        if before.monitor is not None:  # which was killed, and has left what it had
+            recovery.clean_locked(self._containers, self._container, before, self._task.mounts.unmount)
+        self._state = before._replace(
+            monitor=Process.of(os.getpid()), boot=boot_id(), error="", running=False, process=None, runtime=()
         )
         self._write_state()
         try:
@@ -193,14 +213,11 @@ class _Monitor:
 
     def _start(self, network: preparation.NetworkOf) -> None:
         self._daemon = self._task.mounts.mount(self._place)
-        prepared = preparation.prepare(self._container, self._place, self._task.preparation, network)
-        self._state = self._state._replace(runtime=prepared.runtime, rootless=self._task.preparation.rootless)
+        called = preparation.prepare(self._container, self._place, self._task.preparation, network)
+        self._state = self._state._replace(runtime=called, rootless=self._task.preparation.rootless)
         with self._standard_streams() as theirs:
-            self._create(prepared, theirs)
-        network.connect(self._init)
+            self._create(called, theirs)
         self._listen()
-        if prepared.separate_start and runtime.call(prepared.runtime, *self._logging(), "start", self._container.id):
-            raise StartFailed(runtime.failure(self._place.runtime_log, prepared.runtime[0]))
         self._state = self._state._replace(
             running=True, process=Process.of(self._init), started=time.time(), finished=None, exit_code=0,
             ports=network.ports,
@@ -214,25 +231,27 @@ class _Monitor:
     def _logging(self) -> tuple[str, ...]:
         return ("--log", os.fsdecode(self._place.runtime_log), "--log-format", "json")
 
-    def _create(self, prepared: preparation.Prepared, theirs: tuple[int, int, int]) -> None:
-        """Have the runtime make the container, and learn its init's pid."""
+    def _create(self, called: tuple[str, ...], theirs: tuple[int, int, int]) -> None:
+        """Have the runtime run the container, and learn its init's pid."""
         for path in (self._place.runtime_log, self._place.pid_file):
             _unlink(path)
-        verb = ["create"] if prepared.separate_start else ["run", "--detach"]
         console = ["--console-socket", "console.sock"] if self._settings.terminal else []
         argv = [
-            *prepared.runtime, *self._logging(), *verb, "--bundle", ".", "--pid-file", "pid", *console,
+            *called, *self._logging(), "run", "--detach", "--bundle", ".", "--pid-file", "pid", *console,
             self._container.id,
         ]  # fmt: skip
         with self._console() as console_socket:
             pid = runtime.spawn(argv, theirs)
             _, status = os.waitpid(pid, 0)
             if status:
-                raise StartFailed(runtime.failure(self._place.runtime_log, prepared.runtime[0]))
+                raise StartFailed(runtime.failure(self._place.runtime_log, called[0]))
             with open(self._place.pid_file, "rb") as file:
                 self._init = int(file.read())
             if console_socket is not None:
-                self._streams = _terminal(console_socket)
+                master = terminal.received(console_socket)
+                if master is None:
+                    raise ContainerError("the runtime gave no terminal")
+                self._streams = _Streams(master, master, -1)
 
     @contextmanager
     def _console(self) -> Iterator[socket.socket | None]:
@@ -262,17 +281,10 @@ class _Monitor:
             ours_err, stderr = os.pipe()
             theirs += [fd for fd in (stdin, stdout, stderr) if fd != null]
             self._streams = _Streams(ours_in, ours_out, ours_err)
-            for fd in (stdin, stdout, stderr):
-                if fd != null:
-                    self._preparation.own(fd)
             yield stdin, stdout, stderr
         finally:
             for fd in theirs:
                 os.close(fd)
-
-    @property
-    def _preparation(self) -> preparation.Host:
-        return self._task.preparation
 
     def _network(self) -> preparation.NetworkOf:
         return preparation.NetworkOf(self._container.settings, self._place)
@@ -292,7 +304,7 @@ class _Monitor:
 
     def _carry(self) -> None:
         """Until the container has ended, and all that it wrote is in the log."""
-        with _pidfd(self._init) as init, _pidfd(self._daemon) as daemon:
+        with runtime.pidfd(self._init) as init, runtime.pidfd(self._daemon) as daemon:
             for fd in self._streams:
                 if fd >= 0:
                     os.set_blocking(fd, False)
@@ -516,26 +528,6 @@ class _Monitor:
 def _told(error: BaseException) -> BaseException:
     """As another process can be told."""
     return ContainerError(str(error)) if isinstance(error, StartFailed) else error
-
-
-def _terminal(listener: socket.socket) -> _Streams:
-    """The master of the container's terminal, which the runtime has sent (runc docs/terminals.md)."""
-    connection, _ = listener.accept()
-    with connection:
-        _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
-    if not fds:
-        raise ContainerError("the runtime gave no terminal")
-    os.set_inheritable(fds[0], False)
-    return _Streams(fds[0], fds[0], -1)
-
-
-@contextmanager
-def _pidfd(pid: int) -> Iterator[int]:
-    fd = os.pidfd_open(pid)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _unlink(path: bytes) -> None:

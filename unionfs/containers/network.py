@@ -2,7 +2,8 @@
 
     check()                        can this machine do it? else ContainerError, with what to install
     with published(ports) as held  host ports chosen, and found free, as docker reports it when they are not
-    start(pid, held, directory)    the helper, connected to the namespaces of `pid`, with all ports forwarded
+    helper = start(namespace, directory)   slirp4netns, on its way
+    helper.connect(held)           it is there, with all ports forwarded
 
 The container is 10.0.2.100, the host 10.0.2.2 (its loopback cannot be reached), names are asked of 10.0.2.3, which asks
 whom the host asks. It needs no privilege, no bridge and no packet filter, so root has the same. (passt's pasta does as
@@ -108,9 +109,10 @@ def _cannot_publish(port: Port, address: str, error: OSError) -> ContainerError:
 class Helper:
     """slirp4netns, running. `ports` as forwarded. To be closed, or left to the end of the process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], exit_fd: int, directory: bytes) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], exit_fd: int, ready: int, directory: bytes) -> None:
         self.ports: tuple[Port, ...] = ()
         self.exit_fd = exit_fd
+        self._ready = ready
         self._process = process
         self._directory = directory
 
@@ -124,9 +126,37 @@ class Helper:
             os.close(self.exit_fd)
             self.exit_fd = -1
             self._process.wait()
+            self._close_ready()
+            _unlink_socket(self._directory)
 
-    def forward(self, port: Port) -> None:
-        """Forward one port. ContainerError where the host refuses it."""
+    def connect(self, ports: Iterable[Port] = ()) -> None:
+        """Wait until the network is there, and forward `ports`. ContainerError, and it is closed, where it does not
+        come, with what slirp4netns said, or where the host refuses a port."""
+        try:
+            self._wait_ready()
+            for port in ports:
+                self._forward(port)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._close_ready()
+            _unlink_socket(self._directory)
+
+    def _wait_ready(self) -> None:
+        """It writes a byte when the interface is up, or ends."""
+        readable, _, _ = select.select([self._ready], [], [], _READY_SECONDS)
+        if readable and os.read(self._ready, 1):
+            return
+        said = _first_words(self._directory)
+        raise ContainerError(f"{PROGRAM} did not connect the network: {said}", hint="unionfs doctor")
+
+    def _close_ready(self) -> None:
+        if self._ready >= 0:
+            os.close(self._ready)
+            self._ready = -1
+
+    def _forward(self, port: Port) -> None:
         told = self._request(
             "add_hostfwd",
             proto=port.protocol,
@@ -161,39 +191,22 @@ class Helper:
         return told if isinstance(told, dict) else {}
 
 
-def start(pid: int, ports: Iterable[Port], directory: bytes) -> Helper:
-    """Connect the network namespace of `pid`, which this process's user namespace must own, and forward `ports`.
+def start(namespace: str, directory: bytes) -> Helper:
+    """Have the network namespace (the path of one, which this process's user namespace owns) connected: see `connect`.
 
-    `directory`: the container's, for the log. When it returns the network is there. ContainerError with what
-    slirp4netns said where it is not.
+    `directory`: the container's, for the log. ContainerError where slirp4netns cannot be run.
     """
-    helper, ready = _spawn(pid, directory)
-    try:
-        _wait_ready(helper, ready)
-        for port in ports:
-            helper.forward(port)
-    except BaseException:
-        helper.close()
-        raise
-    finally:
-        os.close(ready)
-        _unlink_socket(directory)
-    return helper
-
-
-def _spawn(pid: int, directory: bytes) -> tuple[Helper, int]:
-    """The helper, and a descriptor that tells when it is ready."""
     _unlink_socket(directory)  # of a crash
     exit_end, exit_fd = os.pipe()
     ready, ready_end = os.pipe()
     options = (
         "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp",
-        f"--ready-fd={ready_end}", f"--exit-fd={exit_end}", f"--api-socket={os.fsdecode(_SOCKET)}",
+        f"--ready-fd={ready_end}", f"--exit-fd={exit_end}", f"--api-socket={os.fsdecode(_SOCKET)}", "--netns-type=path",
     )  # fmt: skip
     try:
         with open(os.path.join(directory, LOG), "wb") as log:
             process = subprocess.Popen(
-                [PROGRAM, *options, str(pid), "tap0"],
+                [PROGRAM, *options, namespace, "tap0"],
                 cwd=directory,
                 pass_fds=(ready_end, exit_end),
                 stdin=subprocess.DEVNULL,
@@ -208,25 +221,16 @@ def _spawn(pid: int, directory: bytes) -> tuple[Helper, int]:
     finally:
         os.close(exit_end)
         os.close(ready_end)
-    return Helper(process, exit_fd, directory), ready
+    return Helper(process, exit_fd, ready, directory)
 
 
-def _wait_ready(helper: Helper, ready: int) -> None:
-    """It writes a byte when the interface is up, or ends."""
-    readable, _, _ = select.select([ready], [], [], _READY_SECONDS)
-    if readable and os.read(ready, 1):
-        return
-    said = _last_words(helper)
-    raise ContainerError(f"{PROGRAM} did not connect the network: {said}", hint="unionfs doctor")
-
-
-def _last_words(helper: Helper) -> str:
+def _first_words(directory: bytes) -> str:
     try:
-        with open(os.path.join(helper._directory, LOG), "rb") as log:
+        with open(os.path.join(directory, LOG), "rb") as log:
             lines = [line for line in log.read().splitlines() if line and not line.startswith(b"WARNING: Support")]
     except OSError:
         lines = []
-    return os.fsdecode(b"; ".join(lines[-3:])) or "it said nothing"
+    return os.fsdecode(b"; ".join(lines[:2])) or "it said nothing"
 
 
 def _unlink_socket(directory: bytes) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from unionfs.containers import cgroups, spec, volumes
+from unionfs.changeset.replacing import replace_file
+from unionfs.containers import cgroups, network, seccomp, spec, volumes
 from unionfs.containers import runtime as runtimes
 from unionfs.containers.container import Container, Place
+from unionfs.containers.etc_files import write_etc_files
 from unionfs.containers.settings import Port, Settings
 from unionfs.containers.users import find_user
 from unionfs.errors import ContainerError
-from unionfs.image.blobs import replace_file
+from unionfs.linux.namespace import new_network_namespace
 
 #: Where control groups of containers are, below those of the machine.
 CGROUP_PARENT = "/unionfs/"
@@ -32,44 +35,63 @@ class Host(NamedTuple):
     def with_cgroups(self) -> bool:
         return self.cgroups.writable and not self.rootless
 
-    def own(self, fd: int) -> None:
-        """Nothing yet."""
-
-
-class Prepared(NamedTuple):
-    """`runtime`: what each of its calls begins with. `separate_start`: something is to be done between the making of
-    the container and its start."""
-
-    runtime: tuple[str, ...]
-    separate_start: bool
-
 
 class NetworkOf:
-    """The network of one run, for as long as the block lasts."""
+    """The network of one run, for as long as the block lasts. `namespace`: the path of its namespace; None where the
+    runtime makes it, or there is none. `ports`: as published.
+
+    ContainerError at its begin where it cannot be had. It comes up while the root is mounted: see `connect`.
+    """
 
     def __init__(self, settings: Settings, place: Place) -> None:
         self._settings = settings
         self._place = place
+        self._until_end = ExitStack()
+        self._until_connected = ExitStack()
+        self._helper: network.Helper | None = None
+        self.namespace: str | None = None
         self.ports: tuple[Port, ...] = ()
 
-    @property
-    def helped(self) -> bool:
-        return False
-
-    def connect(self, pid: int) -> None:
-        """Nothing yet."""
-
     def __enter__(self) -> NetworkOf:
+        if self._settings.network == "private":
+            try:
+                self._begin()
+            except BaseException:
+                self._end()
+                raise
         return self
+
+    def _begin(self) -> None:
+        network.check()
+        self.ports = self._until_connected.enter_context(network.published(self._settings.ports))
+        fd = new_network_namespace()
+        self._until_end.callback(os.close, fd)
+        # By the number of this process: the runtime and the helper open it, wherever they are.
+        self.namespace = f"/proc/{os.getpid()}/fd/{fd}"
+        self._helper = network.start(self.namespace, self._place.directory)
+        self._until_end.callback(self._helper.close)
+
+    def connect(self) -> None:
+        """Have it there, and its ports published."""
+        if self._helper is not None:
+            self._until_connected.close()  # the ports are the helper's from here on
+            self._helper.connect(self.ports)
+
+    def _end(self) -> None:
+        self._until_connected.close()
+        self._until_end.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        pass
+        self._end()
 
 
-def prepare(container: Container, place: Place, host: Host, network: NetworkOf) -> Prepared:
-    """Write the config.json of a container whose root is mounted. ContainerError as the parts have it."""
+def prepare(container: Container, place: Place, host: Host, connection: NetworkOf) -> tuple[str, ...]:
+    """Write the config.json of a container whose root is mounted, and have its network there.
+
+    Returns what each call of the runtime begins with. ContainerError as the parts have it.
+    """
     settings, config = container.settings, container.config
     if settings.memory is not None and not host.with_cgroups:
         raise ContainerError(
@@ -83,7 +105,8 @@ def prepare(container: Container, place: Place, host: Host, network: NetworkOf) 
         sources = volumes.prepare(spec.volumes(settings, config), root_fd, place.directory)
     finally:
         os.close(root_fd)
-    _etc_files(container, place)
+    write_etc_files(place.directory, container.hostname, settings.network)
+    profile = seccomp.load_profile()
     given = spec.Surroundings(
         root=place.root,
         directory=place.directory,
@@ -93,18 +116,12 @@ def prepare(container: Container, place: Place, host: Host, network: NetworkOf) 
         volumes=sources,
         rootless=host.rootless,
         ids=host.ids,
+        network_namespace=connection.namespace,
         cgroup=CGROUP_PARENT + container.id if host.with_cgroups else None,
         swap_limits=host.cgroups.swap,
+        seccomp=None if profile is None else seccomp.resolve(profile, spec.CAPABILITIES, os.uname()),
     )
     made: dict[str, Any] = spec.runtime_spec(settings, config, given)
     replace_file(place.bundle, spec.encode(made), 0o600)
-    runtime = runtimes.arguments(host.runtime, host.runtime_root, with_cgroups=host.with_cgroups)
-    return Prepared(runtime, network.helped)
-
-
-def _etc_files(container: Container, place: Place) -> None:
-    for name in spec.ETC_FILES:
-        path = os.path.join(place.directory, os.fsencode(name))
-        if not os.path.exists(path):
-            with open(path, "w") as file:
-                file.write(container.hostname + "\n" if name == "hostname" else "")
+    connection.connect()
+    return runtimes.arguments(host.runtime, host.runtime_root, with_cgroups=host.with_cgroups)

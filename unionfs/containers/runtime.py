@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from unionfs.containers.cgroups import Cgroups
@@ -64,10 +65,11 @@ def arguments(program: str, root: bytes, *, with_cgroups: bool) -> tuple[str, ..
 
 
 class Failure(NamedTuple):
-    """Why a runtime failed, and the exit status that docker has for it."""
+    """Why a runtime failed, and the exit status that docker has for it. `said`: it said why."""
 
     message: str
     status: int
+    said: bool = True
 
 
 def spawn(
@@ -97,7 +99,23 @@ def call(runtime: Sequence[str], *arguments: str | bytes) -> int:
         pid = spawn([*runtime, *arguments], (null, null, null))
     finally:
         os.close(null)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return finished(pid)
+
+
+def finished(pid: int) -> int:
+    """Wait for a child; its exit status as a shell has it."""
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def pidfd(pid: int) -> Iterator[int]:
+    """A descriptor that can be read when a process has ended."""
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def failure(log: bytes, program: str) -> Failure:
@@ -112,7 +130,7 @@ def failure(log: bytes, program: str) -> Failure:
     except (OSError, ValueError, KeyError, AttributeError):
         pass
     if not message:
-        return Failure(f"{os.path.basename(program)} failed, and does not say why", FAILED)
+        return Failure(f"{os.path.basename(program)} failed, and does not say why", FAILED, said=False)
     return Failure(message, status_of(message))
 
 

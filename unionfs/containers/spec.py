@@ -135,7 +135,7 @@ def _process(settings: Settings, config: Mapping[str, Any], given: Surroundings)
         "args": arguments(settings, config),
         "env": environment(settings, config, given.hostname, user.home),
         "cwd": working_directory(settings, config),
-        "capabilities": _capabilities(user),
+        "capabilities": capabilities(user),
         "noNewPrivileges": settings.no_new_privileges,
     }
     if given.rootless:
@@ -144,7 +144,7 @@ def _process(settings: Settings, config: Mapping[str, Any], given: Surroundings)
     return process
 
 
-def _capabilities(user: User) -> dict[str, list[str]]:
+def capabilities(user: User) -> dict[str, list[str]]:
     """Who is not root has none, and may gain those by set-user-ID programs (moby daemon/pkg/oci SetCapabilities).
     None is inheritable (CVE-2022-24769)."""
     sets = ("bounding", "effective", "permitted") if user.uid == 0 else ("bounding",)

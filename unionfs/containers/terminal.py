@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from unionfs.containers import frames
 from unionfs.errors import MountError, UnionFSError
-from unionfs.mounts.control import error_from_json
+from unionfs.mounts.control import error_from_json, error_to_json
 
 #: What is not passed on: what stops or continues this process, tells it of its children and pipes, or cannot be caught.
 _OWN: Final = frozenset(
@@ -41,6 +41,15 @@ class Ended(NamedTuple):
 
     status: int | None
     error: UnionFSError | OSError | None = None
+
+    def told(self) -> Any:
+        """As JSON, for another process."""
+        return [self.status, None if self.error is None else error_to_json(self.error)]
+
+    @classmethod
+    def from_told(cls, told: Any) -> Ended:
+        status, error = told
+        return cls(status, None if error is None else error_from_json(error))
 
 
 class Signals:
@@ -83,6 +92,17 @@ class Signals:
 def catching(*, terminal: bool) -> Signals:
     """To be entered before the container starts: none is lost, nor ends this process on the way."""
     return Signals((signal.SIGWINCH,) if terminal else PASSED_ON)
+
+
+@contextmanager
+def ignoring_keys() -> Iterator[None]:
+    """While a child has the terminal: what its keys signal is for the child."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -199,13 +219,9 @@ class Relay:
                 self._out += frames.frame(frames.SIGNAL, b"%d" % number)
 
     def _send_size(self) -> None:
-        for fd in (0, 1, 2):
-            try:
-                rows, columns = termios.tcgetwinsize(fd)
-            except (OSError, termios.error):
-                continue
-            self._out += frames.frame(frames.WINDOW, b"%d %d" % (rows, columns))
-            return
+        size = window_size()
+        if size is not None:
+            self._out += frames.frame(frames.WINDOW, b"%d %d" % size)
 
 
 def _write(fd: int, data: bytes) -> None:
@@ -230,3 +246,88 @@ def until_started(monitor: socket.socket) -> Ended:
             elif kind == frames.EXIT:
                 return Ended(int(json.loads(content)["status"]), error)
     return Ended(None, error or MountError("the container's monitor has ended"))
+
+
+# a terminal of one's own ----------------------------------------------------------------------------------------------
+def received(listener: socket.socket, ended: int = -1) -> int | None:
+    """The master of a container's terminal, as the runtime sends it (runc docs/terminals.md); None where `ended` can be
+    read before it comes."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    if ended >= 0:
+        poll.register(ended, select.POLLIN)
+    if listener.fileno() not in dict(poll.poll()):
+        return None
+    connection, _ = listener.accept()
+    with connection:
+        _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
+    if not fds:
+        return None
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def carry(master: int, stdin: int | None, signals: Signals, ended: int) -> None:
+    """Between a terminal's master and this process's streams, until `ended` can be read and all was written."""
+    _copy_size(master)
+    if stdin is not None and os.isatty(stdin):
+        with raw(stdin):
+            _carry(master, stdin, signals, ended)
+    else:
+        _carry(master, stdin, signals, ended)
+
+
+def _carry(master: int, stdin: int | None, signals: Signals, ended: int) -> None:
+    os.set_blocking(master, False)
+    keys = bytearray()
+    while True:
+        poll = select.poll()
+        poll.register(master, select.POLLIN | (select.POLLOUT if keys else 0))
+        poll.register(signals, select.POLLIN)
+        poll.register(ended, select.POLLIN)
+        if stdin is not None and len(keys) < _READ:
+            poll.register(stdin, select.POLLIN)
+        ready = dict(poll.poll())
+        if signals.fileno() in ready and signals.received():
+            _copy_size(master)
+        if stdin is not None and stdin in ready:
+            data = os.read(stdin, _READ)
+            keys += data
+            stdin = stdin if data else None
+        try:
+            if keys:
+                del keys[: os.write(master, keys)]
+        except BlockingIOError:
+            pass
+        if ready.get(master, 0) & ~select.POLLOUT and not _copy_output(master):
+            return
+        if ended in ready:
+            while _copy_output(master):
+                pass
+            return
+
+
+def _copy_output(master: int) -> bool:
+    """False where there is no more."""
+    try:
+        data = os.read(master, _READ)
+    except OSError:  # EIO: nobody has the other end; EAGAIN: nothing now
+        return False
+    _write(1, data)
+    return bool(data)
+
+
+def _copy_size(master: int) -> None:
+    size = window_size()
+    if size is not None:
+        termios.tcsetwinsize(master, size)
+
+
+def window_size() -> tuple[int, int] | None:
+    """Rows and columns of the user's terminal, if there is one."""
+    for fd in (0, 1, 2):
+        try:
+            return termios.tcgetwinsize(fd)
+        except (OSError, termios.error):
+            continue
+    return None

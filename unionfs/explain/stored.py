@@ -15,6 +15,7 @@ from unionfs.overlay.listing import read_stored
 from unionfs.overlay.redirect import marks
 from unionfs.overlay.stack import UPPER
 from unionfs.overlay.union import Union
+from unionfs.vfs import DT_DIR
 
 #: Directories that are kept after they were read.
 _KEPT: Final = 4096
@@ -51,7 +52,10 @@ class Views:
         """Empty where the layer has no directory of that path."""
         known = self._views.get((number, path))
         if known is None:
-            known = self._views[number, path] = self._read(number, path)
+            directory, _, name = path.rpartition(b"/")
+            above = self._views.get((number, directory)) if path else None
+            no_directory = above is not None and above.types.get(name) != DT_DIR
+            known = self._views[number, path] = _NOTHING if no_directory else self._read(number, path)
             if len(self._views) > self._kept:
                 self._views.popitem(last=False)
         return known

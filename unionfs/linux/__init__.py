@@ -10,6 +10,7 @@
     fileattr    inode flags, as chattr sets them
     statfs      the kind of a file system
     mount       mount, umount2, /proc/self/mountinfo
+    namespace   unshare, setns
     fuse_dev    the ioctls of /dev/fuse
     process     file locks, the descriptor limit, memory, signals of a thread
     ptrace      threads of other processes stopped for a moment

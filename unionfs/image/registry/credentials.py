@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from unionfs.changeset.replacing import replace_file
 from unionfs.errors import ImageFormatError, RegistryError
-from unionfs.image.blobs import replace_file
 from unionfs.image.models import parse_json
 from unionfs.image.reference import DEFAULT_DOMAIN
 from unionfs.image.registry import helpers
@@ -88,6 +88,18 @@ class AuthFiles:
             if found is not None:
                 return found
         return None
+
+    def registries(self) -> list[str]:
+        """Those that some credentials are kept for, by a helper too. A file that cannot be read has none."""
+        found: dict[str, None] = {}
+        for file in self.paths:
+            try:
+                document = _read(file)
+            except RegistryError:
+                continue
+            for kept in ("auths", "credHelpers"):
+                found.update(dict.fromkeys(hostname(key) for key in _mapping(document, kept)))
+        return list(found)
 
     def _helped(self, document: Mapping[str, Any], registry: str) -> Credentials | None:
         name = _helper(document, registry)

@@ -1,23 +1,18 @@
-"""Stacks opened to be looked at, beside whoever uses them: those of live mounts, of layers, and of images.
+"""Stacks to be looked at: what a target of such a command is, and what is known of its layers.
 
-Everything is read-only. Unlike for a mount, tars at the bottom of a stack are not merged into one index: the layers are
-to be told apart, and numbered as in `which`: 0 the upper, 1… the lowers, topmost first.
+Layers are numbered as in `which`: 0 the upper, 1… the lowers, topmost first.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from unionfs.api.layers import LayerSpec, StackSpec, plan
 from unionfs.api.mounting import mounted_stack
-from unionfs.api.union import open_union
 from unionfs.errors import ImageError, MountError
 from unionfs.mounts.registry import find
-from unionfs.overlay import UnionFilesystem, UnionOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,42 +24,6 @@ class LayerInfo:
     path: bytes
     created_by: str = ""
     diff_id: str = ""
-
-
-class OpenedPath(NamedTuple):
-    """`inner`: the path in the tree of the union."""
-
-    fs: UnionFilesystem
-    spec: StackSpec
-    inner: bytes
-
-
-@contextmanager
-def opened(spec: StackSpec) -> Iterator[UnionFilesystem]:
-    # Metacopies are looked for everywhere, as by diff.
-    fs = open_union(spec._replace(read_only=True), UnionOptions(metacopy=True), merge=False)
-    try:
-        yield fs
-    finally:
-        fs.close()
-
-
-@contextmanager
-def opened_path(
-    path: LayerSpec,
-    layers: Iterable[LayerSpec] = (),
-    upper: LayerSpec | None = None,
-    work: LayerSpec | None = None,
-    store: LayerSpec | None = None,
-) -> Iterator[OpenedPath]:
-    """The union that a path lies in: of a live mount, or with layers the tree of those."""
-    layers, wanted = tuple(layers), os.fsencode(path)
-    if layers or upper is not None:
-        spec, inner = plan(layers, upper, work, read_only=True, store=store), _relative(wanted)
-    else:
-        spec, inner = _mounted(wanted)
-    with opened(spec) as fs:
-        yield OpenedPath(fs, spec, inner)
 
 
 def stack_of(
@@ -116,23 +75,3 @@ def mountpoint_of(path: LayerSpec) -> bytes | None:
     mounted = find(os.path.abspath(os.fsencode(path)), inside=True)
     known = mounted is not None and mounted.record is not None and mounted.record.upper is not None
     return mounted.mountpoint if known and mounted is not None else None
-
-
-def _mounted(path: bytes) -> tuple[StackSpec, bytes]:
-    """The stack of the mount that a path lies in, and the path there. What is deleted lies where it would be."""
-    parent, _, name = os.path.abspath(path).rpartition(b"/")
-    place = os.path.join(os.path.realpath(parent or b"/"), name)
-    mounted = find(place, inside=True)
-    if mounted is None:
-        raise MountError(
-            f"{os.fsdecode(path)} is in no unionfs mount", hint="unionfs mounts lists them; or name the layers with -l"
-        )
-    mountpoint = os.path.realpath(mounted.mountpoint)
-    if os.path.commonpath([place, mountpoint]) != mountpoint:  # a symbolic link to the mountpoint itself
-        place = os.path.realpath(path)
-    return mounted_stack(mounted.mountpoint), _relative(os.path.relpath(place, mountpoint))
-
-
-def _relative(path: bytes) -> bytes:
-    """A path of the tree as layers know it: "." and ".." are taken away as names, so none leads out."""
-    return os.path.normpath(b"/" + path).lstrip(b"/")

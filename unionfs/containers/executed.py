@@ -1,0 +1,142 @@
+"""A further process in a container that runs: what is executed, as whom, and how it ends.
+
+The process is the runtime's to make (`exec --process FILE`), of what the container's own has: its environment, working
+directory and capabilities, but for what was asked for. If who began it goes away, it
+goes on.
+
+With a terminal the runtime sends its master over a socket (`--console-socket`), and it is carried to the user's here;
+else the streams are the caller's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from unionfs.containers import runtime, spec, terminal
+from unionfs.containers.container import Place, State
+from unionfs.containers.users import find_user
+from unionfs.errors import ContainerError
+
+
+class Execution(NamedTuple):
+    """What is asked for. None: as the container has it. `detach`: do not wait for it."""
+
+    command: tuple[str, ...]
+    environment: tuple[str, ...] = ()
+    working_directory: str | None = None
+    user: str | None = None
+    terminal: bool = False
+    interactive: bool = False
+    detach: bool = False
+
+
+def process_of(bundle: Mapping[str, Any], asked: Execution, root_fd: int) -> dict[str, Any]:
+    """The runtime's `process` (runtime-spec config.md), made of the container's own. `root_fd`: where users are."""
+    process = dict(bundle["process"])
+    environment = {pair.partition("=")[0]: pair for pair in process["env"]}
+    if asked.terminal:
+        environment.setdefault("TERM", "TERM=xterm")
+    if asked.user is not None:
+        user = find_user(root_fd, asked.user)
+        process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}
+        process["capabilities"] = spec.capabilities(user)
+        environment["HOME"] = f"HOME={user.home}"
+    for pair in asked.environment:
+        name, equals, _ = pair.partition("=")
+        if equals:
+            environment[name] = pair
+        else:
+            environment.pop(name, None)
+    return process | {
+        "args": list(asked.command),
+        "env": list(environment.values()),
+        "cwd": asked.working_directory or process["cwd"],
+        "terminal": asked.terminal,
+    }
+
+
+def execute(place: Place, state: State, id: str, asked: Execution) -> terminal.Ended:
+    """Do it, with this process's streams, in this process: it goes to the container's directory."""
+    assert state.process is not None
+    os.chdir(place.directory)
+    with open(place.bundle, "rb") as file:
+        bundle = json.load(file)
+    root_fd = os.open(f"/proc/{state.process.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        process = process_of(bundle, asked, root_fd)
+    finally:
+        os.close(root_fd)
+    with _files() as names:
+        with open(names.process, "xb") as file:
+            file.write(spec.encode(process))
+        argv = [*state.runtime, "--log", names.log, "--log-format", "json", "exec", "--process", names.process]
+        if asked.detach:
+            argv.append("--detach")
+        on_terminal = asked.terminal and not asked.detach
+        status = _run_on_terminal(argv, names, asked, id) if on_terminal else _run(argv, asked, id)
+        failure = runtime.failure(os.fsencode(names.log), "") if status else None
+        if failure is None or not failure.said:
+            return terminal.Ended(status)
+        # The runtime says it on its stderr too, which is the user's.
+        told = not (on_terminal or asked.detach)
+        return terminal.Ended(failure.status, None if told else ContainerError(failure.message))
+
+
+class _Names(NamedTuple):
+    process: str
+    log: str
+    console: str
+
+
+@contextmanager
+def _files() -> Iterator[_Names]:
+    """Names in the container's directory that nobody else has, relative: unix(7) allows a socket's 107 bytes."""
+    stem = f"exec-{os.getpid()}"
+    names = _Names(stem + ".json", stem + ".log", stem + ".sock")
+    _remove(names)
+    try:
+        yield names
+    finally:
+        _remove(names)
+
+
+def _remove(names: _Names) -> None:
+    for name in names:
+        try:
+            os.unlink(name)
+        except FileNotFoundError:
+            pass
+
+
+def _run(argv: list[str], asked: Execution, id: str) -> int:
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        stdin = 0 if asked.interactive else null
+        streams = (null, null, null) if asked.detach else (stdin, 1, 2)
+        return runtime.finished(runtime.spawn([*argv, id], streams))
+    finally:
+        os.close(null)
+
+
+def _run_on_terminal(argv: list[str], names: _Names, asked: Execution, id: str) -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, terminal.catching(terminal=True) as signals:
+        listener.bind(names.console)
+        listener.listen(1)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            pid = runtime.spawn([*argv, "--console-socket", names.console, id], (null, null, null))
+        finally:
+            os.close(null)
+        with runtime.pidfd(pid) as ended:
+            master = terminal.received(listener, ended)
+            if master is not None:
+                try:
+                    terminal.carry(master, 0 if asked.interactive else None, signals, ended)
+                finally:
+                    os.close(master)
+        return runtime.finished(pid)

@@ -224,6 +224,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "OPTION": _security,
     "SIGNAL": _signals,
     "TIME": _nothing,
+    "GLOB": _files,
+    "OP": _nothing,
     "HOST[:PORT]": _registries,
     "mount NAME": _kept_changes,
     "image changes NAME": _kept_changes,

@@ -109,6 +109,10 @@ def _container_or_image(place: Place) -> Offer:
     return Offer([*_container(place).candidates, *_images(place)])
 
 
+def _mount_or_image(place: Place) -> Offer:
+    return Offer([*_mountpoints(place), *_images(place)])
+
+
 def _stack(place: Place) -> Offer:
     """What `show` takes in place of layers."""
     lessons = [(f"lesson:{name}", title) for name, title in _lessons(place).candidates]
@@ -210,6 +214,11 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
+    "IMAGE|MOUNTPOINT": _mount_or_image,
+    "PERCENT%|SIZE": _nothing,
+    "SIZE": _nothing,
+    "LOWEST_EFFICIENCY": _nothing,
+    "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
     "inspect NAME": _container_or_image,
     "COMMAND] [ARG": _nothing,  # of the container's own
@@ -224,6 +233,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "OPTION": _security,
     "SIGNAL": _signals,
     "TIME": _nothing,
+    "GLOB": _files,
+    "OP": _nothing,
     "HOST[:PORT]": _registries,
     "mount NAME": _kept_changes,
     "image changes NAME": _kept_changes,

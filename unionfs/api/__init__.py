@@ -23,6 +23,7 @@
     list_containers, find_container, inspect_container, read_logs, execute
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
+    tracing          (a module) what a live mount is asked and does, while it does; recordings, and their replay
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
 
 Every failure is an `OSError` (what a file system operation came to) or a `UnionFSError`, whose `hint` says what to do.

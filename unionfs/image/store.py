@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
-
-import platformdirs
 
 from unionfs.errors import ImageError, ImageNotFound, OptionError
 from unionfs.image import listing, platforms, reference
@@ -31,6 +29,8 @@ from unionfs.image.digest import Digest
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.image.layout import Layout, familiar
+from unionfs.image.place import AnyPath as AnyPath
+from unionfs.image.place import store_directory as store_directory
 from unionfs.image.results import Fault, HistoryRow, ImageSummary, InUse, Loaded, Pruned, Removed, StoredLayer
 
 # What adds, writes and removes images is imported where it is done: it needs all that reads and writes tars, and to
@@ -40,16 +40,8 @@ if TYPE_CHECKING:
     from unionfs.image.lazy.notes import Note
     from unionfs.image.staging import Staging
 
-AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 #: Called now and then with the bytes taken in, or given out, so far.
 Progress = Callable[[int], None]
-
-
-def store_directory(path: AnyPath | None = None, environ: Mapping[str, str] = os.environ) -> bytes:
-    """Where the store is: `path` (--store), else $UNIONFS_STORE, else `unionfs/images` in the user's data directory
-    ($XDG_DATA_HOME, ~/.local/share; of macOS its own)."""
-    chosen = path or environ.get("UNIONFS_STORE") or os.path.join(platformdirs.user_data_dir("unionfs"), "images")
-    return os.path.abspath(os.fsencode(chosen))
 
 
 class Store:

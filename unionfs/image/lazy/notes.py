@@ -23,8 +23,8 @@ import stat
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from unionfs.changeset.replacing import replace_file
 from unionfs.errors import ImageError, ImageFormatError
-from unionfs.image.blobs import replace_file
 from unionfs.image.digest import Digest
 from unionfs.image.layout import Layout
 from unionfs.image.lazy.contents import TocPlace, toc_place

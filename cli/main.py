@@ -40,6 +40,7 @@ VERBS = {
     "which": "which:which",
     "blame": "blame:blame",
     "waste": "waste:waste",
+    "explore": "explore:explore",
     "show": "show:show",
     "diff": "diff:diff",
     "commit": "commit:commit",

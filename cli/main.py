@@ -20,6 +20,9 @@ from .verbs import group
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
+#: docker's exit status of `run` for whatever is not the container's own.
+RUN_FAILED = 125
+
 #: What typer makes of Ctrl-C.
 INTERRUPTED = 130
 
@@ -38,6 +41,8 @@ VERBS = {
     "remount": "remount:remount",
     "mounts": "mounts:mounts",
     "which": "which:which",
+    "trace": "trace:trace",
+    "replay": "replay:replay",
     "blame": "blame:blame",
     "waste": "waste:waste",
     "explore": "explore:explore",
@@ -66,6 +71,7 @@ VERBS = {
     "logout": "login:logout",
     "search": "search:search",
     "image": "image:app",
+    "completion": "completion:completion",
 }
 
 app = typer.Typer(
@@ -99,6 +105,10 @@ def _options(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; default: the process's) and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["__complete"]:  # what the shells' completion asks
+        from . import complete
+
+        return complete.main(arguments[1:])
     try:
         status = app(arguments, prog_name="unionfs", standalone_mode=False)
         flush()
@@ -119,7 +129,7 @@ def _report(e: Exception) -> int:
         context = getattr(e, "ctx", None)
         command = context.command_path if context is not None else "unionfs"
         error(_usage_message(e), f"{command} --help")
-        return 2
+        return RUN_FAILED if command == "unionfs run" else 2
     if isinstance(e, UnionFSError):
         error(str(e), e.hint)
         return 2 if isinstance(e, OptionError) else 1

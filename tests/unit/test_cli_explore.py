@@ -170,6 +170,31 @@ def test_what_is_wasted_and_the_keys_are_shown_and_closed_again(layers: list[str
     drive(layers, act)
 
 
+@pytest.mark.needs_root
+def test_what_an_upper_changes_is_a_layer_of_its_own(layers: list[str]) -> None:
+    with api.Stack(layers, "upper") as stack:
+        stack.unlink("etc/passwd")
+        stack.rename("bin", "tools")
+    with api.explorer(layers=layers, upper="upper") as explorer:
+        assert [(info.number, os.fsdecode(os.path.basename(info.path))) for info in explorer.layers] == [
+            (0, "upper"), (1, "top"), (2, "base"),
+        ]  # fmt: skip
+        states = {entry.name: entry.state for entry in explorer.entries(0, changes=True)}
+        assert states == {b"bin": "removed", b"tools": "added", b"etc": "changed"}
+        assert [(entry.name, entry.state) for entry in explorer.entries(0, b"etc", changes=True)] == [
+            (b"passwd", "removed")
+        ]
+        assert [path for path, _ in explorer.find(0, "TOOL")] == [b"tools", b"tools/tool"]
+        assert len(explorer.find(0, "", limit=3)) == 3
+        assert explorer.entries(0, b"nothing") == explorer.entries(0, b"etc/conf") == []
+        explorer.extract_layer(0, "upper.tar.gz")
+        with pytest.raises(OSError):
+            explorer.read(0, b"etc", 1)
+    with tarfile.open("upper.tar.gz") as tar:
+        names = {member.name.rstrip("/") for member in tar}
+    assert {".wh.bin", "tools/tool", "etc/.wh.passwd"} <= names and "etc/conf" not in names
+
+
 @requires("textual")
 def test_without_a_terminal_it_says_what_else_there_is(capsysbinary: Capture, layers: list[str]) -> None:
     refused(call(capsysbinary, "explore", "-l", "top"), 1, "explore needs a terminal", "unionfs show")

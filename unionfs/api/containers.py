@@ -165,18 +165,18 @@ def read_logs(
     name: str,
     *,
     tail: int | None = None,
-    since: float | None = None,
-    until: float | None = None,
+    since: int | None = None,
+    until: int | None = None,
     follow: bool = False,
 ) -> Iterator[LogEntry]:
-    """The output of a container, as it came. `tail`: the last so many lines; `since`, `until`: seconds since the epoch;
-    `follow`: goes on until the container has ended."""
+    """The output of a container, as it came. `tail`: the last so many lines; `since`, `until`: nanoseconds since the
+    epoch; `follow`: goes on until the container has ended."""
     container, state = find_container(containers, name)
     reader = LogReader(containers.place(container.id).log)
     if tail is not None:
         reader.seek_tail(tail)
-    begin = b"" if since is None else timestamp(int(since * 1e9))
-    end = None if until is None else timestamp(int(until * 1e9))
+    begin = b"" if since is None else timestamp(since)
+    end = None if until is None else timestamp(until)
     while True:
         runs = follow and (state.watched or state.lives)
         for entry in reader.entries():

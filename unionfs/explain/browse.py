@@ -40,6 +40,7 @@ class Browser:
 
     def __init__(self, fs: UnionFilesystem) -> None:
         self.versions = Versions(fs)
+        self._numbers = {id(self.versions.layer(number)): number for number in self.versions.numbers}
 
     def entries(self, number: int, path: Path) -> list[Entry]:
         """The names in a directory of what layer `number` and those below show, and those that it removed, in order.
@@ -79,10 +80,9 @@ class Browser:
 
     def _has(self, tree: Tree, number: int, path: Path, attr: Attr) -> bool:
         """Has the layer itself what is shown? A directory that it has is one in which it changed something."""
-        layer = self.versions.layer(number)
         if attr.is_dir:
             try:
-                layer.lstat(path)
+                self.versions.layer(number).lstat(path)
             except OSError:
                 return False
             return True
@@ -91,8 +91,7 @@ class Browser:
             return False
         stored, _ = tree.fs.stored(node.node)  # type: ignore[attr-defined]  # a UnionFilesystem
         tree.forget(node.node)
-        others = {id(self.versions.layer(one)) for one in self.versions.numbers if one != number}
-        return stored is layer or (number == UPPER and id(stored) not in others)  # the work directory's is the upper's
+        return self._numbers.get(id(stored), UPPER) == number  # the work directory's is the upper's
 
 
 def _entries(fs: UnionFilesystem, path: Path) -> dict[bytes, tuple[Node, bytes]] | None:

@@ -28,13 +28,11 @@ from unionfs.errors import ImageError, ImageFormatError, ReferenceFormatError
 from unionfs.image import locks, reference
 from unionfs.image.blobs import Blobs, Workspace
 from unionfs.image.models import Descriptor, Index, encode_json, parse_json
+from unionfs.image.place import MAX_INDEX, REF_NAME
 
-REF_NAME: Final = "org.opencontainers.image.ref.name"
 #: What containerd and docker call an image in full; `REF_NAME` is then its tag alone.
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 VERSION_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'
-#: Bytes. An index of a hundred thousand images.
-MAX_INDEX: Final = 64 << 20
 
 _EMPTY: Final = b'{"schemaVersion":2,"manifests":[]}'
 
@@ -125,11 +123,17 @@ class Layout:
 
     def update(self, change: Callable[[list[Entry]], list[dict[str, Any]]]) -> None:
         """Replace the descriptors of index.json by what `change` makes of them, if that is something else."""
-        with locks.locked(self.directory, locks.INDEX, exclusive=True):
+        with self.alone():
             document = self._read()
             manifests = change(self._parse(document))
             if manifests != document.get("manifests"):
                 replace_file(self._index, encode_json(document | {"manifests": manifests}))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While nobody else replaces index.json, or writes a note (image.lazy.notes)."""
+        with locks.locked(self.directory, locks.INDEX, exclusive=True):
+            yield
 
     def _read(self) -> dict[str, Any]:
         try:

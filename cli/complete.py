@@ -217,6 +217,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "STACK": _stack,
     "IMAGE|MOUNTPOINT": _image_or_mount,
     "SIZE": _nothing,
+    "GLOB": _nothing,
+    "OP": _nothing,
     "PERCENT%|SIZE": _nothing,
     "FRACTION": _nothing,
     "CONTAINER": _container,

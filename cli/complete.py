@@ -93,6 +93,11 @@ def _layer(place: Place) -> Offer:
     return Offer([*_images(place), *(media if place.word else ())], "tars")
 
 
+def _image_or_mount(place: Place) -> Offer:
+    layer = _layer(place)
+    return layer._replace(candidates=[*_mountpoints(place), *layer.candidates])
+
+
 def _lessons(place: Place) -> Offer:
     from unionfs.api import suggestions
 
@@ -107,10 +112,6 @@ def _container(place: Place) -> Offer:
 
 def _container_or_image(place: Place) -> Offer:
     return Offer([*_container(place).candidates, *_images(place)])
-
-
-def _mount_or_image(place: Place) -> Offer:
-    return Offer([*_mountpoints(place), *_images(place)])
 
 
 def _stack(place: Place) -> Offer:
@@ -214,9 +215,10 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
-    "IMAGE|MOUNTPOINT": _mount_or_image,
+    "IMAGE|MOUNTPOINT": _image_or_mount,
     "PERCENT%|SIZE": _nothing,
     "SIZE": _nothing,
+    "FRACTION": _nothing,
     "LOWEST_EFFICIENCY": _nothing,
     "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,

@@ -7,6 +7,7 @@
     which, which_all the layer that a path comes from, what hides what, where the bytes are
     blame, blame_lines, blame_tree    which layer did what to a path, to its lines, to all in a directory
     waste            the bytes of layers that nobody sees
+    explorer         a stack to be walked through, layer by layer
     layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     )
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
+    from unionfs.api.exploring import Entry, Explorer, explorer
     from unionfs.api.hold import Held, held
     from unionfs.api.image_commit import CommittedImage, commit_image
     from unionfs.api.image_diff import diff_images
@@ -153,6 +155,7 @@ __all__ = [
     "blame_lines",
     "blame_tree",
     "waste",
+    "explorer",
     "layer_tree",
     "draw_layers",
     "fold_rows",
@@ -217,6 +220,8 @@ __all__ = [
     "LogEntry",
     "Diagnosis",
     "Duplicate",
+    "Entry",
+    "Explorer",
     "Fault",
     "Finding",
     "FoldedRow",
@@ -321,6 +326,7 @@ _HOMES = {
     "unionfs.api.image_import": ("import_image",),
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store", "prune_images"),
+    "unionfs.api.exploring": ("Entry", "Explorer", "explorer"),
     "unionfs.api.hold": ("Held", "held"),
     "unionfs.api.info": (
         "ContainersInfo",

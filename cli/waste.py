@@ -19,7 +19,7 @@ CREATED_BY_WIDTH = 60
 MaybeTarget = Annotated[
     str | None,
     typer.Argument(
-        metavar="[IMAGE|MOUNTPOINT]",
+        metavar="IMAGE|MOUNTPOINT",
         help="An image as for -l, or a live mount; instead of -l and -u.",
         show_default=False,
     ),

@@ -23,13 +23,14 @@ CGROUP_PARENT = "/unionfs/"
 
 class Host(NamedTuple):
     """Where the container is to run. `runtime`: the program; `runtime_root`: where it keeps its own. `rootless`: in a
-    user namespace, with `ids` IDs."""
+    user namespace, with `ids` IDs. `console_size`: of the terminal of who starts it."""
 
     runtime: str
     runtime_root: bytes
     cgroups: cgroups.Cgroups
     rootless: bool = False
     ids: int | None = None
+    console_size: tuple[int, int] | None = None
 
     @property
     def with_cgroups(self) -> bool:
@@ -119,6 +120,7 @@ def prepare(container: Container, place: Place, host: Host, connection: NetworkO
         network_namespace=connection.namespace,
         cgroup=CGROUP_PARENT + container.id if host.with_cgroups else None,
         swap_limits=host.cgroups.swap,
+        console_size=host.console_size,
         seccomp=None if profile is None else seccomp.resolve(profile, spec.CAPABILITIES, os.uname()),
     )
     made: dict[str, Any] = spec.runtime_spec(settings, config, given)

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+from unionfs.api.text import size
 
-
-def size(count: float, digits: int = 3) -> str:
-    """`4.26MB`: decimal units, and as many digits as given (go-units HumanSizeWithPrecision)."""
-    unit = 0
-    while count >= 1000 and unit < len(_UNITS) - 1:
-        count /= 1000
-        unit += 1
-    return f"{_general(count, digits)}{_UNITS[unit]}"
-
-
-def _general(value: float, digits: int) -> str:
-    """Go's %.Ng, which as C's has no trailing zeros; 999.6 becomes 1e+03 in both."""
-    return f"{value:.{digits}g}"
+__all__ = ["ellipsis", "since", "size"]
 
 
 def since(then: datetime | None, now: datetime) -> str:

@@ -16,6 +16,7 @@ VERBS = {
     "history": "image_history:history",
     "diff": "image_diff:diff",
     "pull": "image_transfer:pull",
+    "fetch": "image_transfer:fetch",
     "push": "image_transfer:push",
     "save": "image_archive:save",
     "load": "image_archive:load",

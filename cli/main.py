@@ -13,12 +13,16 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
+from . import plain
 from .options import SETTINGS, StoreOption, choose_store
 from .output import ContainerStatus, error, flush, text
 from .verbs import group
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+#: docker's exit status of `run` for whatever is not the container's own.
+RUN_FAILED = 125
 
 #: What typer makes of Ctrl-C.
 INTERRUPTED = 130
@@ -38,6 +42,7 @@ VERBS = {
     "remount": "remount:remount",
     "mounts": "mounts:mounts",
     "which": "which:which",
+    "show": "show:show",
     "diff": "diff:diff",
     "commit": "commit:commit",
     "apply": "apply:apply",
@@ -53,7 +58,10 @@ VERBS = {
     "kill": "container_verbs:kill",
     "wait": "container_verbs:wait",
     "rm": "container_verbs:rm",
+    "cp": "cp:cp",
+    "export": "cp:export",
     "doctor": "doctor:doctor",
+    "info": "info:info",
     "demo": "demo:demo",
     "sim": "sim:sim",
     "learn": "learn:learn",
@@ -95,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; default: the process's) and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = app(arguments, prog_name="unionfs", standalone_mode=False)
+        call = plain.call(arguments, VERBS)
+        status = app(arguments, prog_name="unionfs", standalone_mode=False) if call is None else call()
         flush()
     except KeyboardInterrupt:
         status = INTERRUPTED
@@ -114,7 +123,7 @@ def _report(e: Exception) -> int:
         context = getattr(e, "ctx", None)
         command = context.command_path if context is not None else "unionfs"
         error(_usage_message(e), f"{command} --help")
-        return 2
+        return RUN_FAILED if command == "unionfs run" else 2
     if isinstance(e, UnionFSError):
         error(str(e), e.hint)
         return 2 if isinstance(e, OptionError) else 1

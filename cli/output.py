@@ -44,8 +44,13 @@ def flush() -> None:
 def as_json(value: BaseModel | list[Any]) -> None:
     """A model, or a list of them, as indented JSON on stdout. ASCII only, so that any file name can be in it."""
     data = [item.model_dump() for item in value] if isinstance(value, list) else value.model_dump()
-    for line in json.dumps(data, indent=2, ensure_ascii=True).splitlines():
-        text(line)
+    found = json.dumps(data, indent=2, ensure_ascii=True)
+    if sys.stdout.isatty():  # DEL is ASCII too
+        for line in found.splitlines():
+            text(line)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(found.encode("ascii") + b"\n")
 
 
 def note(line: str) -> None:

@@ -11,77 +11,33 @@ layers, those in the middle are left out, and said to be.
 
 from __future__ import annotations
 
-import textwrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from .layer_columns import PATH, Cell, chosen, line, not_shown, widths
 from .style import Style, columns, fit, printable
 
 if TYPE_CHECKING:
     from unionfs.api.simulation import Column, Picture, Shown, Stored
 
 _MERGED = "merged"
-_NARROW = 9  # columns that a layer takes at least
-_WIDE = 26
-_PATH = 28
-_GAP = "  "
-
-
-class _Cell(NamedTuple):
-    text: str
-    colours: tuple[str, ...] = ()
-    hidden: bool = False
-
-    def fit(self, width: int) -> str:
-        if not self.hidden:
-            return fit(self.text, width)
-        return fit(f"({fit(self.text, width - 2).rstrip()})", width)
-
-    @property
-    def columns(self) -> int:
-        return columns(self.text) + 2 * self.hidden
 
 
 def table(picture: Picture, encoding: str, style: Style) -> list[str]:
     """No lines where there is nothing in any layer."""
     paths = picture.paths()
     labels = [_label(path, picture) for path in paths]
-    first = min(_PATH, max((columns(label) for label in labels), default=0))
-    shown, left_out = _chosen(picture.columns, style.width - first - 2)
+    first = min(PATH, max((columns(label) for label in labels), default=0))
+    shown, left_out = chosen(picture.columns, style.width - first - 2)
     names = [column.name for column in shown] + ([_MERGED] if picture.merged is not None else [])
     rows = [[_cell(column, path, picture, encoding) for column in shown] for path in paths]
     if picture.merged is not None:
         rows = [[*row, _merged_cell(picture.merged.get(path))] for row, path in zip(rows, paths, strict=True)]
-    widths = _widths(names, rows, style.width - first - 2)
-    lines = [_line(" " * first, [_Cell(name, ("bold",)) for name in names], widths, style)]
-    lines += [_line(fit(label, first), row, widths, style) for label, row in zip(labels, rows, strict=True)]
+    room = widths(names, rows, style.width - first - 2)
+    lines = [line(" " * first, [Cell(name, ("bold",)) for name in names], room, style)]
+    lines += [line(fit(label, first), row, room, style) for label, row in zip(labels, rows, strict=True)]
     if left_out:
-        words = f"not shown, above {shown[-1].name}: {', '.join(left_out)}"
-        lines += textwrap.wrap(words, style.width - 1, initial_indent="  ", subsequent_indent="    ")
+        lines += not_shown(shown[-1].name, [column.name for column in left_out], style)
     return lines if paths else []
-
-
-def _chosen(all_columns: tuple[Column, ...], room: int) -> tuple[list[Column], list[str]]:
-    """As many as there is room for beside what is merged: the upper, the topmost, and the base."""
-    count = max(2, room // (_NARROW + len(_GAP)) - 1)
-    if len(all_columns) <= count:
-        return list(all_columns), []
-    shown = [*all_columns[: count - 1], all_columns[-1]]
-    return shown, [column.name for column in all_columns[count - 1 : -1]]
-
-
-def _widths(names: list[str], rows: list[list[_Cell]], room: int) -> list[int]:
-    """Each as wide as what is in it; the widest give way until all fit."""
-    widths = [
-        min(_WIDE, max([_NARROW, columns(name), *(row[at].columns for row in rows)])) for at, name in enumerate(names)
-    ]
-    while sum(widths) + len(_GAP) * len(widths) > room and max(widths) > _NARROW:
-        widths[widths.index(max(widths))] -= 1
-    return widths
-
-
-def _line(label: str, cells: list[_Cell], widths: list[int], style: Style) -> str:
-    parts = [style.paint(cell.fit(width), *cell.colours) for cell, width in zip(cells, widths, strict=True)]
-    return ("  " + _GAP.join([label, *parts])).rstrip()
 
 
 def _label(path: str, picture: Picture) -> str:
@@ -91,20 +47,20 @@ def _label(path: str, picture: Picture) -> str:
     return "  " * path.count("/") + printable(path.rpartition("/")[2]) + ("/" if is_dir else "")
 
 
-def _cell(column: Column, path: str, picture: Picture, encoding: str) -> _Cell:
+def _cell(column: Column, path: str, picture: Picture, encoding: str) -> Cell:
     stored = column.stored.get(path)
     if stored is None:
-        return _Cell("")
+        return Cell("")
     text = _stored_text(stored, encoding)
     if stored.kind == "whiteout":
-        return _Cell(text, ("red",))
+        return Cell(text, ("red",))
     if picture.merged is None:
-        return _Cell(text)
+        return Cell(text)
     seen = picture.merged.get(path)
     # What the upper has is always seen, even where its data is below, or in the encoding oci it would be only in a tar.
     if seen is not None and (column.role == "upper" or column.name in seen.layers):
-        return _Cell(text, ("yellow",) if stored.marks else ())
-    return _Cell(text, ("dim",), hidden=True)
+        return Cell(text, ("yellow",) if stored.marks else ())
+    return Cell(text, ("dim",), hidden=True)
 
 
 def _stored_text(stored: Stored, encoding: str) -> str:
@@ -127,5 +83,5 @@ def _text(kind: str, text: str) -> str:
     return kind
 
 
-def _merged_cell(shown: Shown | None) -> _Cell:
-    return _Cell("–", ("dim",)) if shown is None else _Cell(_text(shown.kind, shown.text), ("green",))
+def _merged_cell(shown: Shown | None) -> Cell:
+    return Cell("–", ("dim",)) if shown is None else Cell(_text(shown.kind, shown.text), ("green",))

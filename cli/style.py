@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
+
+from unionfs.api.text import columns, fit
+
+__all__ = ["Style", "When", "columns", "fit", "printable", "style"]
 
 _RESET = "\x1b[0m"
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -40,23 +43,6 @@ def style(when: When, environ: Mapping[str, str]) -> Style:
     """Of stdout; without a terminal 80 columns wide, unless COLUMNS says otherwise."""
     colour = when is When.ALWAYS or (when is When.AUTO and sys.stdout.isatty() and not environ.get("NO_COLOR"))
     return Style(colour, max(40, shutil.get_terminal_size((80, 24)).columns))
-
-
-def columns(text: str) -> int:
-    """How many columns of a terminal a text takes."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
-
-
-def fit(text: str, width: int) -> str:
-    """Exactly so many columns: filled up with blanks, or cut off with a `…`."""
-    if columns(text) > width:
-        while text and columns(text) > width - 1:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (width - columns(text))
 
 
 def printable(text: str) -> str:

@@ -81,6 +81,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "fusermount3": _command("fusermount3", "fuse3"),
     "mount.fuse3": _command("mount.fuse3", "fuse3"),
+    "chromium": _command("chromium-headless-shell", "chromium-headless-shell"),
     "setfacl": _command("setfacl", "acl"),
     "getfacl": _command("getfacl", "acl"),
     "setfattr": _command("setfattr", "attr"),

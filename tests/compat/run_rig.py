@@ -75,12 +75,11 @@ class Box(Images):
         return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *_CLI]
 
     @contextlib.contextmanager
-    def process(self, *argv: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    def process(self, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
         """`unionfs ARGV`, going on beside the test; killed at the end if it still does."""
-        given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        process: subprocess.Popen[bytes] = subprocess.Popen(
-            [*self.command(), *argv], env=self.environment, cwd=self.directory, **given
-        )
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command = [*self.command(), *argv]
+        process = subprocess.Popen(command, text=False, env=self.environment, cwd=self.directory, **given)
         with process:
             try:
                 yield process

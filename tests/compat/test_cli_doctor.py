@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.needs_fuse, requires("fuse")]
 #: What is always told, in this order; then come mounts, and what was left.
 NAMES = """
     python kernel dev-fuse fusermount3 user-allow-other passthrough getxattrat overlayfs libfuse2 open-files
-    upper-xattrs upper-whiteouts upper-tmpfile upper-rename-whiteout upper-reflink runtime-directory mounts
+    upper-d_type upper-xattrs upper-whiteouts upper-tmpfile upper-rename-whiteout upper-reflink runtime-directory mounts
 """.split()
 
 

@@ -78,6 +78,9 @@ def test_the_wheel_holds_the_packages_and_no_top_level_cli(wheel: Path) -> None:
         "unionfs/py.typed",
         "unionfs_cli/py.typed",
         "unionfs/explain/lessons/01-layers.toml",
+        "unionfs/explain/pages/page.html",
+        "unionfs/explain/pages/page.css",
+        "unionfs/explain/pages/page.js",
         "unionfs/transport/devfuse/__init__.py",
     ):
         assert needed in names
@@ -108,6 +111,11 @@ def test_the_demo_runs_when_installed(installed: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_lessons_are_there_when_installed(installed: Path, tmp_path: Path) -> None:
     assert ": 4 questions, ok\n" in run(installed / "unionfs", "learn", "--check", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_page_is_drawn_when_installed(installed: Path, tmp_path: Path) -> None:
+    assert "</html>" in run(installed / "unionfs", "show", "lesson:whiteouts", "--html", cwd=tmp_path)
 
 
 def tomllib_version() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import schemas, sim_schemas, which_schemas
+from cli import info_schemas, schemas, show_schemas, sim_schemas, which_schemas
 from tests.requirements import requires
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -98,6 +98,7 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
     ("verb", "model"),
     [
         ("which", which_schemas.Which),
+        ("show", show_schemas.LayerTree),
         ("diff", schemas.Change),
         ("commit", schemas.Commit),
         ("apply", schemas.Apply),
@@ -106,6 +107,7 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("check", schemas.Finding),
         ("convert", schemas.Convert),
         ("doctor", schemas.Diagnosis),
+        ("info", info_schemas.Information),
         ("commit` of an image", schemas.CommittedImage),
         ("image verify", schemas.Fault),
         ("image changes", schemas.Kept),

@@ -10,18 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.image import VERBS as IMAGE_VERBS
+from cli.main import VERBS
 from tests.unit.cli_runner import PROJECT, call, program, refused
 from unionfs import __version__
-
-VERBS = (
-    "mount", "umount", "remount", "mounts", "which", "diff", "commit", "apply", "check", "convert", "run", "ps", "exec",
-    "logs", "inspect", "start", "stop", "kill", "wait", "rm", "doctor", "demo",
-    "sim", "learn", "login", "logout", "search", "image",
-)  # fmt: skip
-IMAGE_VERBS = (
-    "ls", "tag", "untag", "rm", "inspect", "history", "diff", "pull", "push", "save", "load", "import", "export",
-    "prune", "verify", "changes",
-)  # fmt: skip
 
 Capture = pytest.CaptureFixture[bytes]
 
@@ -52,7 +44,9 @@ def test_the_readme_names_every_verb() -> None:
     assert {*VERBS, *IMAGE_VERBS} - named == set()
 
 
-@pytest.mark.parametrize("verb", [*VERBS[:-1], *(f"image {verb}" for verb in IMAGE_VERBS)])
+@pytest.mark.parametrize(
+    "verb", [*(verb for verb in VERBS if verb != "image"), *(f"image {verb}" for verb in IMAGE_VERBS)]
+)
 def test_every_option_in_a_verbs_help_stands_in_the_reference(capsysbinary: Capture, verb: str) -> None:
     table = section("docs/reference.md", "Commands")
     ran = call(capsysbinary, *verb.split(), "--help")
@@ -76,6 +70,13 @@ def test_every_option_in_a_verbs_help_stands_in_the_reference(capsysbinary: Capt
         (("diff",), "give a MOUNTPOINT, or the layers with -l and the upper with -u", "unionfs diff --help"),
         (("diff", "-l", "a"), "give a MOUNTPOINT, or the layers", "unionfs diff --help"),
         (("diff", "m", "-l", "a", "-u", "b"), "not both", "unionfs diff --help"),
+        (("show",), "give a STACK, or the layers with -l", "unionfs show --help"),
+        (("show", "m", "-l", "a"), "not both", "unionfs show --help"),
+        (("show", "m", "--svg", "--html"), "one of --svg, --html and --json", "unionfs show --help"),
+        (("show", "m", "-o", "x.png"), "-o is about a picture", "unionfs show --help"),
+        (("show", "m", "--json", "-o", "x.svg"), "-o is about a picture", "unionfs show --help"),
+        (("show", "m", "--json", "--max-rows", "3"), "JSON has all rows", "unionfs show --help"),
+        (("show", "m", "--depth", "-1"), "depth", "unionfs show --help"),
         (("commit", "m"), "give NAME[:TAG] for an image, or -o FILE for a layer tar", "unionfs commit --help"),
         (("commit", "m", "x:1", "-o", "x.tar"), "not both", "unionfs commit --help"),
         (("commit", "m", "x:1", "-l", "a", "-u", "b"), "not both", "unionfs commit --help"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +155,18 @@ def test_umount_clears_a_dead_mount_and_its_record(place: Place) -> None:
     umount(os.fsencode(place.mnt), registry=place.registry)
     assert not place.is_mounted and os.listdir(place.base / "run") == []
     assert check_mountpoint(os.fsencode(place.mnt)) == os.fsencode(place.mnt)
+
+
+@needs_mount
+@requires("root", "unshare")
+def test_umount_names_who_has_a_copy_of_the_mount_in_another_namespace(place: Place) -> None:
+    pid = place.mount()
+    command = ["unshare", "-m", "--propagation", "private", "sh", "-c", "echo in; read line"]
+    with ended(pid), subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None and other.stdout is not None and other.stdout.readline() == b"in\n"
+        held = umount(os.fsencode(place.mnt), registry=place.registry)
+        assert (other.pid, "sh") in held and not place.is_mounted
+        other.stdin.close()  # and with it the namespace goes, and the daemon
 
 
 @needs_mount

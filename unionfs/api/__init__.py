@@ -5,6 +5,7 @@
     mounts           the live mounts
     remount          have a mount notice changed layers
     which, which_all the layer that a path comes from, what hides what, where the bytes are
+    layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
     held             the changes of a mount wait, so that what is read of its upper is one moment
@@ -13,10 +14,12 @@
     mount_image      an image as a mount, whose changes the store keeps; kept_changes, remove_changes
     commit_image     what a mount changes, as one more layer of its image
     import_image, diff_images
-    pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
+    pull_image, fetch_image, push_image, login, logout, search
+                     with registries (RegistryOptions: how they are reached)
     container_store  the containers of a store; container_settings: what one is asked to be
     create_container, run_container, stop_container, kill_container, wait_container, remove_container
     list_containers, find_container, inspect_container, read_logs, execute
+    copy_from_container, copy_to_container, export_container
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
@@ -33,6 +36,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
+    from unionfs.api.container_changes import export_container
+    from unionfs.api.container_copy import copy_from_container, copy_to_container
     from unionfs.api.container_settings import container_settings, execution
     from unionfs.api.containers import (
         Container,
@@ -62,6 +67,17 @@ if TYPE_CHECKING:
     from unionfs.api.image_import import import_image
     from unionfs.api.image_mounts import KeptChanges, kept_changes, mount_image, remove_changes
     from unionfs.api.images import image_store, prune_images
+    from unionfs.api.info import ContainersInfo, Information, RegistryInfo, StoreInfo, TransportInfo, info
+    from unionfs.api.layer_trees import (
+        FoldedRow,
+        LayerHeading,
+        LayerTree,
+        StoredPart,
+        TreeRow,
+        draw_layers,
+        fold_rows,
+        layer_tree,
+    )
     from unionfs.api.layers import StackSpec, make_ready, open_layer
     from unionfs.api.mounting import (
         MountResult,
@@ -74,7 +90,7 @@ if TYPE_CHECKING:
         umount,
     )
     from unionfs.api.paths import Tree
-    from unionfs.api.registries import login, logout, pull_image, push_image, search
+    from unionfs.api.registries import fetch_image, login, logout, pull_image, push_image, search
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
@@ -119,6 +135,9 @@ __all__ = [
     "remount",
     "which",
     "which_all",
+    "layer_tree",
+    "draw_layers",
+    "fold_rows",
     "diff",
     "commit",
     "apply",
@@ -127,6 +146,7 @@ __all__ = [
     "convert",
     "demo",
     "doctor",
+    "info",
     "open_layer",
     "make_ready",
     "choose_transport",
@@ -138,12 +158,16 @@ __all__ = [
     "commit_image",
     "import_image",
     "diff_images",
+    "fetch_image",
     "pull_image",
     "push_image",
     "login",
     "logout",
     "search",
     "container_settings",
+    "copy_from_container",
+    "copy_to_container",
+    "export_container",
     "execution",
     "container_command",
     "container_store",
@@ -174,12 +198,20 @@ __all__ = [
     "Diagnosis",
     "Fault",
     "Finding",
+    "FoldedRow",
     "HistoryRow",
     "ImageSummary",
     "KeptChanges",
     "Loaded",
     "HOLD_SECONDS",
+    "Information",
+    "ContainersInfo",
+    "RegistryInfo",
+    "StoreInfo",
+    "TransportInfo",
     "Held",
+    "LayerHeading",
+    "LayerTree",
     "Match",
     "MountResult",
     "MountStatus",
@@ -196,8 +228,10 @@ __all__ = [
     "StackSpec",
     "Store",
     "Stored",
+    "StoredPart",
     "Which",
     "Transfer",
+    "TreeRow",
     "UnionOptions",
     "ChangeError",
     "ChangesetError",
@@ -218,6 +252,8 @@ __all__ = [
 
 _HOMES = {
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
+    "unionfs.api.container_changes": ("export_container",),
+    "unionfs.api.container_copy": ("copy_from_container", "copy_to_container"),
     "unionfs.api.container_settings": ("container_settings", "execution"),
     "unionfs.api.containers": (
         "Container",
@@ -247,6 +283,24 @@ _HOMES = {
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store", "prune_images"),
     "unionfs.api.hold": ("Held", "held"),
+    "unionfs.api.info": (
+        "ContainersInfo",
+        "Information",
+        "RegistryInfo",
+        "StoreInfo",
+        "TransportInfo",
+        "info",
+    ),
+    "unionfs.api.layer_trees": (
+        "FoldedRow",
+        "LayerHeading",
+        "LayerTree",
+        "StoredPart",
+        "TreeRow",
+        "draw_layers",
+        "fold_rows",
+        "layer_tree",
+    ),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
     "unionfs.api.mounting": (
         "MountResult",
@@ -259,7 +313,7 @@ _HOMES = {
         "umount",
     ),
     "unionfs.api.paths": ("Tree",),
-    "unionfs.api.registries": ("login", "logout", "pull_image", "push_image", "search"),
+    "unionfs.api.registries": ("fetch_image", "login", "logout", "pull_image", "push_image", "search"),
     "unionfs.api.sources": ("Hider", "Part", "Place", "Source", "Stored", "Which", "which", "which_all"),
     "unionfs.api.stack": ("Stack",),
     "unionfs.api.upkeep": ("Checked", "Converted", "Finding", "check", "convert"),

@@ -169,8 +169,8 @@ def read_logs(
     until: int | None = None,
     follow: bool = False,
 ) -> Iterator[LogEntry]:
-    """The output of a container, as it came. `tail`: the last so many lines; `since`, `until`: nanoseconds since the epoch;
-    `follow`: goes on until the container has ended."""
+    """The output of a container, as it came. `tail`: the last so many lines; `since`, `until`: nanoseconds since the
+    epoch; `follow`: goes on until the container has ended."""
     container, state = find_container(containers, name)
     reader = LogReader(containers.place(container.id).log)
     if tail is not None:

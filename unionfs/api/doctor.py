@@ -14,26 +14,23 @@ import os
 import platform
 import resource
 import shlex
-import shutil
 import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
+from unionfs.api.abilities import abilities
 from unionfs.api.layers import TEMPORARY_PREFIX, LayerSpec, temporary_places
 from unionfs.api.mounting import TEMPORARY_OPTION
 from unionfs.changeset.compression import compressor
 from unionfs.errors import LayerError, TransportUnavailable, UnionFSError
-from unionfs.layers.upper import WritableDirectory
-from unionfs.linux import data, fuse_dev, libfuse2
+from unionfs.linux import fuse_dev, libfuse2
 from unionfs.linux.process import flock_exclusive, in_user_namespace
 from unionfs.linux.xattr import has_xattrat
 from unionfs.mounts.control import request
 from unionfs.mounts.mountpoint import check_device, find_fusermount
 from unionfs.mounts.registry import Mounted, Registry, runtime_directory
 from unionfs.transport.devfuse.channel import may_register_backing_files
-from unionfs.vfs import RENAME_WHITEOUT
 
 State = Literal["ok", "warning", "problem"]
 
@@ -213,60 +210,15 @@ def _open_files() -> Diagnosis:
 
 
 # the place of uppers --------------------------------------------------------------------------------------------------
-class _Try(NamedTuple):
-    """One ability of a file system: `call` fails with OSError where it is missing; then the state is `without`."""
-
-    name: str
-    call: Callable[[WritableDirectory], str]
-    without: State
-    lacks: str
-
-
-def _try_xattrs(layer: WritableDirectory) -> str:
-    layer.create(b"marked", 0o600).close()
-    try:
-        layer.setxattr(b"marked", b"trusted.overlay.opaque", b"y")
-        return "trusted.overlay"
-    except OSError:
-        layer.setxattr(b"marked", b"user.overlay.opaque", b"y")
-        return "user.overlay"
-
-
-def _try_whiteout(layer: WritableDirectory) -> str:
-    layer.mknod(b"whiteout", stat.S_IFCHR, 0)
-    return "devices 0:0"
-
-
-def _try_tmpfile(layer: WritableDirectory) -> str:
-    layer.tmpfile(b"", 0o600).close()
-    return "O_TMPFILE works"
-
-
-def _try_rename_whiteout(layer: WritableDirectory) -> str:
-    layer.create(b"old", 0o600).close()
-    layer.rename(b"old", layer, b"new", RENAME_WHITEOUT)
-    return "RENAME_WHITEOUT works"
-
-
-def _try_reflink(layer: WritableDirectory) -> str:
-    source = layer.create(b"source", 0o600)
-    target = layer.create(b"target", 0o600)
-    try:
-        source.pwrite(b"x" * 65536, 0)
-        data.ficlone(target.fd, source.fd)
-    finally:
-        source.close()
-        target.close()
-    return "a copy-up within it shares the data"
-
-
-_TRIES: Final = (
-    _Try("upper-xattrs", _try_xattrs, "warning", "none: marks become .wh. files, which the kernel's overlayfs ignores"),
-    _Try("upper-whiteouts", _try_whiteout, "warning", "no devices: .wh. files, which the kernel's overlayfs ignores"),
-    _Try("upper-tmpfile", _try_tmpfile, "warning", "no O_TMPFILE, so none in the mount"),
-    _Try("upper-rename-whiteout", _try_rename_whiteout, "ok", "no RENAME_WHITEOUT: done in two steps"),
-    _Try("upper-reflink", _try_reflink, "ok", "no reflinks: a copy-up copies the data"),
-)
+#: What is said of a missing ability, and how bad that is.
+_WITHOUT: Final[dict[str, tuple[State, str]]] = {
+    "d_type": ("ok", "listings do not tell types, which are asked for one by one"),
+    "xattrs": ("warning", "none: marks become .wh. files, which the kernel's overlayfs ignores"),
+    "whiteouts": ("warning", "no devices: .wh. files, which the kernel's overlayfs ignores"),
+    "tmpfile": ("warning", "no O_TMPFILE, so none in the mount"),
+    "rename-whiteout": ("ok", "no RENAME_WHITEOUT: done in two steps"),
+    "reflink": ("ok", "no reflinks: a copy-up copies the data"),
+}
 
 
 def _upper(place: bytes | None) -> Iterator[Diagnosis]:
@@ -277,28 +229,17 @@ def _upper(place: bytes | None) -> Iterator[Diagnosis]:
     shown = os.fsdecode(place)
     hint = "choose another directory for uppers, e.g. on ext4, xfs or btrfs"
     try:
-        trial = tempfile.mkdtemp(prefix=b".unionfs-doctor-", dir=place)
+        found = abilities(place)
     except OSError as error:
         yield Diagnosis("upper", "problem", f"{shown}: nothing can be made there: {error.strerror}", hint, place)
         return
-    try:
-        layer = WritableDirectory(trial)
-        try:
-            for ability in _TRIES:
-                yield _tried(ability, layer, place, hint)
-        finally:
-            layer.close()
-    finally:
-        shutil.rmtree(trial)
-
-
-def _tried(ability: _Try, layer: WritableDirectory, place: bytes, hint: str) -> Diagnosis:
-    shown = os.fsdecode(place)
-    try:
-        return Diagnosis(ability.name, "ok", f"{shown}: {ability.call(layer)}", path=place)
-    except OSError as error:
-        said = f"{shown}: {ability.lacks} ({error.strerror})"
-        return Diagnosis(ability.name, ability.without, said, None if ability.without == "ok" else hint, place)
+    for one in found:
+        name = f"upper-{one.name}"
+        if one.there:
+            yield Diagnosis(name, "ok", f"{shown}: {one.found}", path=place)
+            continue
+        state, lacks = _WITHOUT[one.name]
+        yield Diagnosis(name, state, f"{shown}: {lacks} ({one.found})", None if state == "ok" else hint, place)
 
 
 # what is mounted, and what was ----------------------------------------------------------------------------------------

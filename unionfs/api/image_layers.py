@@ -40,8 +40,9 @@ def image_part(text: str, at: int, directory: LayerSpec | None = None) -> tuple[
 
 
 def layer_paths(store: Store, image: Image) -> tuple[bytes, ...]:
-    """The blobs of an image's layers, topmost first: layer specifications. ImageError where one is missing."""
-    return tuple(store.layout.blobs.existing(layer.digest) for layer in reversed(image.layers))
+    """The blobs of an image's layers, topmost first: layer specifications, of those not fetched too. ImageError where
+    one is missing."""
+    return tuple(store.layer_path(layer.digest) for layer in reversed(image.layers))
 
 
 def _found(text: str, directory: LayerSpec | None) -> tuple[Store, str]:

@@ -32,7 +32,7 @@ from unionfs.errors import MountError, OptionError, ProtocolError, UnionFSError
 from unionfs.mounts import daemon, helper
 from unionfs.mounts.control import ControlServer, Handler, Leased, LeaseHandler, request
 from unionfs.mounts.hold import Holds
-from unionfs.mounts.mountpoint import check_dev_fuse, check_mountpoint, detach
+from unionfs.mounts.mountpoint import Holder, check_dev_fuse, check_mountpoint, detach
 from unionfs.mounts.mountpoint import umount as _umount
 from unionfs.mounts.registry import Mounted, MountRecord, Registry
 from unionfs.overlay import UnionFilesystem, UnionOptions
@@ -392,19 +392,21 @@ def _check_outside_layers(mountpoint: bytes, spec: StackSpec) -> None:
 
 
 # live mounts ----------------------------------------------------------------------------------------------------------
-def umount(mountpoint: LayerSpec, *, lazy: bool = False) -> None:
+def umount(mountpoint: LayerSpec, *, lazy: bool = False) -> tuple[Holder, ...]:
     """Unmount, and wait until the daemon is gone. A dead mount is removed, with what an ephemeral one left behind.
 
-    MountError where there is no unionfs mount, or it is busy.
+    The result is empty unless the daemon goes on for a copy of the mount in another mount namespace: then it names
+    processes that have one. MountError where there is no unionfs mount, or it is busy.
     """
     path = os.fsencode(mountpoint)
     registry = Registry()
     found = registry.find(path)
-    _umount(path, lazy, registry=registry)
+    held = _umount(path, lazy, registry=registry)
     if found is not None and found.state == "dead" and found.record is not None:
         temporary = found.record.options.get(TEMPORARY_OPTION)
         if temporary is not None:
             remove_temporary(os.fsencode(temporary))
+    return held
 
 
 def remount(mountpoint: LayerSpec) -> RemountResult:

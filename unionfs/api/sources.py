@@ -17,28 +17,14 @@ from unionfs.api.layers import LayerSpec, StackSpec, plan
 from unionfs.api.mounting import mounted_stack
 from unionfs.api.union import open_union
 from unionfs.errors import LayerError, MountError
+from unionfs.explain.location import Locator, Roots, Stored
 from unionfs.explain.which import Hider, Part, Place, Which
 from unionfs.explain.which import which as _which
 from unionfs.explain.which import which_all as _which_all
-from unionfs.layers.layer import LayerFile
-from unionfs.layers.over import FileOver
 from unionfs.mounts.registry import find
 from unionfs.overlay import UnionFilesystem, UnionOptions
-from unionfs.overlay.stack import UPPER
 
 __all__ = ["Hider", "Part", "Place", "Source", "Stored", "Which", "which", "which_all"]
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Where a file's bytes are: the whole of the file `file`, or, where `offset` is not None, `size` bytes from there
-    on in a tar; with `sparse` only the first of several pieces. The tar is the uncompressed one, so `file` is that in
-    the cache where the layer is compressed."""
-
-    file: bytes
-    size: int
-    offset: int | None = None
-    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +50,9 @@ def which(
     The last component may be hidden or deleted. Symbolic links on the way are followed in a mount, as the kernel does,
     and nowhere else. LayerError where no layer has anything there; MountError where there is no mount.
     """
-    with _opened(path, layers, upper, work, store) as (fs, spec, inner), _named(path, fs, inner):
+    with opened(path, layers, upper, work, store) as (fs, spec, inner), naming(path, fs, inner):
         found = _which(fs, inner)
-        return Source(found, _paths(spec), _stored(fs, spec, found.data))
+        return Source(found, _paths(spec), Locator(fs, roots_of(spec)).find(found.data))
 
 
 def which_all(
@@ -78,12 +64,13 @@ def which_all(
     store: LayerSpec | None = None,
 ) -> list[Source]:
     """The same of all names that a directory shows, in order."""
-    with _opened(path, layers, upper, work, store) as (fs, spec, inner), _named(path, fs, inner):
-        return [Source(one, _paths(spec), _stored(fs, spec, one.data)) for one in _which_all(fs, inner)]
+    with opened(path, layers, upper, work, store) as (fs, spec, inner), naming(path, fs, inner):
+        locator = Locator(fs, roots_of(spec))
+        return [Source(one, _paths(spec), locator.find(one.data)) for one in _which_all(fs, inner)]
 
 
 @contextmanager
-def _opened(
+def opened(
     path: LayerSpec,
     layers: Iterable[LayerSpec],
     upper: LayerSpec | None,
@@ -93,19 +80,26 @@ def _opened(
     """The union, the stack it is of, and the path in it."""
     layers, wanted = tuple(layers), os.fsencode(path)
     if layers or upper is not None:
-        spec, inner = plan(layers, upper, work, read_only=True, store=store), _relative(wanted)
+        spec, inner = plan(layers, upper, work, read_only=True, store=store), relative(wanted)
     else:
-        spec, inner = _mounted(wanted)
-    # Metacopies are looked for everywhere, as by diff.
+        mountpoint, inner = mount_of(wanted)
+        spec = mounted_stack(mountpoint)
+    with looking(spec) as fs:
+        yield fs, spec, inner
+
+
+@contextmanager
+def looking(spec: StackSpec) -> Iterator[UnionFilesystem]:
+    """The union of a stack, to be looked at. Metacopies are looked for everywhere, as by diff."""
     fs = open_union(spec._replace(read_only=True), UnionOptions(metacopy=True), merge=False)
     try:
-        yield fs, spec, inner
+        yield fs
     finally:
         fs.close()
 
 
-def _mounted(path: bytes) -> tuple[StackSpec, bytes]:
-    """The stack of the mount that a path lies in, and the path there. What is deleted lies where it would be."""
+def mount_of(path: bytes) -> tuple[bytes, bytes]:
+    """The mountpoint of the mount that a path lies in, and the path there. What is deleted lies where it would be."""
     parent, _, name = os.path.abspath(path).rpartition(b"/")
     place = os.path.join(os.path.realpath(parent or b"/"), name)
     mounted = find(place, inside=True)
@@ -116,16 +110,16 @@ def _mounted(path: bytes) -> tuple[StackSpec, bytes]:
     mountpoint = os.path.realpath(mounted.mountpoint)
     if os.path.commonpath([place, mountpoint]) != mountpoint:  # a symbolic link to the mountpoint itself
         place = os.path.realpath(path)
-    return mounted_stack(mounted.mountpoint), _relative(os.path.relpath(place, mountpoint))
+    return mounted.mountpoint, relative(os.path.relpath(place, mountpoint))
 
 
-def _relative(path: bytes) -> bytes:
+def relative(path: bytes) -> bytes:
     """A path of the tree as layers know it: "." and ".." are taken away as names, so none leads out."""
     return os.path.normpath(b"/" + path).lstrip(b"/")
 
 
 @contextmanager
-def _named(path: LayerSpec, fs: UnionFilesystem, inner: bytes) -> Iterator[None]:
+def naming(path: LayerSpec, fs: UnionFilesystem, inner: bytes) -> Iterator[None]:
     """What the engine says of `inner`, in terms of what the caller gave."""
     shown = os.fsdecode(path)
     try:
@@ -161,39 +155,5 @@ def _paths(spec: StackSpec) -> tuple[bytes | None, ...]:
     return (spec.upper, *spec.lowers)
 
 
-def _stored(fs: UnionFilesystem, spec: StackSpec, data: Place | None) -> Stored | None:
-    """None where there are no bytes."""
-    if data is None:
-        return None
-    stack = fs._union.stack  # its layers, as the walk has just numbered them
-    layer = stack.work if data.in_work else stack.layer(data.layer)
-    root = spec.work if data.in_work else spec.upper if data.layer == UPPER else spec.lowers[data.layer - 1]
-    assert root is not None
-    if os.path.isdir(root):
-        return Stored(os.path.join(root, data.path), layer.lstat(data.path).st_size)
-    file = layer.open(data.path)
-    try:
-        return _extent(file)
-    finally:
-        file.close()
-
-
-def _extent(file: LayerFile) -> Stored | None:
-    """Where an open file of a tar lies."""
-    if isinstance(file, FileOver):
-        file = file.file
-    size = file.fstat().st_size
-    if file.fd >= 0:  # a hard link of a tar to what a directory below has
-        return Stored(os.readlink(b"/proc/self/fd/%d" % file.fd), size)
-    extent = getattr(file, "extent", None)
-    if extent is None:
-        return None
-    sparse = not getattr(file, "in_one_piece", True)
-    try:
-        piece = extent(file.seek_data(0) if sparse else 0)
-    except OSError:  # ENXIO: nothing but a hole
-        piece = None
-    if piece is None:
-        return None
-    fd, offset, length = piece
-    return Stored(os.readlink(b"/proc/self/fd/%d" % fd), length, offset, sparse)
+def roots_of(spec: StackSpec) -> Roots:
+    return Roots((spec.upper, *spec.lowers), spec.work)

@@ -46,7 +46,8 @@ class Surroundings(NamedTuple):
     `root` absolute, the mountpoint. `directory`: of the container, with ETC_FILES in it. `volumes` sources for those
     that have none: the container's own directories. `rootless`: the runtime is root in a user namespace alone, in which
     the IDs 0 to `ids` - 1 exist (None: all). `network_namespace`: a path, to join; None: the runtime makes one.
-    `cgroup` its path, None where there may be none. `console_size`: rows and columns of its terminal, if they are known. `swap_limits`: the kernel counts swap. `seccomp`: resolved.
+    `cgroup` its path, None where there may be none. `swap_limits`: the kernel counts swap. `seccomp`: resolved.
+    `console_size`: rows and columns of its terminal, if they are known.
     """
 
     root: bytes

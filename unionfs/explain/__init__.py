@@ -1,6 +1,9 @@
 """What the union did, and would do, as data: nothing here prints.
 
     which.py         the layer that a path comes from, and what hides what        -> Which
+    layer_tree.py    all paths, with what each layer has there                      -> LayerTree
+    folding.py       which of them a picture of limited size shows
+    drawing.py       the picture, as SVG; page.py as a page of HTML
     simulator.py     the real engine on layers in memory, one command at a time     -> Step
     world.py         layers in memory, and what is mounted over them
     script.py        the lines of a script                                          -> Command

@@ -120,6 +120,10 @@ class Teaching:
         self._given: list[Command] = []
         self._simulator = Simulator(*choose(lesson.as_, lesson.encoding))
 
+    @property
+    def simulator(self) -> Simulator:
+        return self._simulator
+
     def scene(self) -> list[Step]:
         return self._run(self.lesson.scene)
 

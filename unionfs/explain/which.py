@@ -2,6 +2,7 @@
 
     which          one path
     which_all      the names of a directory
+    Walk           any number of them, by whoever goes through a tree (layer_tree.py)
 
 Which layers a name is made of is never decided here: the path is walked with the engine's own lookup, and the inode
 that comes out says it (`DirInode.upper` and `.lowers`; where a `FileInode` and its data are). Here is only looked up
@@ -100,14 +101,19 @@ class Which:
 
 def which(fs: UnionFilesystem, path: Path) -> Which:
     """FileNotFoundError where no layer has anything at `path`, not even a whiteout."""
-    with fs._union.lock, _Walk(fs._union) as walk:
+    with fs._union.lock, Walk(fs._union) as walk:
         return walk.find(path)
 
 
 def which_all(fs: UnionFilesystem, path: Path) -> list[Which]:
     """The names that a directory shows, in order. FileNotFoundError, NotADirectoryError where it shows none."""
-    with fs._union.lock, _Walk(fs._union) as walk:
-        return walk.list(path)
+    with fs._union.lock, Walk(fs._union) as walk:
+        return walk.entries(path)
+
+
+def redirects(parts: Sequence[Part]) -> list[Part]:
+    """Those that go on elsewhere below."""
+    return [part for part in parts if part.role in ("wins", "merged") and part.redirect]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +129,9 @@ _NOTHING: Final = _View({}, frozenset(), False)
 
 
 @dataclass(frozen=True, slots=True)
-class _Here:
-    """A path that was reached. `inode` None: the union has no such name. By layer: `places`, where it has the path or
-    would have it; `hiders`, what keeps the layer from being asked there."""
+class Here:
+    """A path that a `Walk` has reached. `inode` None: the union has no such name. By layer: `places`, where it has the
+    path or would have it; `hiders`, what keeps the layer from being asked there."""
 
     inode: Inode | None
     places: tuple[Path, ...]
@@ -134,50 +140,78 @@ class _Here:
     data: Place | None = None
 
 
-class _Walk:
-    """A path, component by component. Directories on the way are kept in use until the end."""
+def which_of(path: Path, here: Here, redirects: tuple[Part, ...]) -> Which:
+    kind = None
+    if isinstance(here.inode, DirInode):
+        kind = "dir"
+    elif isinstance(here.inode, FileInode):
+        kind = TYPES[here.inode.type]
+    return Which(path, kind, here.parts, here.data, redirects)
+
+
+class Walk:
+    """A path, component by component. Expects `union.lock` to be held. What is on the way is kept in use until the end,
+    or a `release`."""
 
     def __init__(self, union: Union) -> None:
         self._union = union
         self._views: dict[tuple[int, Path], _View] = {}
         self._held: list[Inode] = []
-        self._redirects: list[Part] = []
+        #: Those on the way that was gone.
+        self.redirects: list[Part] = []
 
-    def __enter__(self) -> _Walk:
+    def __enter__(self) -> Walk:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for inode in reversed(self._held):
+        self.release(0)
+
+    @property
+    def held(self) -> int:
+        """How many are in use, for `release`."""
+        return len(self._held)
+
+    def release(self, held: int) -> None:
+        """Let go of what was reached since `held` was that."""
+        while len(self._held) > held:
+            inode = self._held.pop()
             inode.opens -= 1
             self._union.release_unused(inode)
 
     def find(self, path: Path) -> Which:
-        here = self._root()
-        for name in path.split(b"/") if path else ():
-            here = self._step(here, name)
-            self._redirects += [part for part in here.parts if part.role in ("wins", "merged") and part.redirect]
+        here = self.way(path)
         if here.inode is None and not here.parts:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         return self._which(path, here)
 
-    def list(self, path: Path) -> list[Which]:
-        here = self._root()
+    def way(self, path: Path) -> Here:
+        """The path itself, whether the union has it or not."""
+        here = self.root()
         for name in path.split(b"/") if path else ():
-            here = self._step(here, name)
+            here = self.step(here, name)
+            self.redirects += redirects(here.parts)
+        return here
+
+    def entries(self, path: Path) -> list[Which]:
+        here = self.way(path)
         if here.inode is None:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         if not isinstance(here.inode, DirInode):
             raise NotADirectoryError(errno.ENOTDIR, "Not a directory", path)
         names = sorted(listing(self._union, here.inode).names)
-        return [self._which(join(path, name), self._step(here, name)) for name in names]
+        return [self._which(join(path, name), self.step(here, name)) for name in names]
 
-    def _which(self, path: Path, here: _Here) -> Which:
-        kind = None
-        if isinstance(here.inode, DirInode):
-            kind = "dir"
-        elif isinstance(here.inode, FileInode):
-            kind = TYPES[here.inode.type]
-        return Which(path, kind, here.parts, here.data, tuple(self._redirects))
+    def names(self, here: Here) -> dict[bytes, list[int]]:
+        """All that any layer has in a directory or whites out there, each with the numbers of these layers."""
+        found: dict[bytes, list[int]] = {}
+        for number in self._numbers:
+            view = self._view(number, here.places[number])
+            for name in view.types.keys() | view.hidden:
+                found.setdefault(name, []).append(number)
+        return found
+
+    def _which(self, path: Path, here: Here) -> Which:
+        return which_of(path, here, tuple(self.redirects))
 
     # one step -------------------------------------------------------------------------------------------------------
     @property
@@ -185,7 +219,7 @@ class _Walk:
         stack = self._union.stack
         return range(UPPER if stack.has_upper else 1, len(stack.lowers) + 1)
 
-    def _root(self) -> _Here:
+    def root(self) -> Here:
         root = self._union.root
         listing(self._union, root)  # which ends the run where a layer says so by a file
         shown = self._shown(root)
@@ -200,18 +234,27 @@ class _Walk:
             role: Role = "hidden" if number not in shown else "merged" if parts else "wins"
             parts.append(Part(place, role, "dir", hiders[number], opaque))
             ended = ended or (Hider("opaque", place) if opaque else None)
-        return _Here(root, (b"",) * self._numbers.stop, tuple(hiders), tuple(parts))
+        return Here(root, (b"",) * self._numbers.stop, tuple(hiders), tuple(parts))
 
-    def _step(self, here: _Here, name: bytes) -> _Here:
-        """One name further. Which layers have it is the engine's word; the rest is what is there besides."""
+    def step(self, here: Here, name: bytes, numbers: Sequence[int] | None = None) -> Here:
+        """One name further. Which layers have it is the engine's word; the rest is what is there besides.
+
+        `numbers`: what `names` says of it, where that is known. Where none of these layers has a directory, only they
+        are asked, and there is no step further.
+        """
         inode = child(self._union, here.inode, name) if isinstance(here.inode, DirInode) else None
         if inode is not None:
             inode.opens += 1
             self._held.append(inode)
         if isinstance(inode, DirInode):
             listing(self._union, inode)
-        run = _Run(self, inode, here, name, self._shown(inode), self._group(inode, here.inode, name))
-        for number in self._numbers:
+        shown = self._shown(inode)
+        run = _Run(self, inode, here, name, shown, self._group(inode, here.inode, name))
+        if numbers is None or any(self.type_at(n, join(here.places[n], name)) == DT_DIR for n in numbers):
+            numbers = self._numbers
+        elif not shown.keys() <= set(numbers):  # the upper, for a file that was copied up by another name
+            numbers = sorted({*numbers, *shown})
+        for number in numbers:
             run.add(number)
         return run.result()
 
@@ -239,7 +282,10 @@ class _Walk:
     def _view(self, number: int, path: Path) -> _View:
         known = self._views.get((number, path))
         if known is None:
-            known = self._views[number, path] = self._read(number, path)
+            directory, _, name = path.rpartition(b"/")
+            above = self._views.get((number, directory)) if path else None
+            no_directory = above is not None and above.types.get(name) != DT_DIR
+            known = self._views[number, path] = _NOTHING if no_directory else self._read(number, path)
         return known
 
     def _read(self, number: int, path: Path) -> _View:
@@ -300,9 +346,9 @@ class _Run:
     """One name in each layer from the top: what is there, and what is above it."""
 
     def __init__(
-        self, walk: _Walk, inode: Inode | None, here: _Here, name: bytes, shown: dict[int, Place], group: int | None
+        self, walk: Walk, inode: Inode | None, here: Here, name: bytes, shown: dict[int, Place], group: int | None
     ) -> None:
-        """`shown`, `group`: what `_Walk._shown` and `_group` say of the inode."""
+        """`shown`, `group`: what `Walk._shown` and `_group` say of the inode."""
         self._walk, self._inode, self._here, self._shown, self._group = walk, inode, here, shown, group
         self._name, self._plain = name, name
         self._absolute: Path | None = None  # as a redirect says, for the layers below it
@@ -378,7 +424,7 @@ class _Run:
             hider = self._here.hiders[number] or self._redirected
             self._parts.append(self._walk.part(Place(number, plain), "hidden", type_, hider))
 
-    def result(self) -> _Here:
+    def result(self) -> Here:
         inode = self._inode
         data: Place | None = None
         if isinstance(inode, FileInode) and inode.type == DT_REG and self._first is not None:
@@ -386,10 +432,10 @@ class _Run:
             if inode.data is not None:
                 data = Place(inode.data.layer, inode.data.path)
                 self._parts = _with_data(self._walk, self._parts, data)
-        return _Here(inode, tuple(self._places), tuple(self._hiders), tuple(self._parts), data)
+        return Here(inode, tuple(self._places), tuple(self._hiders), tuple(self._parts), data)
 
 
-def _with_data(walk: _Walk, parts: Sequence[Part], data: Place) -> list[Part]:
+def _with_data(walk: Walk, parts: Sequence[Part], data: Place) -> list[Part]:
     """The parts, with that said of the one that has a metacopy's data."""
     kept = [part for part in parts if part.place != data]
     found = walk.part(data, "data", DT_REG)

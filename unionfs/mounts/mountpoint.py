@@ -15,13 +15,16 @@ import errno
 import os
 import select
 import stat
-from typing import Final
+import time
+from typing import Final, NamedTuple
 
 from unionfs.errors import MountError, TransportUnavailable
-from unionfs.linux.mount import MNT_DETACH, UMOUNT_NOFOLLOW, mountinfo, umount2
+from unionfs.linux.mount import MNT_DETACH, UMOUNT_NOFOLLOW, mountinfo, parse_mountinfo, umount2
 from unionfs.mounts.registry import FSTYPE, Registry, open_process
 
 FUSERMOUNT: Final = (b"fusermount3", b"fusermount")
+#: How often who waits for a daemon looks whether another mount namespace keeps it.
+_LOOK_SECONDS: Final = 0.5
 
 
 def check_mountpoint(path: bytes, nonempty_ok: bool = False) -> bytes:
@@ -99,12 +102,16 @@ def find_fusermount() -> bytes | None:
     return None
 
 
-def umount(mountpoint: bytes, lazy: bool = False, *, timeout: float = 10.0, registry: Registry | None = None) -> None:
+def umount(
+    mountpoint: bytes, lazy: bool = False, *, timeout: float = 10.0, registry: Registry | None = None
+) -> tuple[Holder, ...]:
     """Unmount the unionfs on `mountpoint`; returns when its daemon has ended too, having written everything.
 
     `lazy`: take it out of the tree at once; its daemon goes on until the last file in it is closed, and is not waited
     for. A dead mount is cleared either way. `timeout`: seconds for the daemon to end.
 
+    Where another mount namespace has a copy of the mount (a container that was started meanwhile), the daemon goes on
+    for that, and is not waited for either: then the result names processes there.
     Raises MountError: not a unionfs mount, busy, not permitted, or the daemon still runs.
     """
     registry = Registry() if registry is None else registry
@@ -112,12 +119,13 @@ def umount(mountpoint: bytes, lazy: bool = False, *, timeout: float = 10.0, regi
     if mount is None:
         raise MountError(f"{os.fsdecode(mountpoint)} is not a unionfs mount", hint="unionfs mounts lists them")
     process = open_process(mount.record) if mount.state == "live" and mount.record is not None else None
+    device = _device(mount.mountpoint)
+    held: tuple[Holder, ...] = ()
     try:
         detach(mount.mountpoint, lazy or mount.state == "dead")
         if process is not None and not lazy:
-            poll = select.poll()
-            poll.register(process, select.POLLIN)
-            if not poll.poll(timeout * 1000):
+            ended, held = _ended(process, timeout, device)
+            if not (ended or held):
                 assert mount.record is not None
                 raise MountError(
                     f"unmounted, but the daemon (pid {mount.record.pid}) has not ended after {timeout:g} seconds",
@@ -127,6 +135,56 @@ def umount(mountpoint: bytes, lazy: bool = False, *, timeout: float = 10.0, regi
         if process is not None:
             os.close(process)
     registry.records()  # sweeps the record of a mount whose daemon died
+    return held
+
+
+class Holder(NamedTuple):
+    """A process in whose mount namespace there is a copy of a mount."""
+
+    pid: int
+    name: str
+
+
+def _ended(process: int, timeout: float, device: tuple[int, int] | None) -> tuple[bool, tuple[Holder, ...]]:
+    """Whether the daemon ends within `timeout` seconds, and else who keeps it."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    end = time.monotonic() + timeout
+    while True:
+        left = end - time.monotonic()
+        if poll.poll(max(0.0, min(left, _LOOK_SECONDS)) * 1000):
+            return True, ()
+        held = () if device is None else _holders(device)
+        if held or left <= _LOOK_SECONDS:
+            return False, held
+
+
+def _device(mountpoint: bytes) -> tuple[int, int] | None:
+    rows = [row for row in mountinfo() if row.mountpoint == mountpoint]
+    return (rows[-1].major, rows[-1].minor) if rows else None
+
+
+def _holders(device: tuple[int, int]) -> tuple[Holder, ...]:
+    """A process of each mount namespace, as far as this user may look, that has the file system with this number."""
+    seen: set[str] = set()
+    found: list[Holder] = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            namespace = os.readlink(f"/proc/{name}/ns/mnt")
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            with open(f"/proc/{name}/mountinfo", "rb") as file:
+                rows = parse_mountinfo(file)
+            with open(f"/proc/{name}/comm", errors="replace") as file:
+                command = file.read().strip()
+        except OSError:
+            continue  # it has ended, or is somebody else's
+        if any((row.major, row.minor) == device for row in rows):
+            found.append(Holder(int(name), command))
+    return tuple(found)
 
 
 def detach(mountpoint: bytes, lazy: bool) -> None:

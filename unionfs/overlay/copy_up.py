@@ -22,7 +22,7 @@ import time
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Changeable, Layer, LayerFile, Path, PathIn, WritableLayer
 from unionfs.overlay import hardlink, metacopy
-from unionfs.overlay.copy_data import SMALL, copy_data
+from unionfs.overlay.copy_data import PART, SMALL, copy_data
 from unionfs.overlay.fill import fill
 from unionfs.overlay.inode import Data, DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
@@ -60,11 +60,36 @@ def copy_up(
     union.check_writable()
     if not _lacks(inode, data):
         return False
+    if size != 0 and inode.type == DT_REG and (data or not metacopy.wanted(union, inode)):
+        _bring(union, inode, size)
     with union.lock:
         if _lacks(inode, data) and _is_quick(union, inode, data):
             return _copy_up_file(union, inode, size, changes, kept, data)
     with union.copying(inode):
         return _lacks(inode, data) and _copy_up_file(union, inode, size, changes, kept, data)
+
+
+def _bring(union: Union, inode: FileInode, size: int | None) -> None:
+    """Wait for data that is still to come (layers.lazy_tar), before any lock is taken that others need."""
+    with union.lock:
+        if inode.lost or not comes_later(union, inode):
+            return
+        layer, path = union.data_place(inode)
+        file = layer.open(path)
+    try:
+        fetch = getattr(file, "fetch", None)
+        end = file.stat_when_opened().st_size if size is None else size
+        if fetch is None:
+            return
+        for offset in range(0, end, PART):
+            fetch(min(PART, end - offset), offset, lambda: union.check_wanted(inode))
+    finally:
+        file.close()
+
+
+def comes_later(union: Union, inode: FileInode) -> bool:
+    """May the data still have to come from a network? Lock held."""
+    return union.stack.fetches and getattr(union.data_place(inode)[0], "fetches", False)
 
 
 def _lacks(inode: FileInode, data: bool) -> bool:

@@ -15,7 +15,7 @@ from unionfs.layers.layer import Layer, Path, WritableLayer
 from unionfs.overlay import dir as directories
 from unionfs.overlay import durability, fileattr, lookup, metacopy, readdir, refresh, rename, xattrs
 from unionfs.overlay import file as files
-from unionfs.overlay.copy_up import copy_up
+from unionfs.overlay.copy_up import comes_later, copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
 from unionfs.overlay.invariants import check
 from unionfs.overlay.refresh import Refreshed
@@ -385,6 +385,8 @@ class UnionFilesystem:
     def _is_slow(self, inode: FileInode) -> bool:
         with self._lock:
             size: int = record_size(self._union.attributes(inode))[0]
+            if size and not inode.lost and comes_later(self._union, inode):
+                return True
         return size > (0 if self._union.flushes_slowly else SLOW_COPY_UP)
 
     def supersede(self, node: NodeId) -> None:

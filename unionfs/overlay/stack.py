@@ -109,6 +109,8 @@ class Stack:
         self._bases = [self.slot(layer) << SLOT_BITS for layer in range(len(self.lowers) + 1)]
         self._records: list[Records | None] = [getattr(layer, "records", None) for layer in self.lowers]
         self._implied: list[Callable[[Path], bool] | None] = [getattr(it, "is_implied", None) for it in self.lowers]
+        #: Has some layer data that may still have to come from a network?
+        self.fetches = any(getattr(layer, "fetches", False) for layer in self.lowers)
         self._foreign: dict[tuple[int, int, int], int] = {}
         self.aufs = upper is not None and whiteout.AUFS_MARKER in (entry.name for entry in upper.scan(b""))
 

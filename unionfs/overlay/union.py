@@ -328,6 +328,11 @@ class Union:
         gone: Callable[[], bool] | None = getattr(self.callers, "gone", None)
         return gone is not None and gone()
 
+    def check_caller(self) -> None:
+        """EINTR where the caller has given up."""
+        if self.caller_is_gone():
+            fail(errno.EINTR)
+
     def check_wanted(self, inode: Inode) -> None:
         """EINTR where nobody wants the copy-up of the inode any more."""
         if self.caller_is_gone():

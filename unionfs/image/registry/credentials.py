@@ -89,6 +89,18 @@ class AuthFiles:
                 return found
         return None
 
+    def registries(self) -> list[str]:
+        """Those that some credentials are kept for, by a helper too. A file that cannot be read has none."""
+        found: dict[str, None] = {}
+        for file in self.paths:
+            try:
+                document = _read(file)
+            except RegistryError:
+                continue
+            for kept in ("auths", "credHelpers"):
+                found.update(dict.fromkeys(hostname(key) for key in _mapping(document, kept)))
+        return list(found)
+
     def _helped(self, document: Mapping[str, Any], registry: str) -> Credentials | None:
         name = _helper(document, registry)
         if not name:

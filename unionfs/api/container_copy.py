@@ -157,10 +157,12 @@ def _opened(place: Place, itself: bool) -> Iterator[int]:
 
 
 def _to_stream(source: Place, contents: bool, out: BinaryIO) -> None:
+    import tarfile
+
     from unionfs.containers.tar_copying import TarOut
 
-    with TarOut(out) as tar:
-        tar.add(source.parent_fd, source.name, "." if contents else os.fsdecode(source.name))
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        TarOut(tar).add(source.parent_fd, source.name, "." if contents else os.fsdecode(source.name))
     out.flush()
 
 

@@ -28,17 +28,11 @@ _TYPES: Final = {
 
 
 class TarOut:
-    """A tar being written to a stream."""
+    """Members being added to a tar that is open for writing."""
 
-    def __init__(self, out: BinaryIO) -> None:
-        self._tar = tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT)
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
         self._links: dict[tuple[int, int], str] = {}
-
-    def __enter__(self) -> TarOut:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._tar.close()
 
     def add(self, source_fd: int, name: bytes, member: str) -> None:
         """`name` of the directory `source_fd`, as `member`, with all below it."""

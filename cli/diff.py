@@ -6,7 +6,6 @@ import typer
 
 from unionfs import api
 
-from . import schemas
 from .options import (
     AsJson,
     Layers,
@@ -44,6 +43,8 @@ def diff(
         on_hold=warn_of_hold,
     )
     if json:
+        from . import schemas
+
         as_json([schemas.Change.of(change) for change in changes])
         return
     for change in changes:

@@ -30,6 +30,7 @@ VERBS = {
 app = typer.Typer(
     name="image",
     cls=group(VERBS),
+    add_completion=False,
     help="Images in a store: list, name, pull, push, save, load and look into them. Options and output are docker's.",
     rich_markup_mode=None,
     context_settings=SETTINGS,

@@ -10,7 +10,7 @@ import typer
 
 from unionfs import api
 
-from . import human, schemas
+from . import human
 from .options import AsJson, open_store
 from .output import as_json, text
 
@@ -61,6 +61,8 @@ def verify(
     """
     faults = open_store(context).verify(name)
     if json:
+        from . import schemas
+
         as_json([schemas.Fault.of(fault) for fault in faults])
     else:
         for fault in faults:
@@ -87,6 +89,8 @@ def changes(
         return
     kept = api.kept_changes(store)
     if json:
+        from . import schemas
+
         as_json([schemas.Kept.of(one) for one in kept])
         return
     for one in kept:

@@ -10,7 +10,6 @@ import typer
 
 from unionfs import api
 
-from . import show_schemas
 from .options import AsJson, Layers, Pause, PauseLimit, Upper, Work, store_directory
 from .output import as_json, flush, text, warn_of_hold
 from .style import When, style
@@ -89,6 +88,8 @@ def show(
     )
     limit = max_rows if max_rows is not None else _PAGE_ROWS if form == "html" else _ROWS
     if form == "json":
+        from . import show_schemas
+
         as_json(show_schemas.LayerTree.of(tree))
     elif form == "table":
         from .show_table import table

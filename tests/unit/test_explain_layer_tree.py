@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -207,6 +208,39 @@ def test_bytes_are_where_the_locator_says(two: Rig, tmp_path: Path) -> None:
     (row,) = [row for row in rows if row.path == b"etc/motd"]
     assert row.data == Stored(os.fsencode(tmp_path / "top/etc/motd"), 7)
     assert [row.data for row in rows if row.path == b"etc"] == [None]
+
+
+@needs_root
+def test_what_the_engine_fails_for_is_a_row_that_says_so(two: Rig, tmp_path: Path) -> None:
+    os.setxattr(tmp_path / "base/srv/a", "trusted.overlay.metacopy", b"")  # and no layer below has data for it
+    found = {os.fsdecode(row.path): row for row in layer_tree(two.fs)}
+    assert (found["srv/a"].state, found["srv/a"].failure) == ("broken", os.strerror(errno.EIO))
+    assert (found["srv/b"].state, found["srv"].below) == ("single", 2)
+    two.fs.check_invariants()
+    assert not two.fs._union.root.children
+    tree = LayerTree("x", tuple(LayerHeading(number, f"layer{number}") for number in range(3)), tuple(found.values()))
+    for text in (drawing.draw(tree), page.draw(tree)):
+        assert os.strerror(errno.EIO) in text
+
+
+def test_what_went_away_meanwhile_has_no_row() -> None:
+    """A layer that somebody changes while it is shown: its directory was read, the name is gone."""
+
+    class Leaving(MemoryLayer):
+        def lstat(self, path: bytes) -> os.stat_result:
+            if path == b"d/leaves":
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            return super().lstat(path)
+
+    layer = Leaving(MemoryDisk(lambda: 0, 1), "base")
+    layer.mkdir(b"d", 0o755)
+    for name in (b"d/leaves", b"d/stays"):
+        layer.create(name, 0o644).close()
+    fs = UnionFilesystem([layer])
+    try:
+        assert [row.path for row in layer_tree(fs)] == [b"", b"d", b"d/stays"]
+    finally:
+        fs.close()
 
 
 def test_a_tree_deeper_than_python_recurses() -> None:

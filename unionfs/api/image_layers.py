@@ -15,7 +15,8 @@ from unionfs.api.layers import IMAGE_SCHEMES, ImagePart, LayerSpec
 from unionfs.errors import ImageError, ImageNotFound, LayerError
 from unionfs.image.image import Image
 from unionfs.image.layout import familiar
-from unionfs.image.store import Store, store_directory
+from unionfs.image.place import store_directory
+from unionfs.image.store import Store
 
 
 def image_part(text: str, at: int, directory: LayerSpec | None = None) -> tuple[ImagePart, tuple[bytes, ...]]:

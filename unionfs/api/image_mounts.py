@@ -22,7 +22,8 @@ from unionfs.api.mounting import MountResult, mount
 from unionfs.changeset.replacing import fsync_path, replace_file
 from unionfs.errors import MountError, OptionError
 from unionfs.image.image import Image
-from unionfs.image.store import Store, store_directory
+from unionfs.image.place import store_directory
+from unionfs.image.store import Store
 from unionfs.mounts.mountpoint import check_mountpoint
 from unionfs.mounts.registry import Registry
 

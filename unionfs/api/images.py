@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from unionfs.image.place import AnyPath, store_directory
 from unionfs.image.results import Pruned
-from unionfs.image.store import AnyPath, Store, store_directory
+from unionfs.image.store import Store
 
 if TYPE_CHECKING:
     from unionfs.image.lazy.notes import Note

@@ -1,8 +1,8 @@
 """Which rows a picture of limited size shows, and what it says of the others.
 
-What is deleted, changed, moved or overridden comes first, with the directories on the way; then what the upper adds;
-then the rest, from the top of the tree down. Of names in a directory that only one layer has, few are shown, or none:
-of many the directory says `… n more`. What is in a deleted directory is deleted with it, and comes last.
+What is deleted, changed, moved, overridden or broken comes first, with the directories on the way; then what the upper
+adds; then the rest, from the top of the tree down. Of names in a directory that only one layer has, few are shown, or
+none: of many the directory says `… n more`. What is in a deleted directory is deleted with it, and comes last.
 """
 
 from __future__ import annotations

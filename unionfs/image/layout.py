@@ -28,13 +28,11 @@ from unionfs.errors import ImageError, ImageFormatError, ReferenceFormatError
 from unionfs.image import locks, reference
 from unionfs.image.blobs import Blobs, Workspace
 from unionfs.image.models import Descriptor, Index, encode_json, parse_json
+from unionfs.image.place import MAX_INDEX, REF_NAME
 
-REF_NAME: Final = "org.opencontainers.image.ref.name"
 #: What containerd and docker call an image in full; `REF_NAME` is then its tag alone.
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 VERSION_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'
-#: Bytes. An index of a hundred thousand images.
-MAX_INDEX: Final = 64 << 20
 
 _EMPTY: Final = b'{"schemaVersion":2,"manifests":[]}'
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, Path, WritableLayer
+from unionfs.overlay.step import Report
 from unionfs.vfs import AttrRecord
 
 #: See layers.layer.Layer.
@@ -101,6 +102,8 @@ class Stack:
                 limit(max(8, _DIR_FDS // len(self.lowers)))
         self._upper = upper
         self._work = work
+        #: Who is told what is done to the layers, while somebody wants to know.
+        self.trace: Report | None = None
         self._prefix = _TRUSTED
         self._alone: dict[int, bytes] = {}
         self._marks: list[MarkNames] = []

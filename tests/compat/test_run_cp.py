@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from tests.compat import hold_client
 from tests.compat.run_rig import Box, box, filled
 from tests.requirements import requires
 from tests.unit.cli_runner import refused
@@ -191,3 +193,24 @@ def test_export_of_a_container(box: Box, running: str, tmp_path: Path) -> None:
         found = set(tar.getnames())
     assert {"data/file", "etc/motd", "bin/busybox"} <= found
     assert box.call("export", "it").out == (tmp_path / "root.tar").read_bytes()
+
+
+@pytest.mark.parametrize("how", ["mixed", "mmap"])
+def test_image_of_a_container_that_goes_on_writing_is_one_moment(box: Box, tmp_path: Path, how: str) -> None:
+    """Two files in lockstep, by write(2) and by shared mappings, from a network and process namespace of their own."""
+    host = [word for path in ("/usr", "/lib", "/lib64") for word in ("-v", f"{path}:{path}:ro")]
+    client = Path(hold_client.__file__)
+    box.run("run", "-d", "--network", "none", "--name", "it", *host, "-v", f"{client}:/client.py:ro",
+            "box", "/usr/bin/python3", "/client.py", how, "/srv")  # fmt: skip
+    box.until_said("it", "go")
+    seen = []
+    for number in range(4):
+        layer = tmp_path / f"{number}.tar"
+        told = box.call("commit", "it", "--json", "-o", layer)
+        assert (told.status, told.err) == (0, b"") and json.loads(told.out)["held_seconds"] > 0
+        with tarfile.open(layer) as tar:
+            read = [tar.extractfile(f"srv/{name}") for name in hold_client.NAMES]
+            a, b = (int(file.read(10) or b"0") for file in read if file is not None)
+        assert a in (b, b + 1)
+        seen.append(a)
+    assert seen[-1] > seen[0] > 0, "it did not go on between the commits"

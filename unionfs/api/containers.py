@@ -247,6 +247,7 @@ def start_container(containers: Containers, container: Container, watcher: socke
         cgroups=groups,
         rootless=mapping is not None or in_user_namespace(),
         ids=userns.ids_here() if mapping is None else mapping.ids,
+        console_size=terminal.window_size(),
     )
     try:
         lock = containers.lock(container, seconds=ENDING_SECONDS)
@@ -267,6 +268,29 @@ def _mounts(container: Container) -> monitor.Mounts:
         return made.pid
 
     return monitor.Mounts(mounted, unmounted)
+
+
+def mounted_root(containers: Containers, container: Container, function: Callable[[int], Any]) -> Any:
+    """What `function` returns (JSON), called with the root of a container that does not run, mounted for the moment,
+    where IDs are what they are in it. ContainerError where it is being started or removed."""
+    place = containers.place(container.id)
+
+    def look() -> Any:
+        _mounts(container).mount(place)
+        try:
+            root_fd = os.open(place.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return function(root_fd)
+            finally:
+                os.close(root_fd)
+        finally:
+            unmounted(place)
+
+    try:
+        with containers.locked(container, seconds=ENDING_SECONDS):
+            return look() if os.geteuid() == 0 else userns.within(userns.mapping(), look)
+    except BlockingIOError:
+        raise ContainerError(f'container "/{container.name}" is just being started or removed') from None
 
 
 def unmounted(place: Place) -> None:

@@ -22,6 +22,7 @@
     container_store  the containers of a store; container_settings: what one is asked to be
     create_container, run_container, stop_container, kill_container, wait_container, remove_container
     list_containers, find_container, inspect_container, read_logs, execute
+    copy_from_container, copy_to_container, export_container
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
     tracing          (a module) what a live mount is asked and does, while it does; recordings, and their replay
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
         blame_tree,
     )
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
+    from unionfs.api.container_changes import export_container
+    from unionfs.api.container_copy import copy_from_container, copy_to_container
     from unionfs.api.container_settings import container_settings, execution
     from unionfs.api.containers import (
         Container,
@@ -186,6 +189,9 @@ __all__ = [
     "logout",
     "search",
     "container_settings",
+    "copy_from_container",
+    "copy_to_container",
+    "export_container",
     "execution",
     "container_command",
     "container_store",
@@ -298,6 +304,8 @@ _HOMES = {
         "blame_tree",
     ),
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
+    "unionfs.api.container_changes": ("export_container",),
+    "unionfs.api.container_copy": ("copy_from_container", "copy_to_container"),
     "unionfs.api.container_settings": ("container_settings", "execution"),
     "unionfs.api.containers": (
         "Container",

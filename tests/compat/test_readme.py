@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from cli import info_schemas, replay_schemas, schemas, show_schemas, sim_schemas, trace_schemas, which_schemas
+from cli import (
+    blame_schemas,
+    info_schemas,
+    replay_schemas,
+    schemas,
+    show_schemas,
+    sim_schemas,
+    trace_schemas,
+    waste_schemas,
+    which_schemas,
+)
 from tests.requirements import requires
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -100,6 +110,10 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("which", which_schemas.Which),
         ("trace", trace_schemas.TraceEvent),
         ("replay", replay_schemas.ReplayStep),
+        ("blame", blame_schemas.Blame),
+        ("blame` of a directory", blame_schemas.BlamedTree),
+        ("blame --lines", blame_schemas.BlamedLines),
+        ("waste", waste_schemas.Waste),
         ("show", show_schemas.LayerTree),
         ("diff", schemas.Change),
         ("commit", schemas.Commit),

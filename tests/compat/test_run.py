@@ -142,6 +142,16 @@ def test_options_of_the_root_and_the_user(box: Box) -> None:
     assert box.run("run", "--rm", "--network", "none", "--entrypoint", "echo", "box", "a", "b") == "a b"
 
 
+def test_the_umask_of_who_runs_it_is_not_the_containers(box: Box) -> None:
+    argv = ["sh", "-c", 'umask 077; exec "$@"', "sh", *box.command(), "run", "--rm", "--network", "none"]
+    script = "cat /etc/motd /etc/hosts >/dev/null; ls -d /made; umask"
+    done = subprocess.run(
+        [*argv, "-u", "daemon", "-v", "/made", "box", "sh", "-c", script],
+        env=box.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"/made\n0022\n", b"")
+
+
 def test_a_volume_is_the_hosts(box: Box, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("from the host\n")
     script = "cat /data/in; echo back > /data/out"

@@ -5,6 +5,8 @@
     mounts           the live mounts
     remount          have a mount notice changed layers
     which, which_all the layer that a path comes from, what hides what, where the bytes are
+    blame, blame_lines, blame_tree    which layer did what to a path, to its lines, to all in a directory
+    waste            the bytes of layers that nobody sees
     layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
@@ -35,6 +37,18 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from unionfs.api.blaming import (
+        Blame,
+        Blamed,
+        BlamedLines,
+        BlamedPath,
+        BlamedTree,
+        Line,
+        Touch,
+        blame,
+        blame_lines,
+        blame_tree,
+    )
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
     from unionfs.api.container_changes import export_container
     from unionfs.api.container_copy import copy_from_container, copy_to_container
@@ -93,7 +107,9 @@ if TYPE_CHECKING:
     from unionfs.api.registries import fetch_image, login, logout, pull_image, push_image, search
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
+    from unionfs.api.stacks import LayerInfo
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
+    from unionfs.api.wasting import Duplicate, LayerWaste, Score, StackWaste, Waste, WastedPath, waste
     from unionfs.changeset.change import Change
     from unionfs.errors import (
         ChangeError,
@@ -135,6 +151,10 @@ __all__ = [
     "remount",
     "which",
     "which_all",
+    "blame",
+    "blame_lines",
+    "blame_tree",
+    "waste",
     "layer_tree",
     "draw_layers",
     "fold_rows",
@@ -183,6 +203,11 @@ __all__ = [
     "stop_container",
     "wait_container",
     "AppliedLayer",
+    "Blame",
+    "Blamed",
+    "BlamedLines",
+    "BlamedPath",
+    "BlamedTree",
     "Caller",
     "Change",
     "Checked",
@@ -196,12 +221,16 @@ __all__ = [
     "FoundContainer",
     "LogEntry",
     "Diagnosis",
+    "Duplicate",
     "Fault",
     "Finding",
     "FoldedRow",
     "HistoryRow",
     "ImageSummary",
     "KeptChanges",
+    "LayerInfo",
+    "LayerWaste",
+    "Line",
     "Loaded",
     "HOLD_SECONDS",
     "Information",
@@ -224,12 +253,17 @@ __all__ = [
     "Hider",
     "Part",
     "Place",
+    "Score",
     "Source",
     "StackSpec",
+    "StackWaste",
     "Store",
     "Stored",
+    "Waste",
+    "WastedPath",
     "StoredPart",
     "Which",
+    "Touch",
     "Transfer",
     "TreeRow",
     "UnionOptions",
@@ -251,6 +285,18 @@ __all__ = [
 ]
 
 _HOMES = {
+    "unionfs.api.blaming": (
+        "Blame",
+        "Blamed",
+        "BlamedLines",
+        "BlamedPath",
+        "BlamedTree",
+        "Line",
+        "Touch",
+        "blame",
+        "blame_lines",
+        "blame_tree",
+    ),
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
     "unionfs.api.container_changes": ("export_container",),
     "unionfs.api.container_copy": ("copy_from_container", "copy_to_container"),
@@ -302,6 +348,8 @@ _HOMES = {
         "layer_tree",
     ),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
+    "unionfs.api.stacks": ("LayerInfo",),
+    "unionfs.api.wasting": ("Duplicate", "LayerWaste", "Score", "StackWaste", "Waste", "WastedPath", "waste"),
     "unionfs.api.mounting": (
         "MountResult",
         "MountStatus",

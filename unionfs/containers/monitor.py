@@ -85,6 +85,7 @@ def start(task: Task, lock: int, watcher: socket.socket | None) -> None:
 def _main(task: Task, lock: int, watcher: socket.socket | None) -> NoReturn:
     try:
         os.setsid()
+        os.umask(0o022)  # of volumes that are made, not of who ran it
         # In a user namespace it is root, who would take another.
         os.environb[b"UNIONFS_RUNTIME_DIR"] = task.runtime_directory
         set_child_subreaper()

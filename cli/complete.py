@@ -93,6 +93,11 @@ def _layer(place: Place) -> Offer:
     return Offer([*_images(place), *(media if place.word else ())], "tars")
 
 
+def _image_or_mount(place: Place) -> Offer:
+    layer = _layer(place)
+    return layer._replace(candidates=[*_mountpoints(place), *layer.candidates])
+
+
 def _lessons(place: Place) -> Offer:
     from unionfs.api import suggestions
 
@@ -111,10 +116,6 @@ def _container_or_image(place: Place) -> Offer:
 
 def _mount_or_container(place: Place) -> Offer:
     return Offer([*_mountpoints(place), *_container(place).candidates])
-
-
-def _mount_or_image(place: Place) -> Offer:
-    return Offer([*_mountpoints(place), *_images(place)])
 
 
 def _stack(place: Place) -> Offer:
@@ -220,9 +221,10 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
-    "IMAGE|MOUNTPOINT": _mount_or_image,
+    "IMAGE|MOUNTPOINT": _image_or_mount,
     "PERCENT%|SIZE": _nothing,
     "SIZE": _nothing,
+    "FRACTION": _nothing,
     "LOWEST_EFFICIENCY": _nothing,
     "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,

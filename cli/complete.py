@@ -119,6 +119,13 @@ def _container_or_image(place: Place) -> Offer:
     return Offer([*_container(place).candidates, *_images(place)])
 
 
+def _container_path(place: Place) -> Offer:
+    """A path here, or `NAME:`, and then a path that only the container knows."""
+    if ":" in place.word:
+        return Offer()
+    return Offer([(f"{name}:", image) for name, image in _container(place).candidates], "files")
+
+
 def _mount_or_container(place: Place) -> Offer:
     return Offer([*_mountpoints(place), *_container(place).candidates])
 
@@ -226,6 +233,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
+    "[CONTAINER:]SOURCE|-": _container_path,
+    "[CONTAINER:]TARGET|-": _container_path,
     "IMAGE|MOUNTPOINT": _image_or_mount,
     "PERCENT%|SIZE": _nothing,
     "SIZE": _nothing,

@@ -21,7 +21,7 @@ from unionfs.api.union import open_union
 from unionfs.changeset.change import Change, Kind
 from unionfs.changeset.replacing import replacing
 from unionfs.changeset.tar_writer import write_tree
-from unionfs.containers.container import Container, Place
+from unionfs.containers.container import Container, Place, State
 from unionfs.containers.spec import arguments
 from unionfs.containers.spec import volumes as volumes_of
 from unionfs.containers.store import Containers
@@ -39,6 +39,7 @@ class Target(NamedTuple):
     """`mountpoint` None: it is not mounted, and nobody changes it."""
 
     container: Container
+    state: State
     spec: StackSpec
     mountpoint: bytes | None
 
@@ -88,7 +89,7 @@ def target_of(containers: Containers, container: Container) -> Target:
         read_only=True,
         images=(ImagePart(0, len(lowers), container.image, store),) if lowers else (),
     )
-    return Target(container, spec, _mountpoint(place))
+    return Target(container, containers.state(container), spec, _mountpoint(place))
 
 
 def _mountpoint(place: Place) -> bytes | None:
@@ -107,7 +108,12 @@ def export_container(
 ) -> None:
     """Write the root file system of a container, without its volumes, as one tar; to a file that appears complete or
     not at all, or a stream. Of a running container it is one moment."""
+    from unionfs.api.container_inside import call_inside, is_elsewhere
+
     found = target_of(containers, containers.find(name))
+    if is_elsewhere(found):
+        call_inside(found, lambda: export_container(containers, name, target))
+        return
     with ExitStack() as stack:
         if isinstance(target, str | bytes | os.PathLike):
             target = stack.enter_context(replacing(os.path.abspath(os.fsencode(target))))

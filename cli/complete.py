@@ -93,6 +93,11 @@ def _layer(place: Place) -> Offer:
     return Offer([*_images(place), *(media if place.word else ())], "tars")
 
 
+def _image_or_mount(place: Place) -> Offer:
+    layer = _layer(place)
+    return layer._replace(candidates=[*_mountpoints(place), *layer.candidates])
+
+
 def _lessons(place: Place) -> Offer:
     from unionfs.api import suggestions
 
@@ -105,8 +110,24 @@ def _container(place: Place) -> Offer:
     return Offer(suggestions.containers(place.store, place.word))
 
 
+def _container_path(place: Place) -> Offer:
+    """A file here, or NAME: of a container; what is in it is not looked at."""
+    return Offer([(f"{name}:", about) for name, about in _container(place).candidates], "files")
+
+
 def _container_or_image(place: Place) -> Offer:
     return Offer([*_container(place).candidates, *_images(place)])
+
+
+def _container_path(place: Place) -> Offer:
+    """A path here, or `NAME:`, and then a path that only the container knows."""
+    if ":" in place.word:
+        return Offer()
+    return Offer([(f"{name}:", image) for name, image in _container(place).candidates], "files")
+
+
+def _mount_or_container(place: Place) -> Offer:
+    return Offer([*_mountpoints(place), *_container(place).candidates])
 
 
 def _stack(place: Place) -> Offer:
@@ -191,6 +212,8 @@ def _nothing(place: Place) -> Offer:
 VALUES: dict[str, Callable[[Place], Offer]] = {
     "MOUNTPOINT": _mounted,
     "mount MOUNTPOINT": _directories,
+    "diff MOUNTPOINT": _mount_or_container,
+    "commit MOUNTPOINT": _mount_or_container,
     "PATH": _mounted_or_path,
     "LAYER": _layer,
     "UPPER | LAYER": _directories,
@@ -210,10 +233,19 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
+    "[CONTAINER:]SOURCE|-": _container_path,
+    "[CONTAINER:]TARGET|-": _container_path,
+    "IMAGE|MOUNTPOINT": _image_or_mount,
+    "PERCENT%|SIZE": _nothing,
+    "SIZE": _nothing,
+    "FRACTION": _nothing,
+    "LOWEST_EFFICIENCY": _nothing,
+    "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
+    "CONTAINER:]SOURCE|-": _container_path,
+    "CONTAINER:]TARGET|-": _container_path,
     "inspect NAME": _container_or_image,
-    "COMMAND] [ARG": _nothing,  # of the container's own
-    "COMMAND [ARG]": _nothing,
+    "COMMAND [ARG]": _nothing,  # of the container's own
     "PROGRAM": _nothing,
     "NAME": _nothing,  # a new one
     "KEY[=VALUE]": _variables,
@@ -224,6 +256,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "OPTION": _security,
     "SIGNAL": _signals,
     "TIME": _nothing,
+    "GLOB": _files,
+    "OP": _nothing,
     "HOST[:PORT]": _registries,
     "mount NAME": _kept_changes,
     "image changes NAME": _kept_changes,

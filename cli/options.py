@@ -33,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; docs/reference
 MaybeMountpoint = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MOUNTPOINT]", help="A live mount, or a container; instead of -l and -u.", show_default=False
+        metavar="MOUNTPOINT", help="A live mount, or a container; instead of -l and -u.", show_default=False
     ),
 ]
 StoreOption = Annotated[
@@ -46,7 +46,7 @@ StoreOption = Annotated[
     ),
 ]
 ImageName = Annotated[str, typer.Argument(metavar="IMAGE", help="A name, or an ID.", show_default=False)]
-ImageNames = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Names, or IDs.", show_default=False)]
+ImageNames = Annotated[list[str], typer.Argument(metavar="IMAGE", help="Names, or IDs.", show_default=False)]
 RowFormat = Annotated[
     str,
     typer.Option(
@@ -141,3 +141,11 @@ def check_target(mountpoint: str | None, layers: list[str] | None, upper: str | 
         raise typer.BadParameter("give a MOUNTPOINT or -l and -u, not both")
     if mountpoint is None and not (layers and upper):
         raise typer.BadParameter("give a MOUNTPOINT, or the layers with -l and the upper with -u")
+
+
+def check_stack(target: str | None, layers: list[str] | None, upper: str | None, work: str | None) -> None:
+    """A command on an image, a mount or layers: exactly one of them."""
+    if target is not None and (layers or upper or work):
+        raise typer.BadParameter("give an IMAGE, a MOUNTPOINT, or layers with -l, not both")
+    if target is None and not layers:
+        raise typer.BadParameter("give an IMAGE or a MOUNTPOINT, or the layers with -l")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import stat
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.run_rig import Box
+from tests.compat.run_services import fetched, page, port
 from tests.requirements import requires
 from tests.unit.cli_runner import refused
 
@@ -31,7 +36,11 @@ class UserBox(Box):
 
     def command(self) -> list[str]:
         inner = super().command()
-        script = 'for name in passwd subuid subgid; do mount --bind "$0/$name" /etc/$name; done; exec "$@"'
+        script = """
+            for name in passwd subuid subgid; do mount --bind "$0/$name" /etc/$name; done
+            if test -e "$0/tun"; then mount --bind "$0/tun" /dev/net/tun; fi
+            exec "$@"
+        """
         return ["unshare", "-m", "--propagation", "private", "sh", "-c", script, str(self.directory / "etc"), *inner]
 
 
@@ -119,3 +128,56 @@ def test_what_is_left_when_its_monitor_is_killed_is_removed(with_ids: UserBox) -
 def test_memory_is_for_root_to_limit(without_ids: UserBox) -> None:
     ran = without_ids.call("run", "--rm", "--network", "none", "-m", "64m", "box", "true")
     refused(ran, 125, "memory cannot be limited", "without --memory")
+
+
+SECRET = "echo s > /srv/secret; chmod 600 /srv/secret; chown daemon:daemon /srv/secret; rm /etc/group"
+
+
+@pytest.mark.parametrize("state", ["running", "ended"])
+def test_changes_are_the_containers_own_ids(with_ids: UserBox, state: str, place: Path) -> None:
+    """Listed, in an image, in a layer, in a tar of the root and copied out: what only a subordinate ID may read."""
+    box = with_ids
+    if state == "running":
+        box.detached("it", f"{SECRET}; echo made; {WAIT}")
+        box.until_said("it", "made")
+    else:
+        box.run("run", "--network", "none", "--name", "it", "box", "sh", "-c", SECRET)
+    assert {"A /srv/secret", "D /etc/group"} <= set(box.run("diff", "it").splitlines())
+    box.run("commit", "it", f"made-{state}")
+    shown = box.run(
+        "run", "--rm", "--network", "none", f"made-{state}", "sh", "-c", "cat /srv/secret; ls -ln /srv/secret"
+    )
+    assert shown.split()[0] == "s" and shown.split()[3:5] == ["7", "8"]
+    layer = box.directory / f"{state}.tar"
+    told = json.loads(box.run("commit", "it", "--json", "-o", layer))
+    assert (told["held_seconds"] is None) is (state == "ended")
+    root = box.directory / f"{state}-root.tar"
+    box.run("export", "-o", root, "it")
+    with open(box.directory / "out.tar", "wb") as file:
+        file.write(box.call("cp", "it:/srv/secret", "-").out)
+    for path, name in ((layer, "srv/secret"), (root, "srv/secret"), (box.directory / "out.tar", "secret")):
+        with tarfile.open(path) as tar:
+            entry = tar.getmember(name)
+            assert (entry.uid, entry.gid, entry.mode) == (7, 8, 0o600)
+    box.run("cp", root, "it:/srv")
+    box.run("rm", "-f", "it")
+    box.run("image", "rm", f"made-{state}")
+
+
+@requires("slirp4netns", "tun")
+@pytest.mark.parametrize("who", ["with_ids", "without_ids"])
+def test_web_server_on_a_network_of_its_own(request: pytest.FixtureRequest, who: str) -> None:
+    box: UserBox = request.getfixturevalue(who)
+    tun = box.directory / "etc/tun"  # as distributions have it: for all
+    os.mknod(tun, stat.S_IFCHR | 0o600, os.makedev(10, 200))
+    tun.chmod(0o666)
+    www = page(box.directory / "www", "of a user")
+    box.run(
+        "run", "-d", "--name", "web", "-p", "127.0.0.1::80", "-v", f"{www}:/www:ro", "box", "httpd", "-f", "-h", "/www"
+    )
+    assert fetched(port(box, "web")) == "of a user"
+    tun.chmod(0o600)
+    refused(box.call("run", "box", "true"), 125, "/dev/net/tun may not be opened", "chmod 666 /dev/net/tun")
+    below = box.call("run", "--network", "host", "-p", "127.0.0.1::80", "box", "true")
+    assert below.status in (2, 125) and b"conflicting options" in below.err
+    box.run("rm", "-f", "web")

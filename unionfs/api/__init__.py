@@ -5,6 +5,9 @@
     mounts           the live mounts
     remount          have a mount notice changed layers
     which, which_all the layer that a path comes from, what hides what, where the bytes are
+    blame, blame_lines, blame_tree    which layer did what to a path, to its lines, to all in a directory
+    waste            the bytes of layers that nobody sees
+    explorer         a stack to be walked through, layer by layer
     layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
@@ -19,8 +22,10 @@
     container_store  the containers of a store; container_settings: what one is asked to be
     create_container, run_container, stop_container, kill_container, wait_container, remove_container
     list_containers, find_container, inspect_container, read_logs, execute
+    copy_from_container, copy_to_container, export_container
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
+    tracing          (a module) what a live mount is asked and does, while it does; recordings, and their replay
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
 
 Every failure is an `OSError` (what a file system operation came to) or a `UnionFSError`, whose `hint` says what to do.
@@ -34,7 +39,21 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from unionfs.api.blaming import (
+        Blame,
+        Blamed,
+        BlamedLines,
+        BlamedPath,
+        BlamedTree,
+        Line,
+        Touch,
+        blame,
+        blame_lines,
+        blame_tree,
+    )
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
+    from unionfs.api.container_changes import export_container
+    from unionfs.api.container_copy import copy_from_container, copy_to_container
     from unionfs.api.container_settings import container_settings, execution
     from unionfs.api.containers import (
         Container,
@@ -58,6 +77,7 @@ if TYPE_CHECKING:
     )
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
+    from unionfs.api.exploring import Entry, Explorer, explorer
     from unionfs.api.hold import Held, held
     from unionfs.api.image_commit import CommittedImage, commit_image
     from unionfs.api.image_diff import diff_images
@@ -90,7 +110,9 @@ if TYPE_CHECKING:
     from unionfs.api.registries import fetch_image, login, logout, pull_image, push_image, search
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
+    from unionfs.api.stacks import LayerInfo
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
+    from unionfs.api.wasting import Duplicate, LayerWaste, Score, StackWaste, Waste, WastedPath, waste
     from unionfs.changeset.change import Change
     from unionfs.errors import (
         ChangeError,
@@ -132,6 +154,11 @@ __all__ = [
     "remount",
     "which",
     "which_all",
+    "blame",
+    "blame_lines",
+    "blame_tree",
+    "waste",
+    "explorer",
     "layer_tree",
     "draw_layers",
     "fold_rows",
@@ -162,6 +189,9 @@ __all__ = [
     "logout",
     "search",
     "container_settings",
+    "copy_from_container",
+    "copy_to_container",
+    "export_container",
     "execution",
     "container_command",
     "container_store",
@@ -177,6 +207,11 @@ __all__ = [
     "stop_container",
     "wait_container",
     "AppliedLayer",
+    "Blame",
+    "Blamed",
+    "BlamedLines",
+    "BlamedPath",
+    "BlamedTree",
     "Caller",
     "Change",
     "Checked",
@@ -190,12 +225,18 @@ __all__ = [
     "FoundContainer",
     "LogEntry",
     "Diagnosis",
+    "Duplicate",
+    "Entry",
+    "Explorer",
     "Fault",
     "Finding",
     "FoldedRow",
     "HistoryRow",
     "ImageSummary",
     "KeptChanges",
+    "LayerInfo",
+    "LayerWaste",
+    "Line",
     "Loaded",
     "HOLD_SECONDS",
     "Information",
@@ -218,12 +259,17 @@ __all__ = [
     "Hider",
     "Part",
     "Place",
+    "Score",
     "Source",
     "StackSpec",
+    "StackWaste",
     "Store",
     "Stored",
+    "Waste",
+    "WastedPath",
     "StoredPart",
     "Which",
+    "Touch",
     "Transfer",
     "TreeRow",
     "UnionOptions",
@@ -245,7 +291,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "unionfs.api.blaming": (
+        "Blame",
+        "Blamed",
+        "BlamedLines",
+        "BlamedPath",
+        "BlamedTree",
+        "Line",
+        "Touch",
+        "blame",
+        "blame_lines",
+        "blame_tree",
+    ),
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
+    "unionfs.api.container_changes": ("export_container",),
+    "unionfs.api.container_copy": ("copy_from_container", "copy_to_container"),
     "unionfs.api.container_settings": ("container_settings", "execution"),
     "unionfs.api.containers": (
         "Container",
@@ -274,6 +334,7 @@ _HOMES = {
     "unionfs.api.image_import": ("import_image",),
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store", "prune_images"),
+    "unionfs.api.exploring": ("Entry", "Explorer", "explorer"),
     "unionfs.api.hold": ("Held", "held"),
     "unionfs.api.info": (
         "ContainersInfo",
@@ -294,6 +355,8 @@ _HOMES = {
         "layer_tree",
     ),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
+    "unionfs.api.stacks": ("LayerInfo",),
+    "unionfs.api.wasting": ("Duplicate", "LayerWaste", "Score", "StackWaste", "Waste", "WastedPath", "waste"),
     "unionfs.api.mounting": (
         "MountResult",
         "MountStatus",

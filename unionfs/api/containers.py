@@ -14,17 +14,17 @@ import json
 import os
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from unionfs.api.layers import LayerSpec, remove_temporary
+from unionfs.api.layers import LayerSpec, open_layer, remove_temporary
 from unionfs.api.mounting import mount, umount
 from unionfs.containers import (
     cgroups,
     client,
     executed,
-    inspection,
     monitor,
     option_texts,
     recovery,
@@ -43,7 +43,7 @@ from unionfs.containers.settings import Settings
 from unionfs.containers.store import Containers, no_such
 from unionfs.errors import ContainerError, LayerError, MountError
 from unionfs.image import known, locks
-from unionfs.image.layer_cache import LayerCache, user_cache
+from unionfs.image.layer_cache import user_cache
 from unionfs.linux.process import in_user_namespace
 from unionfs.mounts.registry import MountRecord, Registry, runtime_directory
 
@@ -97,22 +97,18 @@ def create_container(
     """
     root = os.path.dirname(containers.directory)
     with locks.reading(root):
-        found = _known(root, image, platform)
+        found = known.recall(root, _key(image, platform))
         if found is not None:
             return containers.create(_maker(found, image, settings, auto_remove), name)
     from unionfs.api.images import image_store
 
-    with image_store(root).using(image, platform) as resolved:
+    with image_store(root).catalog() as catalog:
+        resolved = catalog.resolve(image, platform)
         config = json.loads(resolved.config_bytes).get("config") or {}
-        found = known.KnownImage(str(resolved.id), config, tuple(map(str, resolved.diff_ids)))
+        blobs = tuple(str(layer.digest) for layer in resolved.layers)
+        found = known.KnownImage(str(resolved.id), config, tuple(map(str, resolved.diff_ids)), blobs)
         known.remember(root, _key(image, platform), found)
         return containers.create(_maker(found, image, settings, auto_remove), name)
-
-
-def _known(root: bytes, image: str, platform: str | None) -> known.KnownImage | None:
-    """What is known of an image whose layers are ready, without looking it up."""
-    found = known.recall(root, _key(image, platform))
-    return found if found is not None and all(map(user_cache().has, found.layers)) else None
 
 
 def _key(image: str, platform: str | None) -> str:
@@ -133,6 +129,7 @@ def _maker(
             settings=settings,
             config=image.config,
             layers=tuple(image.layers),
+            blobs=tuple(image.blobs),
             auto_remove=auto_remove,
         )
 
@@ -195,16 +192,11 @@ def read_logs(
 
 def inspect_container(containers: Containers, name: str) -> dict[str, Any]:
     """As `docker container inspect` shows it."""
+    from unionfs.containers import inspection
+
     container, state = find_container(containers, name)
-    lowers = [_shown_layer(diff_id) for diff_id in reversed(container.layers)]
+    lowers = [os.fsdecode(path) for path in container_layers(containers, container)]
     return inspection.inspect(container, state, containers.place(container.id), lowers)
-
-
-def _shown_layer(diff_id: str) -> str:
-    try:
-        return os.fsdecode(user_cache().path(diff_id))
-    except LayerError:
-        return diff_id  # not ready
 
 
 # starting and stopping ------------------------------------------------------------------------------------------------
@@ -246,26 +238,61 @@ def start_container(containers: Containers, container: Container, watcher: socke
         cgroups=groups,
         rootless=mapping is not None or in_user_namespace(),
         ids=userns.ids_here() if mapping is None else mapping.ids,
+        console_size=terminal.window_size(),
     )
     try:
         lock = containers.lock(container, seconds=ENDING_SECONDS)
     except BlockingIOError:
         raise ContainerError(f"container {container.name} is running already") from None
     try:
-        task = monitor.Task(containers, container, _mounts(container), host, runtime_directory(), mapping)
+        task = monitor.Task(containers, container, _mounts(containers, container), host, runtime_directory(), mapping)
         monitor.start(task, lock, watcher)
     finally:
         os.close(lock)
 
 
-def _mounts(container: Container) -> monitor.Mounts:
+def _mounts(containers: Containers, container: Container) -> monitor.Mounts:
     def mounted(place: Place) -> int:
-        layers = _layers(user_cache(), container)
+        layers = container_layers(containers, container)
+        if layers and not os.listdir(place.upper):
+            _take_root(layers[0], place.upper)
         options = ["suid", "dev", *(["volatile"] if container.auto_remove else [])]
         made = mount(place.root, layers, place.upper, place.work, options=options, log_file=place.monitor_log)
         return made.pid
 
     return monitor.Mounts(mounted, unmounted)
+
+
+def mounted_root(containers: Containers, container: Container, function: Callable[[int], Any]) -> Any:
+    """What `function` returns (JSON), called with the root of a container that does not run, mounted for the moment,
+    where IDs are what they are in it. ContainerError where it is being started or removed."""
+    place = containers.place(container.id)
+
+    def look() -> Any:
+        _mounts(containers, container).mount(place)
+        try:
+            root_fd = os.open(place.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return function(root_fd)
+            finally:
+                os.close(root_fd)
+        finally:
+            unmounted(place)
+
+    try:
+        with containers.locked(container, seconds=ENDING_SECONDS):
+            return look() if os.geteuid() == 0 else userns.within(userns.mapping(), look)
+    except BlockingIOError:
+        raise ContainerError(f'container "/{container.name}" is just being started or removed') from None
+
+
+def _take_root(layer: bytes, upper: bytes) -> None:
+    """Give a new upper, whose own directory is the root that will be seen, the mode and owner of the image's root."""
+    with contextlib.closing(open_layer(layer)) as opened:
+        found = opened.lstat(b"")
+    os.chmod(upper, stat.S_IMODE(found.st_mode))
+    with contextlib.suppress(OSError):  # EINVAL: an ID that an ordinary user has not
+        os.chown(upper, found.st_uid, found.st_gid)
 
 
 def unmounted(place: Place) -> None:
@@ -291,9 +318,20 @@ def _end_daemon(record: MountRecord) -> None:
             return
 
 
-def _layers(cache: LayerCache, container: Container) -> list[bytes]:
-    """Its layer tars, topmost first."""
-    return [cache.path(diff_id) for diff_id in reversed(container.layers)]
+def container_layers(containers: Containers, container: Container) -> list[bytes]:
+    """Its layers, topmost first, as layer specifications: tars, and blobs of those that are not ready, or not fetched.
+    LayerError where one is lost."""
+    cache, root = user_cache(), os.path.dirname(containers.directory)
+    blobs = dict(zip(container.layers, container.blobs, strict=False))
+    found = []
+    for diff_id in reversed(container.layers):
+        try:
+            found.append(cache.path(diff_id))
+        except LayerError:
+            if diff_id not in blobs:
+                raise
+            found.append(os.path.join(root, b"blobs", *os.fsencode(blobs[diff_id]).split(b":")))
+    return found
 
 
 def stop_container(
@@ -301,7 +339,7 @@ def stop_container(
 ) -> None:
     """Have it end: by its stop signal, and after `seconds` (10; negative: never) by SIGKILL. One that does not run is
     as it should be. ContainerError where there is none of that name."""
-    found = find_container(containers, name)
+    found = _started_or_ended(containers, name)
     if not found.state.lives:
         return
     wanted = signal_text or str(found.container.config.get("StopSignal") or "SIGTERM")
@@ -359,19 +397,28 @@ def wait_container(containers: Containers, name: str) -> int:
     return find_container(containers, name).state.exit_code
 
 
+def _started_or_ended(containers: Containers, name: str) -> FoundContainer:
+    """One that is just being started, or put away, when that is done; for a while."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    while True:
+        found = find_container(containers, name)
+        if found.state.lives or not found.state.watched or time.monotonic() > deadline:
+            return found
+        time.sleep(FOLLOW_SECONDS)
+
+
 def remove_container(containers: Containers, name: str, *, force: bool = False) -> None:
     """Remove a container with all it has changed. One that runs by `force` only, which kills it. ContainerError."""
-    found = find_container(containers, name)
+    found = _started_or_ended(containers, name)
     container = found.container
     if found.state.lives or found.state.watched:
-        if found.state.lives and not force:
+        if not force:
             raise ContainerError(
                 f'cannot remove container "/{container.name}": container is running: stop the container before '
                 "removing or force remove",
                 hint=f"unionfs stop {name}, or: unionfs rm -f {name}",
             )
-        if force:
-            send_signal(containers, found, signal.SIGKILL)
+        send_signal(containers, found, signal.SIGKILL)
         _wait_for_end(containers, found, None)
     try:
         with containers.locked(container, seconds=ENDING_SECONDS):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import info_schemas, schemas, show_schemas, sim_schemas, which_schemas
+from cli import diff_schemas, info_schemas, schemas, show_schemas, sim_schemas, which_schemas
 from tests.requirements import requires
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -100,6 +100,9 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("which", which_schemas.Which),
         ("show", show_schemas.LayerTree),
         ("diff", schemas.Change),
+        ("diff` of two trees, `diff --reasons`", diff_schemas.Difference),
+        ("diff --stat`, `diff --summary", diff_schemas.Tally),
+        ("snapshot", diff_schemas.Snapshot),
         ("commit", schemas.Commit),
         ("apply", schemas.Apply),
         ("mounts", schemas.Mount),

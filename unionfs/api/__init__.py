@@ -5,6 +5,8 @@
     mounts           the live mounts
     remount          have a mount notice changed layers
     which, which_all the layer that a path comes from, what hides what, where the bytes are
+    compare          two trees of any kind: layers, images, mounts, uppers, directories, snapshots; changes_with_reasons
+    write_snapshot   a tree written down, to compare with later
     layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
@@ -34,6 +36,18 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
+    from unionfs.api.comparing import (
+        SEMANTIC,
+        Comparison,
+        Difference,
+        Reason,
+        State,
+        Tally,
+        Text,
+        changes_with_reasons,
+        compare,
+        tally,
+    )
     from unionfs.api.container_settings import container_settings, execution
     from unionfs.api.containers import (
         Container,
@@ -89,6 +103,7 @@ if TYPE_CHECKING:
     from unionfs.api.registries import login, logout, pull_image, push_image, search
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
+    from unionfs.api.trees import Pausing, Snapshot, write_snapshot
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
     from unionfs.changeset.change import Change
     from unionfs.errors import (
@@ -104,6 +119,7 @@ if TYPE_CHECKING:
         OptionError,
         ReferenceFormatError,
         RegistryError,
+        SnapshotError,
         TarError,
         TransportUnavailable,
         UnionFSError,
@@ -136,6 +152,10 @@ __all__ = [
     "fold_rows",
     "diff",
     "commit",
+    "compare",
+    "changes_with_reasons",
+    "tally",
+    "write_snapshot",
     "apply",
     "held",
     "check",
@@ -178,6 +198,15 @@ __all__ = [
     "Caller",
     "Change",
     "Checked",
+    "Comparison",
+    "Difference",
+    "Reason",
+    "SEMANTIC",
+    "State",
+    "Tally",
+    "Text",
+    "Pausing",
+    "Snapshot",
     "CommitResult",
     "CommittedImage",
     "Converted",
@@ -237,6 +266,7 @@ __all__ = [
     "OptionError",
     "ReferenceFormatError",
     "RegistryError",
+    "SnapshotError",
     "TarError",
     "TransportUnavailable",
     "UnionFSError",
@@ -244,6 +274,18 @@ __all__ = [
 
 _HOMES = {
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
+    "unionfs.api.comparing": (
+        "SEMANTIC",
+        "Comparison",
+        "Difference",
+        "Reason",
+        "State",
+        "Tally",
+        "Text",
+        "changes_with_reasons",
+        "compare",
+        "tally",
+    ),
     "unionfs.api.container_settings": ("container_settings", "execution"),
     "unionfs.api.containers": (
         "Container",
@@ -306,6 +348,7 @@ _HOMES = {
     "unionfs.api.registries": ("login", "logout", "pull_image", "push_image", "search"),
     "unionfs.api.sources": ("Hider", "Part", "Place", "Source", "Stored", "Which", "which", "which_all"),
     "unionfs.api.stack": ("Stack",),
+    "unionfs.api.trees": ("Pausing", "Snapshot", "write_snapshot"),
     "unionfs.api.upkeep": ("Checked", "Converted", "Finding", "check", "convert"),
     "unionfs.changeset.change": ("Change",),
     "unionfs.errors": (
@@ -321,6 +364,7 @@ _HOMES = {
         "OptionError",
         "ReferenceFormatError",
         "RegistryError",
+        "SnapshotError",
         "TarError",
         "TransportUnavailable",
         "UnionFSError",

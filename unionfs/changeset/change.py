@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from unionfs.vfs import DT_UNKNOWN, Attr, NodeId, d_type
 
-TYPES = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket"}
+TYPES = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket", 14: "whiteout"}
 
 
 class Kind(StrEnum):

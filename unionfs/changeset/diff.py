@@ -23,19 +23,20 @@ The walk is iterative: paths may be longer than any recursion limit.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
 from unionfs.changeset import links
 from unionfs.changeset.change import Change, Kind, shown, sort_key
-from unionfs.changeset.tree import Node, Tree, same_content
+from unionfs.changeset.difference import EVERY, Reason, differing
+from unionfs.changeset.tree import Node, Tree
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer
-from unionfs.vfs import DT_DIR, DT_LNK, DT_REG, DT_UNKNOWN, Attr, Filesystem, NodeId, d_type
+from unionfs.vfs import DT_DIR, DT_UNKNOWN, Attr, Filesystem, NodeId, d_type
 
-_DEVICES = (stat.S_IFBLK, stat.S_IFCHR)
+#: The root's mtime alone is that of the upper directory's own making.
+_OF_ROOT = EVERY - {Reason.DIRMTIME}
 
 
 class _Mode(Enum):
@@ -200,21 +201,10 @@ class Survey:
 
     # comparison ---------------------------------------------------------------------------------------------------
     def _same(self, old: Node, new: Node, path: bytes) -> bool:
-        a, b = old.attr, new.attr
-        if a.mode != b.mode or a.uid != b.uid or a.gid != b.gid:
-            return False
-        if a.mtime_ns != b.mtime_ns and path:
-            return False
-        kind = d_type(a.mode)
-        if kind != DT_DIR and a.size != b.size:
-            return False
-        if stat.S_IFMT(a.mode) in _DEVICES and a.rdev != b.rdev:
-            return False
-        if self.before.xattrs(old.node) != self.after.xattrs(new.node):
-            return False
-        if kind == DT_LNK:
-            return self.before.fs.readlink(old.node) == self.after.fs.readlink(new.node)
-        return kind != DT_REG or same_content(self.before, old.node, self.after, new.node, a.size)
+        found = differing(
+            self.before, old.node, old.attr, self.after, new.node, new.attr, EVERY if path else _OF_ROOT, exact=True
+        )
+        return next(found, None) is None
 
     def _stored(self, path: bytes) -> tuple[bool, bool, set[bytes]]:
         """Of the upper's own directory at `path`: opaque? redirected? names that may differ. (False, False, none) where

@@ -312,6 +312,10 @@ def test_what_may_not_be_read_is_named_and_no_sameness(open_tmp: Path) -> None:
             ]
             assert ran.out == b"[]\n" or b"1 changed" in ran.out
 
+        ran = program("snapshot", open_tmp / "one", "-o", run / "then")
+        assert (ran.status, ran.errors[0]) == (1, f"error: {open_tmp}/one/secret: Permission denied")
+        assert not (run / "then").exists()
+
     run = open_tmp / "run"
     run.mkdir()
     os.chown(run, 65534, 65534)

@@ -55,13 +55,13 @@ class _Directory(NamedTuple):
     hidden: bool  # below a directory that the layer declares opaque: everything must be written
 
 
-def diff(before: Filesystem, after: Filesystem, upper: Layer | None) -> Iterator[Change]:
+def diff(before: Filesystem, after: Filesystem, upper: Layer) -> Iterator[Change]:
     """The changes as `docker diff` shows them, in order of path components.
 
     `before` is the union of the lowers alone, `after` the union with the upper, `upper` its stored tree, an
-    object of its own where the union is in use (layers are not synchronised); None where the two have no stack in
-    common: then all of both is compared. For hard links to be right, `after` must see the index in the work directory.
-    The `node`s of the changes are not valid any more. Fails with OSError as the three do.
+    object of its own where the union is in use (layers are not synchronised). For hard links to be right, `after` must
+    see the index in the work directory. The `node`s of the changes are not valid any more. Fails with OSError as the
+    three do. (Two trees with no stack in common: `unionfs.compare`.)
     """
     with Survey(before, after, upper) as survey:
         changes = shown(survey.changes)
@@ -75,7 +75,7 @@ class Survey:
     handles back.
     """
 
-    def __init__(self, before: Filesystem, after: Filesystem, upper: Layer | None) -> None:
+    def __init__(self, before: Filesystem, after: Filesystem, upper: Layer) -> None:
         self.before, self.after, self.upper = Tree(before), Tree(after), upper
         self._records: dict[bytes, Change] = {}
         self._merged: dict[bytes, Node] = {}  # directories on both sides: the possible parents of changes
@@ -108,8 +108,7 @@ class Survey:
 
     # the walk -----------------------------------------------------------------------------------------------------
     def _walk(self) -> None:
-        mode = _Mode.FULL if self.upper is None else _Mode.UPPER
-        self._work.append(_Directory(b"", self.before.root(), self.after.root(), mode, False))
+        self._work.append(_Directory(b"", self.before.root(), self.after.root(), _Mode.UPPER, False))
         while self._work:
             directory = self._work.pop()
             if directory.before is None:
@@ -210,8 +209,6 @@ class Survey:
         """Of the upper's own directory at `path`: opaque? redirected? names that may differ. (False, False, none) where
         the upper stores no directory there."""
         upper = self.upper
-        if upper is None:
-            return False, False, set()
         try:
             entries = upper.scan(path)
             marks = upper.listxattr(path)

@@ -9,7 +9,6 @@ import typer
 
 from unionfs import api
 
-from . import schemas
 from .options import AsJson
 from .output import as_json, note, progress
 
@@ -36,6 +35,8 @@ def apply(
     for line in result.skipped:
         note(f"left out: {line}")
     if json:
+        from . import schemas
+
         as_json(schemas.Apply.of(result))
 
 

@@ -9,7 +9,6 @@ import typer
 
 from unionfs import api
 
-from . import schemas
 from .options import AsJson, Layers, Work, store_directory
 from .output import as_json, text
 
@@ -34,6 +33,8 @@ def check(
     """
     result = api.check(directory, layers=layers or (), work=work, repair=repair, store=store_directory(context))
     if json:
+        from . import schemas
+
         as_json([schemas.Finding.of(finding) for finding in result.findings])
     else:
         for finding in result.findings:

@@ -10,7 +10,6 @@ import typer
 
 from unionfs import api
 
-from . import schemas
 from .options import (
     AsJson,
     Changes,
@@ -119,6 +118,8 @@ def commit(
         )
     _note_pause(result.held_seconds)
     if json:
+        from . import schemas
+
         as_json(schemas.Commit.of(result))
     else:
         text(result.diff_id)
@@ -149,6 +150,8 @@ def _commit_image(
         )
     _note_pause(image.held_seconds)
     if json:
+        from . import schemas
+
         as_json(schemas.CommittedImage.of(image))
     else:
         text(image.id)

@@ -8,7 +8,6 @@ import typer
 
 from unionfs import api
 
-from . import schemas
 from .options import AsJson, Layers, Work
 from .output import as_json, text
 
@@ -34,6 +33,8 @@ def convert(
     """
     result = api.convert(directory, to, xattrs=xattrs, layers=layers or (), work=work)
     if json:
+        from . import schemas
+
         as_json(schemas.Convert.of(result))
     else:
         text(f"{result.encoding}, {result.xattrs}: {result.steps} changes")

@@ -4,18 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from unionfs import api
 
-from . import diff_formats as formats
-from . import schemas
 from .options import AsJson, Exclude, Layers, OnlyPaths, Pause, PauseLimit, Upper, Work, check_target, store_directory
 from .output import Trouble, as_json, error, os_error_message, text, warn_of_hold, warning
 
 SAME, DIFFERENT, TROUBLE = 0, 1, 2
+
+
+class View(NamedTuple):
+    """What is asked for. `content_limit` None: no contents; `depth` None: no sums."""
+
+    reasons: bool
+    verbose: bool
+    content_limit: int | None
+    depth: int | None
+    whole: bool
+    fmt: str | None
+    json: bool
+
+    @property
+    def parents(self) -> bool:
+        """Directories above a change are told of, as docker does."""
+        return self.fmt in ("docker", "podman")
+
+    @property
+    def inside(self) -> bool:
+        return self.depth is not None
+
+    @property
+    def wants_reasons(self) -> bool:
+        return self.reasons or self.content_limit is not None or self.depth is not None or self.fmt is not None
 
 
 def diff(
@@ -83,7 +106,7 @@ def diff(
     where that cannot be known.
     """
     ignored = [*(ignore or ()), *(sorted(api.SEMANTIC) if semantic else ())]
-    view = formats.View(
+    view = View(
         reasons=reasons or verbose or content or other is not None,
         verbose=verbose,
         content_limit=content_limit if content else None,
@@ -100,6 +123,9 @@ def diff(
             pause=pause, pause_limit=pause_limit, on_hold=warn_of_hold,
         ), json)  # fmt: skip
         return
+    from . import diff_formats as formats  # which the plain list has no need of
+
+    formats.check(view)
     pausing = api.Pausing(pause, pause_limit, warn_of_hold)
     chosen = {"ignore": ignored, "paths": paths or (), "exclude": exclude or (), "store": store, "pausing": pausing}
     shape = {"parents": view.parents, "inside": view.inside, "on_failure": _failed}
@@ -119,7 +145,7 @@ def diff(
 
 
 def _check(
-    view: formats.View,
+    view: View,
     strict: bool,
     other: str | None,
     one: str | None,
@@ -147,11 +173,12 @@ def _check(
         raise typer.BadParameter(f"{' and '.join(shown)} do not go together")
     if view.json and shown and shown[0] in ("--format", "--content"):
         raise typer.BadParameter(f"--json and {shown[0]} do not go together")
-    formats.check(view)
 
 
 def _plain(changes: list[api.Change], json: bool) -> None:
     if json:
+        from . import schemas
+
         as_json([schemas.Change.of(change) for change in changes])
         return
     for change in changes:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from unionfs import api
 
-from . import diff_schemas as schemas
 from . import human, template
+from .diff import View
 from .output import as_json, text
 from .style import printable
+
+if TYPE_CHECKING:
+    from . import diff_schemas as schemas
 
 HEADINGS = {
     "Kind": "KIND",
@@ -36,31 +39,6 @@ STAT_HEADINGS = {
 STAT = "{{.Added}}\t{{.Changed}}\t{{.Deleted}}\t{{.BytesAdded}}\t{{.BytesDeleted}}\t{{.Path}}"
 
 
-class View(NamedTuple):
-    """What is asked for. `content_limit` None: no contents; `depth` None: no sums."""
-
-    reasons: bool
-    verbose: bool
-    content_limit: int | None
-    depth: int | None
-    whole: bool
-    fmt: str | None
-    json: bool
-
-    @property
-    def parents(self) -> bool:
-        """Directories above a change are told of, as docker does."""
-        return self.fmt in ("docker", "podman")
-
-    @property
-    def inside(self) -> bool:
-        return self.depth is not None
-
-    @property
-    def wants_reasons(self) -> bool:
-        return self.reasons or self.content_limit is not None or self.depth is not None or self.fmt is not None
-
-
 def check(view: View) -> None:
     """BadParameter for a template that is not understood, before anything is read."""
     if view.fmt not in (None, "docker", "podman", "json"):
@@ -72,6 +50,8 @@ def show(comparison: api.Comparison, view: View) -> bool:
     if view.depth is not None:
         return _sums(comparison, view)
     if view.json:
+        from . import diff_schemas as schemas
+
         found = [schemas.Difference.of_two(difference) for difference in comparison]
         as_json(found)
         return bool(found)
@@ -118,6 +98,8 @@ def _podman(comparison: api.Comparison) -> bool:
 
 
 def _row(difference: api.Difference) -> dict[str, Any]:
+    from . import diff_schemas as schemas
+
     model = schemas.Difference.of_two(difference)
     after = model.after or model.before
     assert after is not None
@@ -138,22 +120,24 @@ def _sums(comparison: api.Comparison, view: View) -> bool:
     assert view.depth is not None
     tallies = api.tally(comparison, view.depth)
     whole = tallies[b""]
-    models = [schemas.Tally.of(path, tally) for path, tally in tallies.items()]
     if view.json:
+        from . import diff_schemas as schemas
+
+        models = [schemas.Tally.of(path, tally) for path, tally in tallies.items()]
         as_json(models[0] if view.whole else models)
     elif view.whole:
         text(_summary(whole))
     else:
         rows = [
             {
-                "Added": str(model.added),
-                "Changed": str(model.changed),
-                "Deleted": str(model.deleted),
-                "BytesAdded": human.size(model.bytes_added),
-                "BytesDeleted": human.size(model.bytes_deleted),
-                "Path": printable(model.path),
+                "Added": str(tally.added),
+                "Changed": str(tally.changed),
+                "Deleted": str(tally.deleted),
+                "BytesAdded": human.size(tally.bytes_added),
+                "BytesDeleted": human.size(tally.bytes_deleted),
+                "Path": printable("/" + os.fsdecode(path)),
             }
-            for model in models
+            for path, tally in tallies.items()
         ]
         for line in template.render(rows, "table", default=STAT, headings=STAT_HEADINGS):
             text(line)
@@ -186,6 +170,8 @@ def _content(comparison: api.Comparison, difference: api.Difference, view: View,
 
 def _values(difference: api.Difference) -> Iterator[str]:
     """What was and what is, a line for each reason."""
+    from . import diff_schemas as schemas
+
     before, after = schemas.Object.of(difference.before), schemas.Object.of(difference.after)
     if before is None or after is None:
         return

@@ -12,8 +12,6 @@ from unionfs import api
 
 from .schemas import Change, Model, Name
 
-_TYPES = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket", 14: "whiteout"}
-
 
 class Object(Model):
     """One side of a difference. null: it has none of that, or it is not known."""
@@ -32,7 +30,7 @@ class Object(Model):
     def of(cls, state: api.State | None) -> Object | None:
         if state is None:
             return None
-        attr, known, kind = state.attr, state.known, _TYPES.get(state.type, "unknown")
+        attr, known, kind = state.attr, state.known, state.kind
         owned, timed = api.Reason.OWNER in known, api.Reason.MTIME in known
         return cls(
             type=kind,

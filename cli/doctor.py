@@ -8,7 +8,6 @@ import typer
 
 from unionfs import api
 
-from . import schemas
 from .options import AsJson
 from .output import as_json, text
 
@@ -28,6 +27,8 @@ def doctor(
     """
     diagnoses = api.doctor(directory)
     if json:
+        from . import schemas
+
         as_json([schemas.Diagnosis.of(diagnosis) for diagnosis in diagnoses])
     else:
         for diagnosis in diagnoses:

@@ -16,6 +16,7 @@ VERBS = {
     "history": "image_history:history",
     "diff": "image_diff:diff",
     "pull": "image_transfer:pull",
+    "fetch": "image_transfer:fetch",
     "push": "image_transfer:push",
     "save": "image_archive:save",
     "load": "image_archive:load",
@@ -29,6 +30,7 @@ VERBS = {
 app = typer.Typer(
     name="image",
     cls=group(VERBS),
+    add_completion=False,
     help="Images in a store: list, name, pull, push, save, load and look into them. Options and output are docker's.",
     rich_markup_mode=None,
     context_settings=SETTINGS,

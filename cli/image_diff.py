@@ -8,7 +8,6 @@ import typer
 
 from unionfs import api
 
-from . import schemas
 from .options import AsJson, ImageName, open_store
 from .output import as_json, text
 
@@ -28,6 +27,8 @@ def diff(
     """
     changes = api.diff_images(open_store(context), name, other)
     if json:
+        from . import schemas
+
         as_json([schemas.Change.of(change) for change in changes])
         return
     for change in changes:

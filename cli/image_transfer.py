@@ -11,7 +11,7 @@ import typer
 
 from unionfs import api
 
-from .options import AuthFile, CertDir, Insecure, PlatformOption, open_store
+from .options import AuthFile, CertDir, ImageName, Insecure, PlatformOption, open_store
 from .output import note, text
 
 #: What is said while bytes move; a bar shows it, if there is one.
@@ -33,23 +33,46 @@ def pull(
         bool,
         typer.Option("--unpack/--no-unpack", help="Have it ready to be mounted, or leave that to the first mount."),
     ] = True,
+    lazy: Annotated[
+        bool,
+        typer.Option(
+            "--lazy", help="Leave data to the moment it is read, of eStargz and zstd:chunked layers; others come whole."
+        ),
+    ] = False,
     insecure: Insecure = False,
     cert_dir: CertDir = None,
     authfile: AuthFile = None,
 ) -> None:
     """Fetch an image from a registry. Layers that are here already are not fetched.
 
-    Everything is compared with its digest, and unpacked while it comes.
+    Everything is compared with its digest, and unpacked while it comes. What --lazy has left out comes
+    with a later pull without it, or with image fetch.
     """
     options = api.RegistryOptions(insecure, cert_dir, authfile)
     with reporter(quiet) as report:
         pulled = api.pull_image(
-            open_store(context), name, platform=platform, options=options, report=report, unpack=unpack
+            open_store(context), name, platform=platform, options=options, report=report, unpack=unpack, lazy=lazy
         )
     if not quiet:
         text(f"Digest: {pulled.digest}")
         text(f"Status: {pulled.status} for {pulled.familiar}")
     text(pulled.reference)
+
+
+def fetch(
+    context: typer.Context,
+    name: ImageName,
+    platform: PlatformOption = None,
+    quiet: TransferQuiet = False,
+) -> None:
+    """Fetch what a lazy pull has left out of an image, from where it was pulled.
+
+    It may be mounted meanwhile.
+    """
+    with reporter(quiet) as report:
+        count = api.fetch_image(open_store(context), name, platform=platform, report=report)
+    if not quiet:
+        text(f"Status: {'Fetched the rest of' if count else 'Nothing is missing of'} {name}")
 
 
 def push(

@@ -10,7 +10,7 @@ import typer
 
 from unionfs import api
 
-from . import human, schemas
+from . import human
 from .options import AsJson, open_store
 from .output import as_json, text
 
@@ -55,14 +55,19 @@ def verify(
     ] = None,
     json: AsJson = False,
 ) -> int:
-    """Recompute every digest of an image or of the store, and list what is wrong. The exit status is then 1."""
+    """Recompute every digest of an image or of the store, and list what is wrong. The exit status is then 1.
+
+    Layers that a lazy pull has left out are listed too, and nothing wrong.
+    """
     faults = open_store(context).verify(name)
     if json:
+        from . import schemas
+
         as_json([schemas.Fault.of(fault) for fault in faults])
     else:
         for fault in faults:
             text(str(fault))
-    return 1 if faults else 0
+    return 0 if all(fault.absent for fault in faults) else 1
 
 
 def changes(
@@ -84,6 +89,8 @@ def changes(
         return
     kept = api.kept_changes(store)
     if json:
+        from . import schemas
+
         as_json([schemas.Kept.of(one) for one in kept])
         return
     for one in kept:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import sim_schemas
 from .options import AsJson
 from .output import as_json, error, text
-from .sim import ColourOption
 from .sim_table import table
-from .style import Style, When, style
+from .style import ColourOption, Style, When, style
 
 if TYPE_CHECKING:
     from unionfs.api import simulation
@@ -51,6 +49,8 @@ def _list(shown: Style, json: bool) -> None:
 
     known = simulation.lessons()
     if json:
+        from . import sim_schemas
+
         as_json([sim_schemas.Lesson.of(one) for one in known])
         return
     width = max(len(one.name) for one in known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -42,20 +41,15 @@ def logs(
         until=None if until is None else moment(until, now),
         follow=follow,
     )
-    sys.stdout.flush()
     at_begin = {1: True, 2: True}
     for entry in entries:
         data = entry.data
         if timestamps and at_begin[entry.stream]:
             data = entry.time + b" " + data
         at_begin[entry.stream] = data.endswith(b"\n")
-        _write(entry.stream, data)
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+        stream = (sys.stdout if entry.stream == 1 else sys.stderr).buffer
+        stream.write(data)
+        stream.flush()
 
 
 def _count(tail: str) -> int | None:
@@ -66,18 +60,19 @@ def _count(tail: str) -> int | None:
     return int(tail)
 
 
-def moment(text: str, now: float) -> float:
-    """Seconds since the epoch, of docker's ways to say it. Without a zone the time is local."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
+def moment(text: str, now: float) -> int:
+    """Nanoseconds since the epoch, of docker's ways to say it. Without a zone the time is local."""
     found = _DURATION.fullmatch(text)
     if text and found is not None:
         hours, minutes, seconds = (float(part or 0) for part in found.groups())
-        return now - hours * 3600 - minutes * 60 - seconds
-    # Python knows no more than six digits of a second.
-    shorter = re.sub(r"(\.\d{6})\d+", r"\1", text)
+        return int((now - hours * 3600 - minutes * 60 - seconds) * 1e9)
+    fraction = re.search(r"\.(\d+)", text)
+    nanoseconds = 0 if fraction is None else int(fraction[1][:9].ljust(9, "0"))
+    whole = re.sub(r"\.\d+", "", text)
+    if re.fullmatch(r"\d{5,}", whole):
+        return int(whole) * 10**9 + nanoseconds
     try:
-        when = datetime.fromisoformat(shorter)
+        when = datetime.fromisoformat(whole)
     except ValueError:
         raise typer.BadParameter(f"invalid value for a time: {text!r}: as 2026-11-26T12:00:00Z, or 10m") from None
-    return when.astimezone(UTC).timestamp()
+    return int(when.astimezone(UTC).timestamp()) * 10**9 + nanoseconds

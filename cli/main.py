@@ -13,6 +13,7 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
+from . import plain
 from .options import SETTINGS, StoreOption, choose_store
 from .output import ContainerStatus, Trouble, error, flush, os_error_message, text
 from .verbs import group
@@ -38,6 +39,8 @@ VERBS = {
     "remount": "remount:remount",
     "mounts": "mounts:mounts",
     "which": "which:which",
+    "trace": "trace:trace",
+    "replay": "replay:replay",
     "show": "show:show",
     "diff": "diff:diff",
     "snapshot": "snapshot:snapshot",
@@ -64,6 +67,7 @@ VERBS = {
     "logout": "login:logout",
     "search": "search:search",
     "image": "image:app",
+    "completion": "completion:completion",
 }
 
 app = typer.Typer(
@@ -97,8 +101,13 @@ def _options(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; default: the process's) and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["__complete"]:  # what the shells' completion asks
+        from . import complete
+
+        return complete.main(arguments[1:])
     try:
-        status = app(arguments, prog_name="unionfs", standalone_mode=False)
+        call = plain.call(arguments, VERBS)
+        status = app(arguments, prog_name="unionfs", standalone_mode=False) if call is None else call()
         flush()
     except KeyboardInterrupt:
         status = INTERRUPTED

@@ -6,7 +6,6 @@ import os
 
 from unionfs import api
 
-from . import schemas
 from .options import AsJson
 from .output import as_json, text
 
@@ -15,6 +14,8 @@ def mounts(json: AsJson = False) -> None:
     """List the mounts: mountpoint, state, layers topmost first, upper."""
     found = api.mounts()
     if json:
+        from . import schemas
+
         as_json([schemas.Mount.of(status) for status in found])
         return
     for status in found:

@@ -29,7 +29,7 @@ Work = Annotated[
     str | None,
     typer.Option("-w", "--work", metavar="WORK", help="Work directory on the upper's file system. Default: UPPER.work"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; the README documents the schema.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; docs/reference.md describes it.")]
 MaybeMountpoint = Annotated[
     str | None,
     typer.Argument(

@@ -67,6 +67,12 @@ def as_json(value: BaseModel | list[Any]) -> None:
     sys.stdout.buffer.write(found.encode("ascii") + b"\n")
 
 
+def as_json_line(value: BaseModel) -> None:
+    """A model as one line of JSON on stdout, at once: somebody may be waiting for it."""
+    text(json.dumps(value.model_dump(), ensure_ascii=True))
+    flush()
+
+
 def note(line: str) -> None:
     """One line for people, on stderr."""
     _stderr(line)

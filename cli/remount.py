@@ -9,7 +9,6 @@ import typer
 
 from unionfs import api
 
-from . import schemas
 from .options import AsJson
 from .output import as_json, note, text
 
@@ -24,6 +23,8 @@ def remount(
     """
     result = api.remount(mountpoint)
     if json:
+        from . import schemas
+
         as_json(schemas.Remount.of(result))
         return
     text(

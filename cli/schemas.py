@@ -237,10 +237,11 @@ class Fault(Model):
 
     what: str = Field(description="the blob, image or file")
     message: str = Field(description="what is wrong with it")
+    absent: bool = Field(description="it is a layer that was not fetched yet, which is no damage")
 
     @classmethod
     def of(cls, fault: api.Fault) -> Fault:
-        return cls(what=fault.what, message=fault.message)
+        return cls(what=fault.what, message=fault.message, absent=fault.absent)
 
 
 class Kept(Model):

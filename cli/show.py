@@ -10,7 +10,6 @@ import typer
 
 from unionfs import api
 
-from . import show_schemas
 from .options import AsJson, Layers, Pause, PauseLimit, Upper, Work, store_directory
 from .output import as_json, flush, text, warn_of_hold
 from .style import When, style
@@ -26,6 +25,28 @@ StackArgument = Annotated[
         show_default=False,
     ),
 ]
+Svg = Annotated[bool, typer.Option("--svg", help="Draw a picture.")]
+Html = Annotated[
+    bool, typer.Option("--html", help="Make a page with search, a tree to open, and the history of each path.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.", show_default=False),
+]
+Below = Annotated[str, typer.Option("--path", metavar="DIR", help="Only this, and what is in it.")]
+Depth = Annotated[int | None, typer.Option("--depth", metavar="N", min=0, help="No deeper than so many directories.")]
+MaxRows = Annotated[
+    int | None,
+    typer.Option(
+        "--max-rows",
+        metavar="N",
+        min=0,
+        help=f"What is changed comes first, of the rest is said how much it is. 0: all. Default: {_ROWS}, "
+        f"of a page {_PAGE_ROWS}.",
+        show_default=False,
+    ),
+]
+Colour = Annotated[When, typer.Option("--color", help="Colour of the table.")]
 
 
 def show(
@@ -34,33 +55,16 @@ def show(
     layers: Layers = None,
     upper: Upper = None,
     work: Work = None,
-    svg: Annotated[bool, typer.Option("--svg", help="Draw a picture.")] = False,
-    html: Annotated[
-        bool, typer.Option("--html", help="Make a page with search, a tree to open, and the history of each path.")
-    ] = False,
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.", show_default=False),
-    ] = None,
-    path: Annotated[str, typer.Option("--path", metavar="DIR", help="Only this, and what is in it.")] = "/",
-    depth: Annotated[
-        int | None, typer.Option("--depth", metavar="N", min=0, help="No deeper than so many directories.")
-    ] = None,
-    max_rows: Annotated[
-        int | None,
-        typer.Option(
-            "--max-rows",
-            metavar="N",
-            min=0,
-            help=f"What is changed comes first, of the rest is said how much it is. 0: all. Default: {_ROWS}, "
-            f"of a page {_PAGE_ROWS}.",
-            show_default=False,
-        ),
-    ] = None,
+    svg: Svg = False,
+    html: Html = False,
+    output: Output = None,
+    path: Below = "/",
+    depth: Depth = None,
+    max_rows: MaxRows = None,
     pause: Pause = True,
     pause_limit: PauseLimit = api.HOLD_SECONDS,
     json: AsJson = False,
-    color: Annotated[When, typer.Option("--color", help="Colour of the table.")] = When.AUTO,
+    color: Colour = When.AUTO,
 ) -> None:
     """Draw the layers: what each has, what is hidden by what, and what is seen.
 
@@ -84,6 +88,8 @@ def show(
     )
     limit = max_rows if max_rows is not None else _PAGE_ROWS if form == "html" else _ROWS
     if form == "json":
+        from . import show_schemas
+
         as_json(show_schemas.LayerTree.of(tree))
     elif form == "table":
         from .show_table import table

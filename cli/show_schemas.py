@@ -36,7 +36,7 @@ class ShownRow(Model):
 
     path: Name
     depth: int
-    state: Literal["deleted", "changed", "moved", "overridden", "added", "merged", "single"]
+    state: Literal["deleted", "changed", "moved", "overridden", "added", "merged", "single", "broken"]
     kind: str | None = Field(description="null: there is no such name")
     parts: list[ShownPart] = Field(description="from the top")
     redirects: list[which_schemas.Part]
@@ -44,6 +44,7 @@ class ShownRow(Model):
     data: which_schemas.Stored | None
     below: int = Field(description="rows that follow and belong to what is in it")
     cut: bool = Field(description="there is more in it than was looked at")
+    failure: str = Field(description="why it is broken, else empty")
 
     @classmethod
     def of(cls, row: api.TreeRow) -> ShownRow:
@@ -59,6 +60,7 @@ class ShownRow(Model):
             data=None if row.data is None else which_schemas.Stored.of(row.data),
             below=row.below,
             cut=row.cut,
+            failure=row.failure,
         )
 
 

@@ -57,6 +57,8 @@ def _label(one: api.FoldedRow, style: Style) -> str:
 
 
 def _seen(row: api.TreeRow) -> Cell:
+    if row.failure:
+        return Cell(shown(row.failure), ("red",))
     return Cell("–", ("dim",)) if row.shown is None else Cell(_kind(row.shown), ("green",))
 
 

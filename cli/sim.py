@@ -13,10 +13,10 @@ import typer
 
 from unionfs import api
 
-from . import sim_schemas, sim_steps
+from . import sim_steps
 from .options import AsJson
 from .output import as_json, error, text
-from .style import Style, When, style
+from .style import ColourOption, Style, When, style
 
 if TYPE_CHECKING:
     from unionfs.api import simulation
@@ -45,7 +45,6 @@ AsOption = Annotated[As, typer.Option("--as", help="Behave as this one is known 
 EncodingOption = Annotated[
     Encoding, typer.Option("--encoding", help="How whiteouts look: a device, a .wh. file, or in a layer tar.")
 ]
-ColourOption = Annotated[When, typer.Option("--color", help="Colour on a terminal; text is the same without.")]
 
 
 def sim(
@@ -88,6 +87,8 @@ def _lines(script: Path | None) -> TextIO:
 
 def _print_json(steps: Iterator[simulation.Step]) -> None:
     """What was done before a failure is printed too; the failure goes the way of all."""
+    from . import sim_schemas
+
     done: list[sim_schemas.SimulatedStep] = []
     try:
         for step in steps:

@@ -58,26 +58,33 @@ class SimulatedStep(Model):
 
     @classmethod
     def of(cls, step: simulation.Step) -> SimulatedStep:
-        picture = step.picture
-        merged = picture.merged
         return cls(
             line=step.command.line,
             command=step.command.text,
             output=list(step.output),
             failure=step.failure,
             changes=[SimulatedChange(**change._asdict()) for change in step.changes],
-            layers=[
-                SimulatedLayer(
-                    name=column.name,
-                    role=column.role,
-                    stored=[_stored(path, column.stored[path]) for path in picture.paths() if path in column.stored],
-                )
-                for column in picture.columns
-            ],
-            merged=None
-            if merged is None
-            else [_merged(path, merged[path]) for path in picture.paths() if path in merged],
+            layers=layers_of(step.picture),
+            merged=merged_of(step.picture),
         )
+
+
+def layers_of(picture: simulation.Picture) -> list[SimulatedLayer]:
+    return [
+        SimulatedLayer(
+            name=column.name,
+            role=column.role,
+            stored=[_stored(path, column.stored[path]) for path in picture.paths() if path in column.stored],
+        )
+        for column in picture.columns
+    ]
+
+
+def merged_of(picture: simulation.Picture) -> list[MergedObject] | None:
+    merged = picture.merged
+    if merged is None:
+        return None
+    return [_merged(path, merged[path]) for path in picture.paths() if path in merged]
 
 
 def _merged(path: str, shown: simulation.Shown) -> MergedObject:

@@ -9,7 +9,6 @@ import typer
 
 from unionfs import api
 
-from . import diff_schemas as schemas
 from .options import AsJson, Exclude, OnlyPaths, Pause, PauseLimit, store_directory
 from .output import as_json, progress, warn_of_hold, warning
 
@@ -52,4 +51,6 @@ def snapshot(
             progress=report,
         )
     if json:
+        from . import diff_schemas as schemas
+
         as_json(schemas.Snapshot.of(made))

@@ -7,7 +7,9 @@ import shutil
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import typer
 
 from unionfs.api.text import columns, fit
 
@@ -23,6 +25,9 @@ class When(StrEnum):
     AUTO = "auto"
     ALWAYS = "always"
     NEVER = "never"
+
+
+ColourOption = Annotated[When, typer.Option("--color", help="Colour on a terminal; text is the same without.")]
 
 
 class Style(NamedTuple):

@@ -22,6 +22,7 @@ def group(verbs: Mapping[str, str]) -> type[TyperGroup]:
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
             self.commands = _Commands(verbs)
+            _take_texts(self)
 
         def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # click's own, vendored
             return list(verbs)
@@ -62,4 +63,37 @@ def _command(name: str, place: str) -> Any:
     if not isinstance(found, typer.Typer):
         verb, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         found.command(name)(verb)
-    return get_command(found)
+    command = get_command(found)
+    _take_texts(command)
+    return command
+
+
+class _Texts:
+    """What typer makes of values that are texts already: nothing."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        if param.multiple or param.nargs == -1:
+            return list(value or ())
+        return value
+
+
+def _take_texts(command: Any) -> None:
+    """typer has pydantic check each value, even one that is a text and to be one: importing that takes longer than most
+    verbs. So texts, lists of them and flags are given as they are; all else, and all values where another version of
+    typer keeps its checks elsewhere, go the usual way."""
+    help_option = command.get_help_option
+
+    def quick_help_option(ctx: Any) -> Any:  # made at its first use
+        option = help_option(ctx)
+        _take_text(option)
+        return option
+
+    command.get_help_option = quick_help_option
+    for param in command.params:
+        _take_text(param)
+
+
+def _take_text(param: Any) -> None:
+    annotation = getattr(getattr(param, "type_descriptor", None), "annotation", None)
+    if annotation in (str, bool, list[str]) and getattr(param, "_runtime_param", param) is None:
+        param._runtime_param = _Texts()

@@ -10,7 +10,6 @@ import typer
 
 from unionfs import api
 
-from . import which_schemas as schemas
 from .options import AsJson, Layers, Upper, Work, store_directory
 from .output import as_json, text
 from .style import columns
@@ -42,12 +41,16 @@ def which(
     if every:
         sources = api.which_all(path, **stack)  # type: ignore[arg-type]  # as above
         if json:
+            from . import which_schemas as schemas
+
             as_json([schemas.Which.of(source) for source in sources])
         else:
             _print_all(sources)
         return
     source = api.which(path, **stack)  # type: ignore[arg-type]  # as above
     if json:
+        from . import which_schemas as schemas
+
         as_json(schemas.Which.of(source))
     else:
         _print(source)

@@ -17,7 +17,8 @@ import os
 import stat as _stat
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 NodeId = int
@@ -30,6 +31,8 @@ ROOT: Final[NodeId] = 1
 ATTR_RECORD: Final = struct.Struct("<QQQqqqIIIIIIIIII")
 
 DT_UNKNOWN, DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK, DT_WHT = 0, 1, 2, 4, 6, 8, 10, 12, 14
+#: What people call them.
+TYPES: Final = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket", 14: "whiteout"}
 
 # renameat2(2)
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
@@ -286,6 +289,55 @@ class Gate(Protocol):
         ...
 
 
+class Asked(NamedTuple):
+    """A request, as a transport tells a `Watcher` of it.
+
+    `op`: the FUSE opcode in lower case, without a number ("rename2" is rename, too). `node`: what it is about, or the
+    directory of `name`; 0 where the transport speaks paths, and `path` then is that of the object itself. `to` and
+    `to_name`, or `to_path`: where a rename or link leads. `attribute`: the name of an xattr. `data`: what is written,
+    an xattr's value, a link's target; a view is good until the answer. `fields`: the other arguments, by the names that
+    the methods of `Filesystem` have for them; of times -1 is now.
+    """
+
+    op: str
+    node: NodeId = 0
+    name: bytes | None = None
+    to: NodeId = 0
+    to_name: bytes | None = None
+    path: bytes | None = None
+    to_path: bytes | None = None
+    attribute: bytes | None = None
+    caller: Caller | None = None
+    fields: Mapping[str, int] = MappingProxyType({})
+    data: bytes | memoryview = b""
+
+
+class Answered(NamedTuple):
+    """What came of a request. `errno`: 0 where it succeeded. `node`: that was looked up or made. `fh`: that was opened.
+    `way`: of an open file, passthrough (the kernel reads and writes by itself), cached or direct. `amount`: bytes read,
+    written or copied, or entries listed. `data`: a link's target or an xattr's value."""
+
+    errno: int = 0
+    node: NodeId = 0
+    fh: FileHandle | None = None
+    way: str | None = None
+    amount: int | None = None
+    data: bytes = b""
+
+
+class Watcher(Protocol):
+    """Somebody who is told of every request while it is answered. Neither method fails, nor waits for anybody.
+
+    Both are called by the thread that answers, `asked` before and `answered` after; with None where another thread is
+    to ask once more."""
+
+    def asked(self, asked: Asked) -> object: ...
+
+    def answered(self, token: object, answered: Answered | None) -> None:
+        """`token`: what `asked` gave."""
+        ...
+
+
 class Filesystem(Protocol):
     """One method per operation. Every failure is an `OSError` with an errno; nothing else may come out.
 
@@ -300,9 +352,10 @@ class Filesystem(Protocol):
         cancellation(asked)            from now on in this thread, `asked()` says whether the caller of an operation has
                                        given up; None: nobody can tell. An operation that takes long asks now and then,
                                        and may fail with EINTR for it, having changed nothing
-        attach(notifier, statistics, gate)   called once before the first operation, with a `Notifier`, a function that
-                                       returns the transport's own counters, by name, and a `Gate`, None where the
-                                       transport has none; and at the end with None, the function and None
+        attach(notifier, statistics, gate, watch)   called once before the first operation, with a `Notifier`, a
+                                       function that returns the transport's own counters, by name, a `Gate`, None where
+                                       the transport has none, and a function that has a `Watcher` told of every
+                                       request, or with None nobody; and at the end with None, the function, None, None
     """
 
     # names ------------------------------------------------------------------------------------------------------

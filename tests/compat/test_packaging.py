@@ -80,7 +80,7 @@ def test_the_wheel_holds_the_packages_and_no_top_level_cli(wheel: Path) -> None:
         "unionfs/explain/lessons/01-layers.toml",
         "unionfs/explain/pages/page.html",
         "unionfs/explain/pages/page.css",
-        "unionfs/explain/pages/page.js",
+        *(f"unionfs/explain/pages/{name}.js" for name in ("tree", "rows", "history", "page")),
         "unionfs/transport/devfuse/__init__.py",
     ):
         assert needed in names

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from cli import diff_schemas, info_schemas, schemas, show_schemas, sim_schemas, which_schemas
+from cli import (
+    diff_schemas,
+    info_schemas,
+    replay_schemas,
+    schemas,
+    show_schemas,
+    sim_schemas,
+    trace_schemas,
+    which_schemas,
+)
 from tests.requirements import requires
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -98,6 +107,8 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
     ("verb", "model"),
     [
         ("which", which_schemas.Which),
+        ("trace", trace_schemas.TraceEvent),
+        ("replay", replay_schemas.ReplayStep),
         ("show", show_schemas.LayerTree),
         ("diff", schemas.Change),
         ("diff` of two trees, `diff --reasons`", diff_schemas.Difference),

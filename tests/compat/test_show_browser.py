@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,24 @@ def test_an_address_leads_to_a_path(chromium: Browser, pages: Pages) -> None:
         assert (labels(page), page.messages) == (ALL, [])
 
 
+def test_what_cannot_be_looked_up_says_why(chromium: Browser, tmp_path: Path) -> None:
+    tree = script_tree(SCRIPT)
+    rows = [
+        replace(row, state="broken", failure="Input/output error", items=(), which=replace(row.which, kind=None))
+        if row.name == b"motd"
+        else row
+        for row in tree.rows
+    ]
+    draw_layers(replace(tree, rows=tuple(rows)), "html", output=tmp_path / "broken.html")
+    with chromium.page(tmp_path / "broken.html") as page:
+        assert page.evaluate("document.querySelector('.failure').textContent") == "Input/output error"
+        page.click(".row", "motd")
+        assert "it cannot be looked up: Input/output error" in details(page)
+        page.click("#filters button", "broken")
+        assert labels(page) == ["/", "etc/", "motd"]
+        assert (page.evaluate(LAYOUT), page.evaluate(CONTRAST)[1], page.messages) == ([], [], [])
+
+
 # many layers, many names ----------------------------------------------------------------------------------------------
 def test_what_only_one_layer_has_is_folded_and_can_be_unfolded(chromium: Browser, pages: Pages) -> None:
     with chromium.page(pages["large"]) as page:
@@ -245,6 +264,20 @@ def test_what_only_one_layer_has_is_folded_and_can_be_unfolded(chromium: Browser
         page.press("End")
         assert labels(page)[-1] == "file299"
         assert page.messages == []
+
+
+def test_the_cell_that_decides_is_brought_into_sight(chromium: Browser, pages: Pages) -> None:
+    """Of many layers it may be the last."""
+    with chromium.page(pages["large"], width=700, height=600) as page:
+        page.press("/")
+        page.write("app0/file")
+        page.press("Enter", "Enter")
+        right, edge = page.evaluate(
+            "[document.querySelector('.selected .cell:not(.seen)').getBoundingClientRect().right,"
+            " document.getElementById('grid').getBoundingClientRect().right]"
+        )
+        assert "/opt/app0/file" in details(page)
+        assert 300 < right < edge
 
 
 # what it looks like ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -229,6 +231,25 @@ def test_a_picture_goes_to_a_file_or_to_standard_output(
         assert call(capsysbinary, "show", "site.union", *words) == Ran(0, b"", b"")
         assert (script / words[-1]).read_bytes() == printed.out
     assert not [name for name in os.listdir(script) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("form", ["--svg", "--html"])
+def test_a_picture_is_not_for_a_terminal(script: Path, form: str) -> None:
+    leader, terminal = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", "show", script / "site.union", form],
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            cwd=PROJECT,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(terminal)
+        os.close(leader)
+    assert done.returncode == 2
+    assert b"a picture is not for a terminal: give -o FILE" in done.stderr
 
 
 def test_a_picture_that_cannot_be_written_leaves_what_was_there(capsysbinary: Capture, script: Path) -> None:

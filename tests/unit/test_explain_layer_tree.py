@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +20,8 @@ from tests.model import strategies
 from tests.unit.overlay_rig import Rig, tree, union
 from tests.unit.test_explain_which import ENCODINGS, Change, changes, every_path, read_only
 from unionfs.api.paths import Tree
-from unionfs.explain.layer_tree import TreeRow, layer_tree
+from unionfs.explain import drawing, page
+from unionfs.explain.layer_tree import LayerHeading, LayerTree, TreeRow, layer_tree
 from unionfs.explain.location import Locator, Roots, Stored
 from unionfs.explain.which import Place, which
 from unionfs.layers.directory import DirectoryLayer
@@ -41,12 +46,24 @@ def check_rows(lowers: list[str], upper: str, work: str) -> None:
             assert row.which == which(fs, row.path)
             assert [item.part for item in row.items] == list(row.which.parts)
         check_below(rows)
+        check_pictures(rows, len(lowers))
         for path in every_path(upper, *lowers) - set(paths):
             try:
                 found = which(fs, path)
             except FileNotFoundError:
                 continue  # a layer has it where a redirect does not lead
             assert not found.parts or {part.kind for part in found.parts} == {"whiteout"}, path
+
+
+def check_pictures(rows: list[TreeRow], lowers: int) -> None:
+    """Whatever there is can be drawn, and every row is in the page."""
+    headings = tuple(LayerHeading(number, f"layer {number}") for number in range(lowers + 1))
+    tree = LayerTree("any", headings, tuple(rows))
+    drawn = ElementTree.fromstring(drawing.draw(tree))
+    names = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert all("/" + os.fsdecode(row.path) in names for row in rows)
+    (data,) = re.findall(r'id="data">(.*?)</script>', page.draw(tree))
+    assert [row[1] for row in json.loads(data)["rows"]] == [os.fsdecode(row.name) for row in rows]
 
 
 def check_below(rows: list[TreeRow]) -> None:
@@ -191,6 +208,39 @@ def test_bytes_are_where_the_locator_says(two: Rig, tmp_path: Path) -> None:
     (row,) = [row for row in rows if row.path == b"etc/motd"]
     assert row.data == Stored(os.fsencode(tmp_path / "top/etc/motd"), 7)
     assert [row.data for row in rows if row.path == b"etc"] == [None]
+
+
+@needs_root
+def test_what_the_engine_fails_for_is_a_row_that_says_so(two: Rig, tmp_path: Path) -> None:
+    os.setxattr(tmp_path / "base/srv/a", "trusted.overlay.metacopy", b"")  # and no layer below has data for it
+    found = {os.fsdecode(row.path): row for row in layer_tree(two.fs)}
+    assert (found["srv/a"].state, found["srv/a"].failure) == ("broken", os.strerror(errno.EIO))
+    assert (found["srv/b"].state, found["srv"].below) == ("single", 2)
+    two.fs.check_invariants()
+    assert not two.fs._union.root.children
+    tree = LayerTree("x", tuple(LayerHeading(number, f"layer{number}") for number in range(3)), tuple(found.values()))
+    for text in (drawing.draw(tree), page.draw(tree)):
+        assert os.strerror(errno.EIO) in text
+
+
+def test_what_went_away_meanwhile_has_no_row() -> None:
+    """A layer that somebody changes while it is shown: its directory was read, the name is gone."""
+
+    class Leaving(MemoryLayer):
+        def lstat(self, path: bytes) -> os.stat_result:
+            if path == b"d/leaves":
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            return super().lstat(path)
+
+    layer = Leaving(MemoryDisk(lambda: 0, 1), "base")
+    layer.mkdir(b"d", 0o755)
+    for name in (b"d/leaves", b"d/stays"):
+        layer.create(name, 0o644).close()
+    fs = UnionFilesystem([layer])
+    try:
+        assert [row.path for row in layer_tree(fs)] == [b"", b"d", b"d/stays"]
+    finally:
+        fs.close()
 
 
 def test_a_tree_deeper_than_python_recurses() -> None:

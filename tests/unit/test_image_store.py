@@ -23,7 +23,8 @@ from tests.unit.image_rig import (
     write_files,
 )
 from unionfs.errors import ImageError, ImageFormatError, ImageNotFound, OptionError, ReferenceFormatError
-from unionfs.image.store import Store, store_directory
+from unionfs.image.place import store_directory
+from unionfs.image.store import Store
 
 BASE = layer(base="base" * 100)
 OLD = made_image("app:1 app:stable", BASE, created="2020-01-01T00:00:00Z")

@@ -25,8 +25,9 @@ from tests.unit.tar_rig import cache_of, names, tree_of
 from unionfs.changeset.compression import compressor
 from unionfs.changeset.tar_format import DIR, REG, Fields, member
 from unionfs.errors import LayerError, TarError
-from unionfs.image import layer_cache
-from unionfs.image.layer_cache import LayerCache, cache_directory
+from unionfs.image import cache_directory as cache_files
+from unionfs.image.cache_directory import cache_directory
+from unionfs.image.layer_cache import LayerCache
 from unionfs.layers.tar_index import HEADER_SIZE, VERSION
 from unionfs.linux import process
 
@@ -403,7 +404,7 @@ def test_a_writer_waits_for_who_sweeps_its_new_file(tmp_path: Path, monkeypatch:
             refused.set()
             raise
 
-    monkeypatch.setattr(layer_cache, "flock_exclusive", lock)
+    monkeypatch.setattr(cache_files, "flock_exclusive", lock)
     cache = cache_of(tmp_path)
     added = cache.add(io.BytesIO(gzip.compress(DATA)))
     assert (added.diff_id, cache.has(DIFF_ID), len(swept)) == (DIFF_ID, True, 1)

@@ -16,7 +16,8 @@
     mount_image      an image as a mount, whose changes the store keeps; kept_changes, remove_changes
     commit_image     what a mount changes, as one more layer of its image
     import_image, diff_images
-    pull_image, push_image, login, logout, search    with registries (RegistryOptions: how they are reached)
+    pull_image, fetch_image, push_image, login, logout, search
+                     with registries (RegistryOptions: how they are reached)
     container_store  the containers of a store; container_settings: what one is asked to be
     create_container, run_container, stop_container, kill_container, wait_container, remove_container
     list_containers, find_container, inspect_container, read_logs, execute
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
         umount,
     )
     from unionfs.api.paths import Tree
-    from unionfs.api.registries import login, logout, pull_image, push_image, search
+    from unionfs.api.registries import fetch_image, login, logout, pull_image, push_image, search
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
     from unionfs.api.trees import Pausing, Snapshot, write_snapshot
@@ -174,6 +175,7 @@ __all__ = [
     "commit_image",
     "import_image",
     "diff_images",
+    "fetch_image",
     "pull_image",
     "push_image",
     "login",
@@ -345,7 +347,7 @@ _HOMES = {
         "umount",
     ),
     "unionfs.api.paths": ("Tree",),
-    "unionfs.api.registries": ("login", "logout", "pull_image", "push_image", "search"),
+    "unionfs.api.registries": ("fetch_image", "login", "logout", "pull_image", "push_image", "search"),
     "unionfs.api.sources": ("Hider", "Part", "Place", "Source", "Stored", "Which", "which", "which_all"),
     "unionfs.api.stack": ("Stack",),
     "unionfs.api.trees": ("Pausing", "Snapshot", "write_snapshot"),

@@ -10,11 +10,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from unionfs.api.layers import LayerSpec, remove_temporary
@@ -41,6 +42,7 @@ from unionfs.containers.preparation import Host
 from unionfs.containers.settings import Settings
 from unionfs.containers.store import Containers, no_such
 from unionfs.errors import ContainerError, LayerError, MountError
+from unionfs.image import known, locks
 from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.linux.process import in_user_namespace
 from unionfs.mounts.registry import MountRecord, Registry, runtime_directory
@@ -67,7 +69,7 @@ class FoundContainer(NamedTuple):
 
 def container_store(store: LayerSpec | None = None) -> Containers:
     """The containers of the image store `store`; None is $UNIONFS_STORE, or the user's own."""
-    from unionfs.image.store import store_directory
+    from unionfs.image.place import store_directory
 
     return Containers(store_directory(store), _remove)
 
@@ -93,32 +95,48 @@ def create_container(
 
     ImageNotFound where it is not there, ContainerError where the name is taken.
     """
+    root = os.path.dirname(containers.directory)
+    with locks.reading(root):
+        found = _known(root, image, platform)
+        if found is not None:
+            return containers.create(_maker(found, image, settings, auto_remove), name)
     from unionfs.api.images import image_store
 
-    store = image_store(os.path.dirname(containers.directory))
-    with store.using(image, platform) as found:
-
-        def make(id: str, chosen: str) -> Container:
-            return Container(
-                id=id,
-                name=chosen,
-                image=str(found.id),
-                image_name=image,
-                created=time.time(),
-                hostname=settings.hostname or id[:SHORT],
-                settings=settings,
-                config=_config_of(found.config_bytes),
-                layers=tuple(map(str, found.diff_ids)),
-                auto_remove=auto_remove,
-            )
-
-        return containers.create(make, name)
+    with image_store(root).using(image, platform) as resolved:
+        config = json.loads(resolved.config_bytes).get("config") or {}
+        found = known.KnownImage(str(resolved.id), config, tuple(map(str, resolved.diff_ids)))
+        known.remember(root, _key(image, platform), found)
+        return containers.create(_maker(found, image, settings, auto_remove), name)
 
 
-def _config_of(data: bytes) -> Mapping[str, Any]:
-    import json
+def _known(root: bytes, image: str, platform: str | None) -> known.KnownImage | None:
+    """What is known of an image whose layers are ready, without looking it up."""
+    found = known.recall(root, _key(image, platform))
+    return found if found is not None and all(map(user_cache().has, found.layers)) else None
 
-    return json.loads(data).get("config") or {}
+
+def _key(image: str, platform: str | None) -> str:
+    return image if platform is None else f"{image} {platform}"
+
+
+def _maker(
+    image: known.KnownImage, image_name: str, settings: Settings, auto_remove: bool
+) -> Callable[[str, str], Container]:
+    def make(id: str, name: str) -> Container:
+        return Container(
+            id=id,
+            name=name,
+            image=image.id,
+            image_name=image_name,
+            created=time.time(),
+            hostname=settings.hostname or id[:SHORT],
+            settings=settings,
+            config=image.config,
+            layers=tuple(image.layers),
+            auto_remove=auto_remove,
+        )
+
+    return make
 
 
 # looking --------------------------------------------------------------------------------------------------------------
@@ -147,18 +165,18 @@ def read_logs(
     name: str,
     *,
     tail: int | None = None,
-    since: float | None = None,
-    until: float | None = None,
+    since: int | None = None,
+    until: int | None = None,
     follow: bool = False,
 ) -> Iterator[LogEntry]:
-    """The output of a container, as it came. `tail`: the last so many lines; `since`, `until`: seconds since the epoch;
-    `follow`: goes on until the container has ended."""
+    """The output of a container, as it came. `tail`: the last so many lines; `since`, `until`: nanoseconds since the
+    epoch; `follow`: goes on until the container has ended."""
     container, state = find_container(containers, name)
     reader = LogReader(containers.place(container.id).log)
     if tail is not None:
         reader.seek_tail(tail)
-    begin = b"" if since is None else timestamp(int(since * 1e9))
-    end = None if until is None else timestamp(int(until * 1e9))
+    begin = b"" if since is None else timestamp(since)
+    end = None if until is None else timestamp(until)
     while True:
         runs = follow and (state.watched or state.lives)
         for entry in reader.entries():

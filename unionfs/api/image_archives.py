@@ -12,7 +12,8 @@ import os
 from unionfs.api.images import in_use
 from unionfs.api.layers import remove_temporary
 from unionfs.errors import ImageError, LayerError
-from unionfs.image.layer_cache import cache_directory, file_identity
+from unionfs.image.cache_directory import cache_directory
+from unionfs.image.layer_cache import file_identity
 from unionfs.image.layout import Layout
 from unionfs.image.store import Store
 

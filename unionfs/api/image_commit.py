@@ -18,6 +18,7 @@ from typing import Any
 from unionfs.api import HOLD_SECONDS
 from unionfs.api.changes import CommitResult, OnHold, Progress, changed, check_outside, commit_spec, holding
 from unionfs.api.image_diff import view
+from unionfs.api.images import image_store
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec, open_layer
 from unionfs.api.snapshot import pays, snapshot
 from unionfs.changeset.compression import Compression
@@ -91,6 +92,9 @@ def commit_image(
     spec, mountpoint, container = changed(mountpoint, layers, upper, work, store.directory)
     below = _lowest(store, spec)
     commit.child(below, (), created=created, changes=changes)  # what is wrong with them is said before much is read
+    for part in spec.images:  # no image is made of layers that are not there
+        below_it, source = _image_of(part, store)
+        source.complete([below_it])
     with store.staging() as staging:
         base = _Base(below)
         _add_lowers(base, store, staging, spec, compression, epoch)
@@ -173,7 +177,7 @@ def _add_image(base: _Base, store: Store, staging: Staging, part: ImagePart, *, 
 
 
 def _image_of(part: ImagePart, store: Store) -> tuple[Image, Store]:
-    source = store if os.path.realpath(part.store) == os.path.realpath(store.directory) else Store(part.store)
+    source = store if os.path.realpath(part.store) == os.path.realpath(store.directory) else image_store(part.store)
     try:
         return source.resolve(part.id), source
     except ImageError as e:

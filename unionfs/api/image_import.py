@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from unionfs.image import commit
+from unionfs.image.place import AnyPath
 from unionfs.image.results import StoredLayer
-from unionfs.image.store import AnyPath, Progress, Store
+from unionfs.image.store import Progress, Store
 
 
 def import_image(

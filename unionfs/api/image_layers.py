@@ -15,7 +15,8 @@ from unionfs.api.layers import IMAGE_SCHEMES, ImagePart, LayerSpec
 from unionfs.errors import ImageError, ImageNotFound, LayerError
 from unionfs.image.image import Image
 from unionfs.image.layout import familiar
-from unionfs.image.store import Store, store_directory
+from unionfs.image.place import store_directory
+from unionfs.image.store import Store
 
 
 def image_part(text: str, at: int, directory: LayerSpec | None = None) -> tuple[ImagePart, tuple[bytes, ...]]:
@@ -40,8 +41,9 @@ def image_part(text: str, at: int, directory: LayerSpec | None = None) -> tuple[
 
 
 def layer_paths(store: Store, image: Image) -> tuple[bytes, ...]:
-    """The blobs of an image's layers, topmost first: layer specifications. ImageError where one is missing."""
-    return tuple(store.layout.blobs.existing(layer.digest) for layer in reversed(image.layers))
+    """The blobs of an image's layers, topmost first: layer specifications, of those not fetched too. ImageError where
+    one is missing."""
+    return tuple(store.layer_path(layer.digest) for layer in reversed(image.layers))
 
 
 def _found(text: str, directory: LayerSpec | None) -> tuple[Store, str]:

@@ -19,11 +19,11 @@ from typing import Any, Final, NamedTuple
 
 from unionfs.api.layers import LayerSpec, remove_temporary
 from unionfs.api.mounting import MountResult, mount
-from unionfs.changeset.replacing import fsync_path
+from unionfs.changeset.replacing import fsync_path, replace_file
 from unionfs.errors import MountError, OptionError
-from unionfs.image.blobs import replace_file
 from unionfs.image.image import Image
-from unionfs.image.store import Store, store_directory
+from unionfs.image.place import store_directory
+from unionfs.image.store import Store
 from unionfs.mounts.mountpoint import check_mountpoint
 from unionfs.mounts.registry import Registry
 

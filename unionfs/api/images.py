@@ -7,17 +7,29 @@ and `image_diff` make and compare images, `image_mounts` mounts them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from unionfs.image.place import AnyPath, store_directory
 from unionfs.image.results import Pruned
-from unionfs.image.store import AnyPath, Store, store_directory
+from unionfs.image.store import Store
+
+if TYPE_CHECKING:
+    from unionfs.image.lazy.notes import Note
 
 
 def image_store(directory: AnyPath | None = None) -> Store:
     """The store in `directory`; None is $UNIONFS_STORE, or the user's own. It need not exist."""
     root = store_directory(directory)
-    return Store(root, in_use=lambda: in_use(root))
+    return Store(root, in_use=lambda: in_use(root), fetch=_fetch)
+
+
+def _fetch(store: Store, notes: Sequence[Note]) -> None:
+    """What a lazy pull has left out, when it is needed whole."""
+    from unionfs.api.registries import fetch_layers  # whose client takes its time
+
+    fetch_layers(store, notes)
 
 
 def in_use(root: bytes) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ from unionfs.api.abilities import abilities, kernel_overlay
 from unionfs.api.mounting import choose_transport
 from unionfs.containers import cgroups, network, runtime
 from unionfs.errors import RegistryError, UnionFSError
-from unionfs.image.layer_cache import cache_directory
+from unionfs.image.cache_directory import cache_directory
 from unionfs.image.registry.client import Client, RegistryOptions
 from unionfs.image.registry.login import registry_of
 from unionfs.image.registry.retry import Retry

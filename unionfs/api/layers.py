@@ -72,6 +72,12 @@ def open_layer(spec: LayerSpec) -> Layer:
     """The layer that a specification names; LayerError where there is none."""
     path = _absolute(spec)
     try:
+        if _is_missing_blob(path):
+            from unionfs.api.tar_layers import open_noted
+
+            noted = open_noted(path)
+            if noted is not None:
+                return noted
         if not _stat.S_ISREG(_stat_layer(path).st_mode):
             return DirectoryLayer(check_directory(path))
         from unionfs.api.tar_layers import open_tar
@@ -85,6 +91,11 @@ def check_layer(spec: LayerSpec, progress: Callable[[int], None] | None = None) 
     """The absolute path of a layer specification that can be opened. A layer tar is made ready, which reads it once;
     `progress` gets the bytes read so far."""
     path = _absolute(spec)
+    if _is_missing_blob(path):
+        from unionfs.api.tar_layers import make_noted_ready
+
+        if make_noted_ready(path):
+            return path
     if _stat.S_ISREG(_stat_layer(path).st_mode):
         from unionfs.api.tar_layers import make_ready
 
@@ -94,6 +105,11 @@ def check_layer(spec: LayerSpec, progress: Callable[[int], None] | None = None) 
             raise LayerError(f"layer {_show(path)} cannot be made ready: {e.strerror}") from e
         return path
     return check_directory(path)
+
+
+def _is_missing_blob(path: bytes) -> bool:
+    """Could that be the blob of a layer that a store knows of and has not fetched (image.lazy)?"""
+    return b"/blobs/" in path and not os.path.lexists(path)
 
 
 def make_ready(layers: Iterable[LayerSpec], progress: Callable[[int], None] | None = None) -> None:

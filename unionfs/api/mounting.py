@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from unionfs.api.describing import describe
 from unionfs.api.layers import (
     IMAGES_OPTION,
     LayerSpec,
@@ -30,11 +31,12 @@ from unionfs.api.layers import (
 from unionfs.api.union import open_union
 from unionfs.errors import MountError, OptionError, ProtocolError, UnionFSError
 from unionfs.mounts import daemon, helper
-from unionfs.mounts.control import ControlServer, Handler, Leased, LeaseHandler, request
+from unionfs.mounts.control import ControlServer, Handler, Leased, LeaseHandler, StreamHandler, Streaming, request
 from unionfs.mounts.hold import Holds
 from unionfs.mounts.mountpoint import Holder, check_dev_fuse, check_mountpoint, detach
 from unionfs.mounts.mountpoint import umount as _umount
 from unionfs.mounts.registry import Mounted, MountRecord, Registry
+from unionfs.mounts.tracing import Listeners
 from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.transport import MountOptions
 from unionfs.vfs import Filesystem
@@ -258,6 +260,7 @@ def _serve(
     ready: Callable[[], None],
 ) -> None:
     """The life of a daemon: claim the upper, only then open the layers (which sweeps the work directory), and serve."""
+    listeners = Listeners()
     shown = dict(asked.options)
     if spec.temporary is not None:
         shown[TEMPORARY_OPTION] = os.fsdecode(spec.temporary)
@@ -267,17 +270,23 @@ def _serve(
     try:
         with registry.claim(record) as entry:
             fs = open_union(spec, union_options)
+            if _is_on(asked.options, "layer_xattrs", default=True):
+                describe(fs, spec)
             holds.attach(fs)
+            listeners.attach(fs)
+            handlers, streams = _handlers(fs, holds, listeners), _streams(listeners)
             try:
-                with ControlServer(entry.control_path, _handlers(fs, holds), _leases(holds)), _rare_collections():
+                with ControlServer(entry.control_path, handlers, _leases(holds), streams), _rare_collections():
                     serve(
                         fs,
                         mountpoint,
                         mount_options_of(asked, writable=spec.upper is not None and not spec.read_only),
                         ready,
                     )
+                    listeners.end()  # while there is a control socket by which to say so
             finally:
                 holds.end()
+                listeners.end()
                 fs.close()
     finally:
         if spec.temporary is not None:
@@ -301,9 +310,9 @@ def _rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _handlers(fs: UnionFilesystem, holds: Holds) -> dict[str, Handler]:
+def _handlers(fs: UnionFilesystem, holds: Holds, listeners: Listeners) -> dict[str, Handler]:
     def statistics(params: dict[str, object]) -> dict[str, object]:
-        return {**fs.statistics(), **holds.statistics()}
+        return {**fs.statistics(), **holds.statistics(), **listeners.statistics()}
 
     def remount(params: dict[str, object]) -> dict[str, object]:
         found = fs.refresh()
@@ -326,6 +335,17 @@ def _leases(holds: Holds) -> dict[str, LeaseHandler]:
     return {"hold": hold}
 
 
+def _streams(listeners: Listeners) -> dict[str, StreamHandler]:
+    def trace(params: dict[str, object]) -> Streaming:
+        from unionfs.explain.trace import Filter  # few mounts ever need it
+
+        recording = params.get("record") is True
+        listener = listeners.listen(Filter.from_json(params), recording=recording)
+        return Streaming(listeners.header() if recording else {"layers": listeners.layers()}, listener)
+
+    return {"trace": trace}
+
+
 def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
     """What mount options say to the engine. OptionError for a value without meaning."""
     metacopy = _is_on(options, "metacopy", default=False)
@@ -338,6 +358,7 @@ def union_options_of(options: Mapping[str, str | None]) -> UnionOptions:
         if metacopy and conflicts:  # ovl_fs_params_verify() of fs/overlayfs/params.c
             other = key if options[key] is None else f"{key}={options[key]}"
             raise OptionError(f"metacopy=on and {other} exclude each other", hint="leave one of them out")
+    _is_on(options, "layer_xattrs", default=True)  # `_serve` asks again
     return UnionOptions(
         xattr_prefix=b"user." if "userxattr" in options else None,
         index=_is_on(options, "index", default=True),

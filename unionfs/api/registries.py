@@ -6,19 +6,23 @@ another ImageError, whose hint says what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from unionfs.errors import ImageError
 from unionfs.image import reference as references
+from unionfs.image.lazy.notes import Note, Origin
 from unionfs.image.registry import login as _login
 from unionfs.image.registry import search as _search
 from unionfs.image.registry.client import Client, RegistryOptions
 from unionfs.image.registry.credentials import Credentials
 from unionfs.image.registry.pull import Pulled, pull
+from unionfs.image.registry.pull import fetch_layers as _fetch_layers
 from unionfs.image.registry.push import Pushed, push
 from unionfs.image.registry.search import Match
 from unionfs.image.registry.transfer import Report
 from unionfs.image.store import Store
 
-__all__ = ["login", "logout", "pull_image", "push_image", "search"]
+__all__ = ["fetch_image", "login", "logout", "pull_image", "push_image", "search"]
 
 
 def pull_image(
@@ -29,15 +33,47 @@ def pull_image(
     options: RegistryOptions | None = None,
     report: Report | None = None,
     unpack: bool = True,
+    lazy: bool = False,
 ) -> Pulled:
     """Bring the image that `name` means at its registry into the store. Idempotent; a failure changes nothing there.
 
     `platform` chooses from a multi-platform one; None is this machine's. `unpack`: make its layers ready to be mounted
-    while they come; else the first mount does it.
+    while they come; else the first mount does it. `lazy`: bring only the table of contents of a layer that can be
+    fetched in parts (eStargz, zstd:chunked); its data comes when it is read, and all of it with the next pull that is
+    not lazy.
     """
     reference = references.parse_normalized(name)
     with Client(reference.domain, options or RegistryOptions(), reference.path) as client:
-        return pull(store, client, reference, platform, report, unpack=unpack)
+        return pull(store, client, reference, platform, report, unpack=unpack, lazy=lazy)
+
+
+def fetch_image(
+    store: Store,
+    name: str,
+    *,
+    platform: str | None = None,
+    options: RegistryOptions | None = None,
+    report: Report | None = None,
+) -> int:
+    """Bring what a lazy pull has left out of an image in the store, from where it was pulled; how many layers that was.
+    `options`: in place of those it was pulled with. RegistryError, ImageFormatError; the store is then as it was."""
+    notes = store.not_fetched([store.resolve(name, platform)])
+    fetch_layers(store, notes, options, report)
+    return len(notes)
+
+
+def fetch_layers(
+    store: Store, notes: Sequence[Note], options: RegistryOptions | None = None, report: Report | None = None
+) -> None:
+    """Bring layers that were not fetched, each from the repository that its note names."""
+    by_origin: dict[Origin, list[Note]] = {}
+    for note in notes:
+        by_origin.setdefault(note.origin, []).append(note)
+    for origin, some in by_origin.items():
+        reference = references.parse_normalized(origin.name)
+        chosen = options or RegistryOptions(origin.insecure, origin.cert_dir, origin.authfile)
+        with Client(reference.domain, chosen, reference.path) as client:
+            _fetch_layers(store, client, reference, some, report or (lambda transfer: None))
 
 
 def push_image(
@@ -52,6 +88,7 @@ def push_image(
     reference = references.parse_normalized(name)
     if reference.digest is not None:
         raise ImageError("cannot push a digest reference", hint="give a name and a tag")
+    store.complete([store.resolve(name, platform)])
     with Client(reference.domain, options or RegistryOptions(), reference.path) as client:
         return push(store, client, reference, platform, report)
 

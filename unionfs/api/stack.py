@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 from unionfs.api import copies
 from unionfs.api.changes import CommitResult, Progress, commit_spec, diff_spec
+from unionfs.api.describing import describe
 from unionfs.api.layers import LayerSpec, plan, remove_temporary
 from unionfs.api.paths import AnyPath, Tree
 from unionfs.api.union import open_union
@@ -57,7 +58,9 @@ class Stack(Tree):
         self._open = False
         try:
             me = current_caller()
-            super().__init__(open_union(self.spec, options, me.umask), caller or me)
+            fs = open_union(self.spec, options, me.umask)
+            describe(fs, self.spec)
+            super().__init__(fs, caller or me)
             self._open = True
         finally:
             if not self._open:

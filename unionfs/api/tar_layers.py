@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 from unionfs.errors import LayerError, TarError
 from unionfs.image.layer_cache import user_cache
+from unionfs.image.lazy import opening
+from unionfs.image.lazy.notes import note_at
 from unionfs.image.merged import MAX_LAYERS
 from unionfs.layers.layer import Layer
 from unionfs.layers.tar import TarLayer
@@ -33,6 +35,20 @@ def open_tar(path: bytes) -> TarLayer:
         return user_cache().open_file(path)
 
 
+def make_noted_ready(path: bytes) -> bool:
+    """The same for a layer that was not fetched, whose blob would be at `path`. False where there is none such."""
+    note = note_at(path)
+    if note is not None:
+        opening.make_noted_ready(note, opening.lazy_cache(user_cache()))
+    return note is not None
+
+
+def open_noted(path: bytes) -> TarLayer | None:
+    """The same, and open it; None where there is none such."""
+    note = note_at(path)
+    return None if note is None else opening.open_noted(note, opening.lazy_cache(user_cache()), path)
+
+
 @contextmanager
 def _explained(path: bytes) -> Iterator[None]:
     try:
@@ -49,7 +65,7 @@ def merge_tars(lowers: list[Layer]) -> list[Layer]:
     costs one reading, in however many of them it is."""
     run: list[TarLayer] = []
     for layer in reversed(lowers):
-        if not isinstance(layer, TarLayer) or layer.lower_links or len(run) == MAX_LAYERS:
+        if not isinstance(layer, TarLayer) or layer.lower_links or layer.fetches or len(run) == MAX_LAYERS:
             break
         run.insert(0, layer)
     if len(run) < 2:

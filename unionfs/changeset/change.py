@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from unionfs.vfs import DT_UNKNOWN, Attr, NodeId, d_type
+from unionfs.vfs import DT_UNKNOWN, TYPES, Attr, NodeId, d_type
 
-TYPES = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket", 14: "whiteout"}
+__all__ = ["TYPES", "Change", "Kind"]
 
 
 class Kind(StrEnum):

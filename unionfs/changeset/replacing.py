@@ -35,6 +35,26 @@ def replacing(path: bytes) -> Iterator[BinaryIO]:
     fsync_path(directory or b".")
 
 
+def replace_file(path: bytes, data: bytes, mode: int = 0o666) -> None:
+    """Write a small file: readers see the old or the new one, whatever happens. A crash may leave `.NAME.HEX`. `mode`
+    is its permissions, less the umask's."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, b".%b.%b" % (name, secrets.token_hex(6).encode()))
+    try:
+        opener = lambda name, flags: os.open(name, flags, mode)  # noqa: E731
+        with open(temporary, "xb", buffering=0, opener=opener) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    fsync_path(directory)
+
+
 def fsync_path(path: bytes) -> None:
     """Flush a file's data, or the names in a directory."""
     fd = os.open(path, os.O_RDONLY)

@@ -62,9 +62,11 @@ class _Dir:
 
 
 class TarIndexer:
-    """Give `add` each member in order, then `write` the index. TarError for what apply would refuse."""
+    """Give `add` each member in order, then `write` the index. TarError for what apply would refuse. `hidden`: names
+    in the root that the index does not show, though they are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: frozenset[bytes] = frozenset()) -> None:
+        self._hidden = hidden
         self._root = _Dir()
         self._known: dict[Parts, _Dir] = {}  # parents as named in the tar, resolved
         self._marked = False  # has it any marks?
@@ -225,7 +227,10 @@ class TarIndexer:
         while todo:
             directory, numbered = todo.pop()
             if numbered:
-                refs[directory.ino] = writer.block(_items(directory, refs))
+                shown = _items(directory, refs)
+                if self._hidden and directory is self._root:
+                    shown = (item for item in shown if item.name not in self._hidden)
+                refs[directory.ino] = writer.block(shown)
                 directory.links = 2 + sum(isinstance(child, _Dir) for child in directory.children.values())
                 directory.children = {}
                 continue

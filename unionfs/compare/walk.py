@@ -26,7 +26,7 @@ from unionfs.changeset.content import Content, Digests
 from unionfs.changeset.difference import EVERY, Reason, Reasons, differing, same_data
 from unionfs.compare.globs import Scope, Verdict
 from unionfs.compare.view import Item, View, join
-from unionfs.vfs import DT_LNK, DT_UNKNOWN, Attr, d_type
+from unionfs.vfs import DT_LNK, DT_UNKNOWN, TYPES, Attr, d_type
 
 _ORDER: Final = {reason: number for number, reason in enumerate(Reason)}
 
@@ -43,6 +43,11 @@ class State:
     @property
     def type(self) -> int:
         return d_type(self.attr.mode)
+
+    @property
+    def kind(self) -> str:
+        """What people call the type."""
+        return TYPES.get(self.type, "unknown")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from unionfs.containers import runtime, spec, terminal
 from unionfs.containers.container import Place, State
 from unionfs.containers.users import find_user
 from unionfs.errors import ContainerError
+from unionfs.linux.process import set_child_subreaper
 
 
 class Execution(NamedTuple):
@@ -91,13 +92,14 @@ class _Names(NamedTuple):
     process: str
     log: str
     console: str
+    pid: str
 
 
 @contextmanager
 def _files() -> Iterator[_Names]:
     """Names in the container's directory that nobody else has, relative: unix(7) allows a socket's 107 bytes."""
     stem = f"exec-{os.getpid()}"
-    names = _Names(stem + ".json", stem + ".log", stem + ".sock")
+    names = _Names(*(f"{stem}.{end}" for end in ("json", "log", "sock", "pid")))
     _remove(names)
     try:
         yield names
@@ -124,14 +126,24 @@ def _run(argv: list[str], asked: Execution, id: str) -> int:
 
 
 def _run_on_terminal(argv: list[str], names: _Names, asked: Execution, id: str) -> int:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, terminal.catching(terminal=True) as signals:
+    """The runtime gives a terminal away only if it does not wait itself: the process is then to be this one's child."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
+        terminal.catching(terminal=True) as signals,
+        _adopting(),
+    ):
         listener.bind(names.console)
         listener.listen(1)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        more = ["--detach", "--pid-file", names.pid, "--console-socket", names.console]
         try:
-            pid = runtime.spawn([*argv, "--console-socket", names.console, id], (null, null, null))
+            status = runtime.finished(runtime.spawn([*argv, *more, id], (null, null, null)))
         finally:
             os.close(null)
+        if status:
+            return status
+        with open(names.pid, "rb") as file:
+            pid = int(file.read())
         with runtime.pidfd(pid) as ended:
             master = terminal.received(listener, ended)
             if master is not None:
@@ -140,3 +152,12 @@ def _run_on_terminal(argv: list[str], names: _Names, asked: Execution, id: str) 
                 finally:
                     os.close(master)
         return runtime.finished(pid)
+
+
+@contextmanager
+def _adopting() -> Iterator[None]:
+    set_child_subreaper()
+    try:
+        yield
+    finally:
+        set_child_subreaper(False)

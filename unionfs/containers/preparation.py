@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from unionfs.changeset.replacing import replace_file
 from unionfs.containers import cgroups, network, seccomp, spec, volumes
 from unionfs.containers import runtime as runtimes
 from unionfs.containers.container import Container, Place
@@ -14,7 +15,6 @@ from unionfs.containers.etc_files import write_etc_files
 from unionfs.containers.settings import Port, Settings
 from unionfs.containers.users import find_user
 from unionfs.errors import ContainerError
-from unionfs.image.blobs import replace_file
 from unionfs.linux.namespace import new_network_namespace
 
 #: Where control groups of containers are, below those of the machine.

@@ -20,11 +20,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from unionfs.changeset.replacing import fsync_path
+from unionfs.changeset.replacing import fsync_path, replace_file
 from unionfs.containers import names
 from unionfs.containers.container import UNSEEN_EXIT, Container, Place, State
 from unionfs.errors import ContainerError
-from unionfs.image.blobs import replace_file
 from unionfs.linux.process import flock_exclusive
 
 #: Where in an image store they lie.

@@ -56,9 +56,9 @@ class Mapping(NamedTuple):
 def mapping(etc: str = "/etc") -> Mapping:
     """Of this process's user."""
     uid, gid = os.geteuid(), os.getegid()
-    owners = {str(uid)}
-    with contextlib.suppress(KeyError):
-        owners.add(pwd.getpwuid(uid).pw_name)
+    owners: set[str] = set()
+    with contextlib.suppress(KeyError):  # whom newuidmap does not serve
+        owners = {str(uid), pwd.getpwuid(uid).pw_name}
     uids = _subordinate(os.path.join(etc, "subuid"), owners)
     gids = _subordinate(os.path.join(etc, "subgid"), owners)
     if uids and gids and all(shutil.which(name) for name in HELPERS):

@@ -87,7 +87,7 @@ class _Drawing:
         deepest = max(line.row.depth for line in self._lines) * _INDENT / _EM
         self._label_width = _EM * min(max(widest, _LABEL[0]), _LABEL[1] + deepest / 2) + 2
         rows = [line.row for line in self._lines]
-        self._seen_width = _width([_kind_text(row.shown) for row in rows] + [_SEEN])
+        self._seen_width = _width([row.failure or _kind_text(row.shown) for row in rows] + [_SEEN])
         self._widths = {layer.number: self._width_of(layer, rows) for layer in self._layers}
         x = _MARGIN + self._label_width + _GAP
         self._seen_x, self._x = x, dict[int, float]()
@@ -157,12 +157,14 @@ class _Drawing:
         self._behind.append(f'<path class="rule" d="M{_MARGIN} {y + _ROW:g}H{self._right:g}"/>\n')
         name, more = _name(row), _more(line)
         room = max(4, int((self._label_width - row.depth * _INDENT) / _EM) - columns(more))
-        kind = "gone" if row.which.kind is None else "name" if row.is_dir else "ink"
+        kind = "gone" if row.state == "deleted" else "name" if row.is_dir else "ink"
         name = cut(name, room)
         self._out.append(f"<g><title>{escape('/' + shown(row.path))}</title>{_text(x, base, name, kind)}")
         if more:
             self._out.append(_text(x + _EM * columns(name), base, more, "dim"))
         self._out.append("</g>\n")
+        if row.failure:
+            self._out.append(_text(self._seen_x, base, cut(row.failure, int(self._seen_width / _EM)), "failure") + "\n")
         if row.shown is not None:
             self._draw_seen(row, row.shown, _Box(self._seen_x, y + (_ROW - _CELL) / 2, self._seen_width))
         for layer in self._layers:
@@ -367,7 +369,7 @@ def _colours(layers: Sequence[LayerHeading], scheme: Scheme, dark: bool) -> str:
     """Spelled out, since not everything that shows an SVG knows var()."""
     general = (
         f".ground{{fill:{scheme.ground}}}text{{fill:{scheme.ink}}}.dim,.hidden .cell{{fill:{scheme.dim}}}"
-        f".gone{{fill:{scheme.gone}}}.rule{{stroke:{scheme.line}}}.strike{{stroke:{scheme.gone}}}"
+        f".gone,.failure{{fill:{scheme.gone}}}.rule{{stroke:{scheme.line}}}.strike{{stroke:{scheme.gone}}}"
         f".wall{{fill:{scheme.ink}}}.copied{{stroke:{scheme.copied}}}.moved{{stroke:{scheme.moved}}}"
         f".c{{fill:{scheme.copied}}}.m{{fill:{scheme.moved}}}"
     )

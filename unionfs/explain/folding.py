@@ -1,8 +1,8 @@
 """Which rows a picture of limited size shows, and what it says of the others.
 
-What is deleted, changed, moved or overridden comes first, with the directories on the way; then what the upper adds;
-then the rest, from the top of the tree down. Of names in a directory that only one layer has, few are shown, or none:
-of many the directory says `… n more`. What is in a deleted directory is deleted with it, and comes last.
+What is deleted, changed, moved, overridden or broken comes first, with the directories on the way; then what the upper
+adds; then the rest, from the top of the tree down. Of names in a directory that only one layer has, few are shown, or
+none: of many the directory says `… n more`. What is in a deleted directory is deleted with it, and comes last.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class FoldedRow:
     notable: int = 0
 
 
-def fold_rows(rows: Sequence[TreeRow], limit: int | None = None) -> list[FoldedRow]:
-    """`limit`: how many rows to show at most; None: all."""
+def fold_rows(rows: Sequence[TreeRow], limit: int | None = None, *, crowds: bool = False) -> list[FoldedRow]:
+    """`limit`: how many rows to show at most; None: all. `crowds`: as many as that, for who can search in them."""
     if limit is None or len(rows) <= limit:
         return [FoldedRow(row) for row in rows]
-    return _Folding(rows, max(1, limit)).lines()
+    return _Folding(rows, max(1, limit), crowds).lines()
 
 
 def is_notable(row: TreeRow, parent: TreeRow | None) -> bool:
@@ -53,7 +53,7 @@ def parents(rows: Sequence[TreeRow]) -> list[int | None]:
 
 
 class _Folding:
-    def __init__(self, rows: Sequence[TreeRow], limit: int) -> None:
+    def __init__(self, rows: Sequence[TreeRow], limit: int, crowds: bool) -> None:
         self._rows, self._left = rows, limit
         self._parents = parents(rows)
         self._kept: set[int] = set()
@@ -62,6 +62,8 @@ class _Folding:
         self._keep_all(number for number, notable in enumerate(self._notable) if notable)
         self._keep_all(number for number, row in enumerate(rows) if row.state == "added" and self._is_first(number))
         self._keep_few()
+        if crowds:
+            self._keep_all(iter(range(len(rows))))
 
     def _parent(self, number: int) -> TreeRow | None:
         above = self._parents[number]

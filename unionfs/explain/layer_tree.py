@@ -30,11 +30,15 @@ from unionfs.overlay.union import Union
 
 #: deleted: no longer there. changed: the upper has it in the place of a layer's. moved: a directory or file of a layer
 #: under another name. overridden: a layer has it in the place of a lower one's. added: only the upper has it. merged: a
-#: directory of several. single: one layer has it, and nobody else does.
-State = Literal["deleted", "changed", "moved", "overridden", "added", "merged", "single"]
+#: directory of several. single: one layer has it, and nobody else does. broken: it cannot be looked up.
+State = Literal["deleted", "changed", "moved", "overridden", "added", "merged", "single", "broken"]
 
 #: Whoever looks at a picture looks for these.
-NOTABLE: Final[frozenset[State]] = frozenset({"deleted", "changed", "moved", "overridden"})
+NOTABLE: Final[frozenset[State]] = frozenset({"deleted", "changed", "moved", "overridden", "broken"})
+
+
+#: Of a name that was there when its directory was read, in a layer that is being changed.
+_GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class StoredPart:
 class TreeRow:
     """`depth` 0 for the path that was asked for. `origin`: of what the upper has, where that was copied up from, if
     that is known. `data`: where a file's bytes are. `below`: how many rows that follow belong to what is in it. `cut`:
-    there is more in it, which was not looked at."""
+    there is more in it, which was not looked at. `failure`: why it is broken; then nothing else is known of it."""
 
     which: Which
     depth: int
@@ -64,6 +68,7 @@ class TreeRow:
     data: Stored | None = None
     below: int = 0
     cut: bool = False
+    failure: str = ""
 
     @property
     def path(self) -> Path:
@@ -170,18 +175,31 @@ class _Growing:
                 self._rows[top.row] = replace(self._rows[top.row], below=len(self._rows) - 1 - top.row)
                 self._walk.release(top.held)
                 continue
-            name, numbers = top.names.pop()
             held = self._walk.held
-            below = self._walk.step(top.here, name, numbers)
-            if below.inode is None and not below.parts:
-                continue  # it cannot be reached by this name
-            opened = self._add(join(self._rows[top.row].path, name), below, top.redirects, len(way), held)
-            if opened.names:
+            opened = self._step(top, len(way), held)
+            if opened is not None and opened.names:
                 way.append(opened)
             else:
                 self._walk.release(held)
         self._find_origins()
         return self._rows
+
+    def _step(self, top: _Open, depth: int, held: int) -> _Open | None:
+        """The next name of a directory. One that the engine fails for (a metacopy without data), or that this user may
+        not look into, is no reason to show nothing of the others."""
+        name, numbers = top.names.pop()
+        path = join(self._rows[top.row].path, name)
+        try:
+            below = self._walk.step(top.here, name, numbers)
+            if below.inode is None and not below.parts:
+                return None  # it cannot be reached by this name
+            return self._add(path, below, top.redirects, depth, held)
+        except OSError as e:
+            self._origins.pop(len(self._rows), None)
+            if e.errno not in _GONE:
+                found = Which(path, None, (), redirects=top.redirects)
+                self._rows.append(TreeRow(found, depth, (), "broken", failure=e.strerror or str(e)))
+            return None
 
     def _add(self, path: Path, here: Here, above: tuple[Part, ...], depth: int, held: int) -> _Open:
         """A row, and what is to be done with it next."""

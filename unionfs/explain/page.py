@@ -13,10 +13,10 @@ The data, short where there is much of it:
     rows                      [depth, name, state, kind, parts, below, notable, more]
     parts                     [layer, role, kind, size, meta, mtime, hider, extra]; hider 0 or [rule, layer, path]
     more                      origin [layer, path], ways [layer, layer, path, is it a copy], redirects [layer, path,
-                              to], data [file, offset or -1, bytes, is it sparse], cut
+                              to], data [file, offset or -1, bytes, is it sparse], cut, failure
     extra                     path where it is another, target, opaque, metacopy, redirect, links, link_below, in_work
 
-Kind 0 is none: what is deleted.
+Kind 0 is none: what is deleted, or broken.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ from unionfs.explain.location import Stored
 from unionfs.explain.text import shown
 from unionfs.explain.which import Hider, Which
 
-_STATES: Final = ("deleted", "changed", "moved", "overridden", "added", "merged", "single")
+_STATES: Final = ("deleted", "changed", "moved", "overridden", "added", "merged", "single", "broken")
 _KINDS: Final = ("", "dir", "file", "symlink", "fifo", "char", "block", "socket", "whiteout")
 _ROLES: Final = ("wins", "merged", "data", "linked", "hidden", "whiteout")
 _RULES: Final = ("whiteout", "opaque", "file", "directory", "redirect", "link")
+#: In the order in which they are read: together they are one function.
+_SCRIPTS: Final = ("tree.js", "rows.js", "history.js", "page.js")
 _NO_WAY_OUT: Final = "base-uri 'none'; form-action 'none'"
 _SLOT: Final = re.compile(r"\{\{(\w+)\}\}")
 
@@ -52,7 +54,8 @@ def draw(tree: LayerTree, limit: int | None = None) -> str:
     rows = _kept(tree.rows, limit)
     pages = resources.files("unionfs.explain") / "pages"
     style = _colours(tree.layers) + (pages / "page.css").read_text("utf-8")
-    script = (pages / "page.js").read_text("utf-8")
+    parts = "".join((pages / name).read_text("utf-8") for name in _SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{parts}}})();\n'
     slots = {
         "policy": f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; {_NO_WAY_OUT}",
         "title": escape(shown(tree.title) + (f" /{shown(tree.path)}" if tree.path else "")),
@@ -67,7 +70,7 @@ def _kept(rows: Sequence[TreeRow], limit: int | None) -> list[TreeRow]:
     """Those that are in the page, with how many of these are in each."""
     if limit is None or len(rows) <= limit:
         return list(rows)
-    kept = [line.row for line in fold_rows(rows, limit)]
+    kept = [line.row for line in fold_rows(rows, limit, crowds=True)]
     below = [0] * len(kept)
     for number in reversed(range(len(kept))):
         at = number + 1
@@ -151,6 +154,8 @@ class _Data:
             more["data"] = self._stored(row.data)
         if row.cut:
             more["cut"] = 1
+        if row.failure:
+            more["failure"] = shown(row.failure)
         return more
 
     def _stored(self, data: Stored) -> list[Any]:

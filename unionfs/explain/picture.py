@@ -38,6 +38,8 @@ ENCODINGS: tuple[Encoding, ...] = ("kernel", "aufs", "oci")
 
 #: Characters of a file that are kept.
 _TEXT = 60
+#: Bytes of a file that are looked at: whoever replays a recording may have files of any size.
+_READ = 1 << 20
 _XATTR = ("trusted.overlay.", "user.overlay.")
 
 
@@ -129,7 +131,7 @@ def _stored(layer: MemoryLayer, path: Path, encoding: Encoding) -> Stored:
     if kind == DT_LNK:
         data = layer.readlink(path)
     elif kind == DT_REG:
-        data = layer.open(path).pread(st.st_size, 0)
+        data = layer.open(path).pread(min(st.st_size, _READ), 0)
     marks = _marks(layer, path)
     text = "" if "metacopy" in marks else summary(data)
     owner = f"{st.st_uid}:{st.st_gid}"
@@ -221,12 +223,12 @@ def _is_at(layer: MemoryLayer, stored: Path, path: Path) -> bool:
 
 
 def content(tree: Tree, node: Node) -> bytes:
-    """All data of a regular file, or the target of a symbolic link."""
+    """The data of a regular file, as far as it can be of interest, or the target of a symbolic link."""
     if d_type(node.attr.mode) == DT_LNK:
         return tree.fs.readlink(node.node)
     opened = tree.fs.open(node.node, os.O_RDONLY)
     try:
-        return tree.fs.read(opened.fh, 0, node.attr.size)
+        return tree.fs.read(opened.fh, 0, min(node.attr.size, _READ))
     finally:
         tree.fs.release(opened.fh)
 

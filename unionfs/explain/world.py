@@ -176,6 +176,17 @@ class World:
         self._new_upper()
         self.remount()
 
+    def new_disk_layer(self, name: str) -> MemoryLayer:
+        """A new empty layer, above those there are, to be filled by hand."""
+        self.layers[name] = MemoryLayer(self._disk(), name)
+        return self.layers[name]
+
+    def mount_as_it_is(self, options: UnionOptions) -> None:
+        """All layers, the last one made on top, below an upper to be filled by hand; `remount` then mounts them."""
+        self._options = options
+        self.lowers = tuple(reversed(self.layers))
+        self._new_upper()
+
     def _understand(self, options: Iterable[str]) -> UnionOptions:
         settings = UnionOptions(index=self.personality.links == "always")
         for option in options:

@@ -5,6 +5,7 @@
     models.py          the JSON documents (descriptor, index, manifest, config, docker's manifest.json), one door
     platforms.py       os/arch/variant: read, and chosen by
     reference.py       names of images
+    place.py           where the store is, and its names, for who cannot wait for the models
     image.py           `Image`, a view; `walk`, which finds the images below a descriptor, wherever its bytes are
 
     blobs.py           content-addressed files, and how new ones come in

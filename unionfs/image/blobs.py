@@ -16,7 +16,6 @@ import errno
 import itertools
 import os
 import queue
-import secrets
 import shutil
 import threading
 from collections.abc import Iterator
@@ -32,26 +31,6 @@ CHUNK: Final = 1 << 20
 _AHEAD: Final = 4
 #: link(2) on a file system without hard links (FAT)
 _NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK))
-
-
-def replace_file(path: bytes, data: bytes, mode: int = 0o666) -> None:
-    """Write a small file: readers see the old or the new one, whatever happens. A crash may leave `.NAME.HEX`. `mode`
-    is its permissions, less the umask's."""
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, b".%b.%b" % (name, secrets.token_hex(6).encode()))
-    try:
-        opener = lambda name, flags: os.open(name, flags, mode)  # noqa: E731
-        with open(temporary, "xb", buffering=0, opener=opener) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    fsync_path(directory)
 
 
 class Blobs:

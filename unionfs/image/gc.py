@@ -15,6 +15,7 @@ from unionfs.errors import ImageError
 from unionfs.image.blobs import leftovers
 from unionfs.image.catalog import Catalog
 from unionfs.image.digest import Digest
+from unionfs.image.layer_cache import LayerCache
 from unionfs.image.layout import Layout
 
 
@@ -51,8 +52,22 @@ def sweep(layout: Layout) -> None:
 def remove_unreferred(layout: Layout, among: Iterable[Digest] | None = None) -> tuple[list[Digest], int]:
     """Remove the blobs (None: all there are) that nothing refers to; which, and how many bytes. Hold `removing`."""
     candidates = set(layout.blobs if among is None else among)
-    gone = sorted(candidates - referred(layout)) if candidates else []
+    kept = referred(layout) if candidates else set()
+    gone = sorted(candidates - kept)
     size = sum(layout.blobs.remove(digest) for digest in gone)
     for algorithm in {digest.algorithm for digest in gone}:
         fsync_path(os.path.join(layout.blobs.root, algorithm.encode()))
     return gone, size
+
+
+def remove_notes(layout: Layout, cache: LayerCache) -> None:
+    """Forget layers that were not fetched and that nothing refers to, with what had come of them. Hold `removing`."""
+    from unionfs.image.lazy import notes
+    from unionfs.image.lazy.opening import lazy_cache
+
+    there = set(notes.noted(layout))
+    for digest in there - referred(layout) if there else ():
+        note = notes.note_of(layout, digest)
+        if note is not None:
+            lazy_cache(cache).remove(note.place)
+        notes.forget_note(layout, digest)

@@ -6,7 +6,8 @@
     ROOT/places/HEX     where the uncompressed tar lies instead, and which file that was
     ROOT/files/ID-…     the diff_id of a tar somewhere on this machine, by device, inode, size and times of the file
     ROOT/archives/ID-…  stores of image archives that were given as layers (api.image_layers)
-    ROOT/new/           being written; each file locked by its writer, so that what a crash left is known
+    ROOT/lazy/          layers of which not all was fetched (image.lazy)
+    ROOT/new/           being written (image.cache_directory)
 
 A tar is read once: decompressed, hashed, indexed and written in one pass. Files appear by rename, complete and flushed,
 and are never changed, so readers need no lock and two writers of one layer do the same work twice, without harm. What
@@ -22,21 +23,18 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import BinaryIO, Final, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO, Final, NamedTuple
 
 from unionfs.changeset.compression import HEAD, recognise
-from unionfs.changeset.replacing import fsync_path
 from unionfs.changeset.tar_indexer import TarIndexer
 from unionfs.changeset.tar_reader import TarReader
 from unionfs.errors import LayerError, OptionError, TarError
+from unionfs.image.cache_directory import CacheDirectory, cache_directory, unlink
 from unionfs.layers.tar import MergedTarLayer, TarLayer
 from unionfs.layers.tar_index import IndexDamaged, IndexHeader, TarIndex
 from unionfs.linux.data import pwrite_sparse
-from unionfs.linux.process import flock_exclusive
 
 Progress = Callable[[int], None]
 
@@ -50,10 +48,6 @@ _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-class Publish(Protocol):
-    def __call__(self, target: bytes, flush: bool = True) -> None: ...
-
-
 class Added(NamedTuple):
     """A layer that is ready. `size` in bytes, uncompressed; `digest` ("sha256:…") and `stored_size` of the bytes as
     they came; None and 0 where they were not read, since the layer was known."""
@@ -64,18 +58,6 @@ class Added(NamedTuple):
     stored_size: int = 0
 
 
-def cache_directory(environ: Mapping[str, str] = os.environ) -> bytes:
-    """$UNIONFS_CACHE, else $XDG_CACHE_HOME/unionfs, else ~/.cache/unionfs. Not made here.
-
-    Without platformdirs, which says the same: `unionfs-mount` comes through here, and imports no third party."""
-    if explicit := environ.get("UNIONFS_CACHE"):
-        return os.path.abspath(os.fsencode(explicit))
-    base = environ.get("XDG_CACHE_HOME", "")
-    if not base.startswith("/"):  # XDG base directory specification: a relative one is invalid
-        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
-    return os.path.join(os.fsencode(base), b"unionfs")
-
-
 def user_cache(environ: Mapping[str, str] = os.environ) -> LayerCache:
     """The cache as the environment has it: UNIONFS_CACHE, UNIONFS_LAYER_LIMIT (bytes). OptionError for no number."""
     limit = environ.get("UNIONFS_LAYER_LIMIT")
@@ -84,7 +66,7 @@ def user_cache(environ: Mapping[str, str] = os.environ) -> LayerCache:
     return LayerCache(cache_directory(environ), limit=None if limit is None else int(limit))
 
 
-class LayerCache:
+class LayerCache(CacheDirectory):
     """See the module. `root` is made (0700) by what first writes to it.
 
     `limit`: bytes that any compressed layer may come to, in place of FREE_SIZE and MAX_RATIO.
@@ -93,9 +75,12 @@ class LayerCache:
     """
 
     def __init__(self, root: bytes | str, *, limit: int | None = None) -> None:
-        self.root = os.path.abspath(os.fsencode(root))
+        super().__init__(root)
         self.limit = limit
-        self._checked = False
+
+    def allowed(self, stored: int) -> int:
+        """Bytes that a compressed layer of `stored` ones may come to."""
+        return max(FREE_SIZE, MAX_RATIO * stored) if self.limit is None else self.limit
 
     # what is there --------------------------------------------------------------------------------------------------
     def has(self, diff_id: str) -> bool:
@@ -242,7 +227,7 @@ class LayerCache:
             reader = TarReader(stream, progress, marked=wanted is None)  # type: ignore[arg-type]  # it uses read() only
             kept = None
             if reader.compressed or place is None:
-                kept = _Kept(tar_file, reader, self.limit, shown)
+                kept = _Kept(tar_file, reader, self.allowed, shown)
                 reader.tee = kept.feed
             indexer = TarIndexer()
             for entry in reader:
@@ -288,12 +273,12 @@ class LayerCache:
             return
         for key in keys:
             for kind in ("indexes", "places", "tars"):
-                _unlink(self._path(kind, key))
+                unlink(self._path(kind, key))
         for name in self._names("merged"):  # made again where they are wanted
-            _unlink(self._path("merged", name))
+            unlink(self._path("merged", name))
         for name in self._names("files"):
             if self._known(name) in keys:
-                _unlink(self._path("files", name))
+                unlink(self._path("files", name))
 
     def verify(self, diff_id: str) -> list[str]:
         """Read all of a layer again: what is wrong with it, in sentences. LayerError where it is not there."""
@@ -409,94 +394,6 @@ class LayerCache:
         if self._place(key) != place and not os.path.exists(self._path("tars", key)):
             self._write_small("places", key, place.identity.encode() + b" " + place.path)
 
-    def _write_small(self, kind: str, name: str, content: bytes) -> None:
-        """What is lost in a crash is found out again."""
-        with self._new_file() as (file, publish):
-            file.write(content)
-            publish(self._path(kind, name), flush=False)
-
-    # directories ----------------------------------------------------------------------------------------------------
-    def _path(self, kind: str, name: str) -> bytes:
-        return os.path.join(self.root, kind.encode(), name.encode())
-
-    def _names(self, kind: str) -> list[str]:
-        try:
-            return os.listdir(os.fsdecode(self._path(kind, "")))
-        except FileNotFoundError:
-            return []
-
-    def _check_root(self) -> None:
-        """LayerError where others can write to the cache. An absent one is empty."""
-        if self._checked:
-            return
-        try:
-            st = os.stat(self.root)
-        except FileNotFoundError:
-            return
-        if not stat.S_ISDIR(st.st_mode) or st.st_uid != os.geteuid() or st.st_mode & 0o022:
-            raise LayerError(
-                f"the cache {os.fsdecode(self.root)} is not a directory of this user's own",
-                hint="set UNIONFS_CACHE to a directory that only you can write to",
-            )
-        self._checked = True
-
-    def _make_directories(self) -> None:
-        try:
-            os.makedirs(self.root, 0o700, exist_ok=True)
-            self._check_root()
-            for kind in ("tars", "indexes", "merged", "places", "files", "new"):
-                os.makedirs(self._path(kind, ""), 0o700, exist_ok=True)
-        except OSError as error:
-            raise LayerError(
-                f"the cache {os.fsdecode(self.root)} cannot be used: {error.strerror}",
-                hint="set UNIONFS_CACHE to a directory that you can write to",
-            ) from error
-
-    @contextmanager
-    def _new_file(self) -> Iterator[tuple[BinaryIO, Publish]]:
-        """An empty file, and a function that gives it its name, flushed unless told otherwise. Without, it goes."""
-        self._make_directories()
-        self._sweep()
-        file: BinaryIO
-        while True:
-            path = self._path("new", f"{os.getpid()}-{secrets.token_hex(8)}")
-            # Not by open(): the umask may be 0, which a mount's daemon sets.
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b", 1 << 16)
-            flock_exclusive(file.fileno(), blocking=True)  # who sweeps may be looking at it
-            if os.fstat(file.fileno()).st_nlink:
-                break
-            file.close()  # somebody swept it before it was locked
-
-        def publish(target: bytes, flush: bool = True) -> None:
-            file.flush()
-            if flush:
-                os.fsync(file.fileno())
-            os.rename(path, target)
-            if flush:
-                fsync_path(os.path.dirname(target))
-
-        try:
-            yield file, publish
-        finally:
-            _unlink(path)
-            file.close()
-
-    def _sweep(self) -> None:
-        """Remove what writers that are gone have left."""
-        for name in self._names("new"):
-            path = self._path("new", name)
-            try:
-                fd = os.open(path, _FLAGS)
-            except FileNotFoundError:
-                continue
-            try:
-                flock_exclusive(fd)
-                _unlink(path)
-            except BlockingIOError:
-                pass  # its writer lives
-            finally:
-                os.close(fd)
-
 
 class _Place(NamedTuple):
     """A plain tar outside of the cache, and which file that was when it was read."""
@@ -520,14 +417,14 @@ class _Positioned:
 class _Kept:
     """The uncompressed tar on its way into the cache. Zeros are left as holes."""
 
-    def __init__(self, file: BinaryIO, reader: TarReader, limit: int | None, shown: str) -> None:
-        self._fd, self._reader, self._limit, self._shown = file.fileno(), reader, limit, shown
+    def __init__(self, file: BinaryIO, reader: TarReader, allowed: Callable[[int], int], shown: str) -> None:
+        self._fd, self._reader, self._allowed, self._shown = file.fileno(), reader, allowed, shown
         self._size = 0
 
     def feed(self, data: bytes) -> None:
         end = self._size + len(data)
         if self._reader.compressed:
-            allowed = max(FREE_SIZE, MAX_RATIO * self._reader.size) if self._limit is None else self._limit
+            allowed = self._allowed(self._reader.size)
             if end > allowed:
                 raise LayerError(
                     f"{self._shown} decompresses to more than {allowed >> 20} MiB",
@@ -564,10 +461,3 @@ def _open_file(path: bytes) -> int:
         os.close(fd)
         raise LayerError(f"layer {shown} is neither a directory nor a file", hint="give a directory or a layer tar")
     return fd
-
-
-def _unlink(path: bytes) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

@@ -23,18 +23,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from unionfs.changeset.replacing import replace_file
 from unionfs.errors import ImageError, ImageFormatError, ReferenceFormatError
-from unionfs.image import reference
-from unionfs.image.blobs import Blobs, Workspace, replace_file
+from unionfs.image import locks, reference
+from unionfs.image.blobs import Blobs, Workspace
 from unionfs.image.models import Descriptor, Index, encode_json, parse_json
-from unionfs.linux import process
+from unionfs.image.place import MAX_INDEX, REF_NAME
 
-REF_NAME: Final = "org.opencontainers.image.ref.name"
 #: What containerd and docker call an image in full; `REF_NAME` is then its tag alone.
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 VERSION_FILE: Final = b'{"imageLayoutVersion":"1.0.0"}'
-#: Bytes. An index of a hundred thousand images.
-MAX_INDEX: Final = 64 << 20
 
 _EMPTY: Final = b'{"schemaVersion":2,"manifests":[]}'
 
@@ -76,7 +74,7 @@ class Layout:
     def __init__(self, directory: bytes) -> None:
         self.directory = directory
         self.blobs = Blobs(directory)
-        self._own = os.path.join(directory, b".unionfs")
+        self._own = os.path.join(directory, locks.OWN)
         self._staging = os.path.join(self._own, b"staging")
         self._index = os.path.join(directory, b"index.json")
 
@@ -106,7 +104,7 @@ class Layout:
         os.makedirs(self._staging, mode=0o700, exist_ok=True)
         if there:
             return
-        with self._lock(b"index", exclusive=True):
+        with locks.locked(self.directory, locks.INDEX, exclusive=True):
             if not os.path.exists(self._index):
                 replace_file(self._index, _EMPTY)
             replace_file(os.path.join(self.directory, b"oci-layout"), VERSION_FILE)
@@ -125,7 +123,7 @@ class Layout:
 
     def update(self, change: Callable[[list[Entry]], list[dict[str, Any]]]) -> None:
         """Replace the descriptors of index.json by what `change` makes of them, if that is something else."""
-        with self._lock(b"index", exclusive=True):
+        with locks.locked(self.directory, locks.INDEX, exclusive=True):
             document = self._read()
             manifests = change(self._parse(document))
             if manifests != document.get("manifests"):
@@ -151,17 +149,14 @@ class Layout:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """While blobs are read: nobody removes any. Where the store may not be written, nothing can be locked."""
-        if not os.access(self._own, os.W_OK):
-            yield
-            return
-        with self._lock(b"content", exclusive=False):
+        with locks.reading(self.directory):
             yield
 
     @contextmanager
     def removing(self, blocking: bool = True) -> Iterator[bool]:
         """While blobs are removed: nobody reads or adds any. False, without `blocking`, where somebody does."""
         try:
-            with self._lock(b"content", exclusive=True, blocking=blocking):
+            with locks.locked(self.directory, locks.CONTENT, exclusive=True, blocking=blocking):
                 yield True
         except BlockingIOError:
             if blocking:
@@ -186,16 +181,6 @@ class Layout:
             return [os.path.join(self._staging, name) for name in os.listdir(self._staging)]
         except (FileNotFoundError, NotADirectoryError):
             return []
-
-    @contextmanager
-    def _lock(self, name: bytes, *, exclusive: bool, blocking: bool = True) -> Iterator[None]:
-        os.makedirs(self._own, mode=0o700, exist_ok=True)
-        fd = os.open(os.path.join(self._own, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            (process.flock_exclusive if exclusive else process.flock_shared)(fd, blocking)
-            yield
-        finally:
-            os.close(fd)
 
 
 def check_version(data: bytes, what: str) -> None:

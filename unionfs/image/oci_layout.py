@@ -16,9 +16,10 @@ from unionfs.image import docker_archive, platforms
 from unionfs.image.digest import Digest
 from unionfs.image.image import Found, Image, walk
 from unionfs.image.incoming import Incoming, IncomingImage, IncomingLayer
-from unionfs.image.layout import CONTAINERD_NAME, MAX_INDEX, REF_NAME, check_version, familiar
+from unionfs.image.layout import CONTAINERD_NAME, check_version, familiar
 from unionfs.image.members import Members
 from unionfs.image.models import Descriptor, Index
+from unionfs.image.place import MAX_INDEX, REF_NAME
 
 LAYOUT_FILE: Final = "oci-layout"
 INDEX: Final = "index.json"

@@ -29,6 +29,7 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
         # As long as they are there, the cache can tell which layers they are.
         known = {digest: cache.known_as(layout.blobs.path(digest)) for digest in layout.blobs}
         gone, size = gc.remove_unreferred(layout)
+        gc.remove_notes(layout, cache)
         removing.reclaimed += size
         removed += [Removed("deleted", str(digest)) for digest in gone]
         unpacked = {diff_id for digest in gone if (diff_id := known[digest]) is not None} | cache.unattached()

@@ -102,6 +102,7 @@ class Removal:
         candidates = {digest for entry in entries for digest in _digests(catalog, entry)}
         self.layout.update(lambda now: without(now, entries))
         self.reclaimed += gc.remove_unreferred(self.layout, candidates)[1]
+        gc.remove_notes(self.layout, self._cache)
         return removed
 
 

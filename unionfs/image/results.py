@@ -102,10 +102,12 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong in a store: `what` is the blob, image or file, `message` says what is wrong with it."""
+    """Something wrong in a store: `what` is the blob, image or file, `message` says what is wrong with it. `absent`: it
+    is a layer that was never fetched, which is no damage."""
 
     what: str
     message: str
+    absent: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}: {self.message}"

@@ -28,8 +28,9 @@ from unionfs.image.blobs import CHUNK, Blobs
 from unionfs.image.catalog import Catalog, repository
 from unionfs.image.digest import Digest
 from unionfs.image.image import Found, Image
-from unionfs.image.layout import CONTAINERD_NAME, REF_NAME, VERSION_FILE
+from unionfs.image.layout import CONTAINERD_NAME, VERSION_FILE
 from unionfs.image.models import Descriptor, encode_json
+from unionfs.image.place import REF_NAME
 
 Format = Literal["docker-archive", "oci-archive", "oci-dir"]
 Progress = Callable[[int], None]

@@ -18,8 +18,9 @@ from unionfs.image.digest import Digest
 from unionfs.image.image import check
 from unionfs.image.layer_cache import LayerCache
 from unionfs.image.layers import Count, descriptor_of, take_layer
-from unionfs.image.layout import REF_NAME, Entry, Layout
+from unionfs.image.layout import Entry, Layout
 from unionfs.image.models import MAX_CONFIG, MAX_MANIFEST, Descriptor, ImageConfig, Manifest, encode_json
+from unionfs.image.place import REF_NAME
 from unionfs.image.results import StoredLayer
 
 

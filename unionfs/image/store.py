@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
-
-import platformdirs
 
 from unionfs.errors import ImageError, ImageNotFound, OptionError
 from unionfs.image import listing, platforms, reference
@@ -31,24 +29,19 @@ from unionfs.image.digest import Digest
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.image.layout import Layout, familiar
+from unionfs.image.place import AnyPath as AnyPath
+from unionfs.image.place import store_directory as store_directory
 from unionfs.image.results import Fault, HistoryRow, ImageSummary, InUse, Loaded, Pruned, Removed, StoredLayer
 
 # What adds, writes and removes images is imported where it is done: it needs all that reads and writes tars, and to
 # list images takes a quarter of a second as it is.
 if TYPE_CHECKING:
     from unionfs.image import removal, save
+    from unionfs.image.lazy.notes import Note
     from unionfs.image.staging import Staging
 
-AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 #: Called now and then with the bytes taken in, or given out, so far.
 Progress = Callable[[int], None]
-
-
-def store_directory(path: AnyPath | None = None, environ: Mapping[str, str] = os.environ) -> bytes:
-    """Where the store is: `path` (--store), else $UNIONFS_STORE, else `unionfs/images` in the user's data directory
-    ($XDG_DATA_HOME, ~/.local/share; of macOS its own)."""
-    chosen = path or environ.get("UNIONFS_STORE") or os.path.join(platformdirs.user_data_dir("unionfs"), "images")
-    return os.path.abspath(os.fsencode(chosen))
 
 
 class Store:
@@ -56,14 +49,21 @@ class Store:
 
     The directory is made by the first operation that adds something; an absent store is an empty one. ImageError where
     it is something else. `in_use`: see results.InUse. `cache`: where layers are made ready to be read.
+    `fetch` brings layers that were not fetched when their image was pulled, where they are needed whole; without it
+    that is an ImageError.
     """
 
     def __init__(
-        self, directory: AnyPath | None = None, *, cache: LayerCache | None = None, in_use: InUse = dict
+        self,
+        directory: AnyPath | None = None,
+        *,
+        cache: LayerCache | None = None,
+        in_use: InUse = dict,
+        fetch: Callable[[Store, Sequence[Note]], None] | None = None,
     ) -> None:
         self.layout = Layout(store_directory(directory))
         self.cache = user_cache() if cache is None else cache
-        self._in_use = in_use
+        self._in_use, self._fetch = in_use, fetch
 
     @property
     def directory(self) -> bytes:
@@ -102,14 +102,42 @@ class Store:
 
     @contextmanager
     def using(self, name: str, platform: str | None = None) -> Iterator[Image]:
-        """`resolve`, with all layers made ready in the cache. Nobody removes the image while the block lasts: by its
-        end, whoever goes on using it must be seen by `in_use`."""
+        """`resolve`, with all layers fetched and made ready in the cache. Nobody removes the image while the block
+        lasts: by its end, whoever goes on using it must be seen by `in_use`."""
+        self.complete([self.resolve(name, platform)])
         with self.catalog() as catalog:
             image = catalog.resolve(name, platform)
             for layer, diff_id in zip(image.layers, image.diff_ids, strict=True):
                 if not self.cache.has(diff_id):
                     self.cache.add(catalog.layout.blobs.existing(layer.digest), diff_id)
             yield image
+
+    # what was not fetched -------------------------------------------------------------------------------------------
+    def layer_path(self, digest: Digest) -> bytes:
+        """Where a layer's blob is, or will be if it was not fetched. ImageError where it is missing."""
+        from unionfs.image.lazy.notes import note_of
+
+        blobs = self.layout.blobs
+        if blobs.size(digest) is None and note_of(self.layout, digest) is not None:
+            return blobs.path(digest)
+        return blobs.existing(digest)
+
+    def not_fetched(self, images: Iterable[Image]) -> list[Note]:
+        """The layers of images that were not fetched, each once."""
+        from unionfs.image.lazy.notes import note_of
+
+        digests = dict.fromkeys(layer.digest for image in images for layer in image.layers)
+        return [note for digest in digests if (note := note_of(self.layout, digest)) is not None]
+
+    def complete(self, images: Iterable[Image]) -> None:
+        """Fetch what of these was not fetched. Not while blobs are read. ImageError where that cannot be done."""
+        from unionfs.image.lazy.notes import not_fetched
+
+        notes = self.not_fetched(images)
+        if notes and self._fetch is None:
+            raise not_fetched(notes[0].layer.digest, notes[0])
+        if notes and self._fetch is not None:
+            self._fetch(self, notes)
 
     def inspect(self, name: str, platform: str | None = None) -> dict[str, Any]:
         """As `docker image inspect` shows it."""
@@ -179,6 +207,10 @@ class Store:
 
         if format not in save.FORMATS:
             raise OptionError(f"unknown format {format!r}", hint=f"choose {', '.join(save.FORMATS)}")
+        names = list(names)
+        with self.catalog() as catalog:
+            wanted = [image for one in save.select(catalog, names, platform) for image in one.images]
+        self.complete(wanted)
         with self.catalog() as catalog:
             files = save.contents(save.select(catalog, names, platform), format, self.layout.blobs)
             place = _source(target)

@@ -14,7 +14,8 @@ from unionfs.image.blobs import CHUNK, Blobs
 from unionfs.image.catalog import Catalog
 from unionfs.image.digest import Digest, Verifier
 from unionfs.image.image import Image
-from unionfs.image.layout import Entry
+from unionfs.image.layout import Entry, Layout
+from unionfs.image.lazy.notes import note_of
 from unionfs.image.models import Descriptor
 from unionfs.image.results import Fault
 
@@ -35,7 +36,7 @@ def verify(catalog: Catalog, entries: Iterable[Entry], *, everything: bool) -> I
             yield Fault(str(descriptor.digest), "it is missing, and index.json names it")
         seen |= set(found.documents)
         for image in found.images:
-            yield from _image(blobs, image, seen)
+            yield from _image(catalog.layout, image, seen)
         for blob in found.blobs.values():
             if blob.digest not in seen:
                 seen.add(blob.digest)
@@ -45,14 +46,19 @@ def verify(catalog: Catalog, entries: Iterable[Entry], *, everything: bool) -> I
             yield from _blob(blobs, digest, None)
 
 
-def _image(blobs: Blobs, image: Image, seen: set[Digest]) -> Iterator[Fault]:
+def _image(layout: Layout, image: Image, seen: set[Digest]) -> Iterator[Fault]:
     steps = sum(not step.empty_layer for step in image.config.history)
     if image.config.history and steps != len(image.diff_ids):
         yield Fault(str(image.id), f"its history tells of {steps} layers, and it has {len(image.diff_ids)}")
     for layer, diff_id in zip(image.layers, image.diff_ids, strict=True):
         if layer.digest not in seen:
             seen.add(layer.digest)
-            yield from _layer(blobs, layer, diff_id)
+            note = note_of(layout, layer.digest)
+            if note is not None:
+                message = f"not fetched yet: its data comes from {note.origin.name} when it is read"
+                yield Fault(str(layer.digest), message, absent=True)
+            else:
+                yield from _layer(layout.blobs, layer, diff_id)
 
 
 def _layer(blobs: Blobs, layer: Descriptor, diff_id: Digest) -> Iterator[Fault]:

@@ -98,6 +98,8 @@ class Layer(Protocol):
         is_implied(path)       the layer has something in this directory, but no description of it: its attributes are
                                those that the layers below have, if they do
         stat_handle(handle)    what a handle says of its object, from who makes its handles itself
+        fetches                True: files may have `fetch(size, offset, check)`, which waits until what `pread` would
+                               give has come from a network, and asks `check` meanwhile, which raises to end that
     """
 
     name: str

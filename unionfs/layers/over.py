@@ -56,6 +56,12 @@ class FileOver:
     def pread(self, size: int, offset: int) -> bytes:
         return self.file.pread(size, offset)
 
+    def fetch(self, size: int, offset: int, check: Callable[[], None]) -> None:
+        """Wait for what `pread` will give, where that is still to come (layers.lazy_tar)."""
+        fetch = getattr(self.file, "fetch", None)
+        if fetch is not None:
+            fetch(size, offset, check)
+
     def pwrite(self, data: bytes | memoryview, offset: int) -> int:
         return self.file.pwrite(data, offset)
 
@@ -112,6 +118,10 @@ class LayerOver:
         """The descriptor of the root where the storage is a directory, else -1."""
         fd: int = getattr(self._layer, "root_fd", -1)
         return fd
+
+    @property
+    def fetches(self) -> bool:
+        return getattr(self._layer, "fetches", False)
 
     def lstat(self, path: Path) -> os.stat_result:
         return self._layer.lstat(path)

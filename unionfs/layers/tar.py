@@ -59,6 +59,9 @@ class TarLayer:
     `rebuild` makes the index anew and opens it; an OSError or UnionFSError where it cannot.
     """
 
+    #: May data still have to come?
+    fetches = False
+
     def __init__(self, fd: int, index: TarIndex, name: str, rebuild: Callable[[], TarIndex] | None = None) -> None:
         self.name = name
         self._fd, self._index, self._rebuild = fd, index, rebuild

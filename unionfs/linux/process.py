@@ -124,6 +124,6 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 _prctl: Final = syscalls.declare("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 
 
-def set_child_subreaper() -> None:
-    """prctl(2): children of children that lose their parent become this process's."""
-    syscalls.call(_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def set_child_subreaper(on: bool = True) -> None:
+    """prctl(2): children of children that lose their parent become this process's, or no more."""
+    syscalls.call(_prctl, PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)

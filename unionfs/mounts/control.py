@@ -3,6 +3,7 @@
     ControlServer    the daemon's end, in threads of its own
     request          one question from another process
     Lease            something had from the daemon for as long as the connection lasts
+    Streamed         lines from the daemon for as long as the connection lasts
 
 Format: one JSON object per line, UTF-8, at most REQUEST_LIMIT bytes with its newline.
 
@@ -15,6 +16,10 @@ A connection may carry several requests, one after the other. A line that is too
 A *lease* is had by a request and given back by the next one on the connection, {"method": "release"}, whose answer is
 what the lease came to. It ends by itself with the connection, so with the process that has it; and at its time limit,
 which closes the connection.
+
+A *stream* is had by a request too: after its answer come lines of JSON, until there are no more, or the peer shuts its
+end for writing (or ends, or sends anything): then come those that are left, and the connection is closed. A peer may
+take all the time he wants to read: only a thread of the server's own waits for him.
 
 The socket is 0600 and only root and the daemon's own user are answered (SO_PEERCRED). Whatever arrives, the daemon
 goes on: every fault of a request is an answer, and at most MAX_CONNECTIONS are served at a time. A peer has
@@ -35,7 +40,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from unionfs import errors
 from unionfs.errors import MountError, ProtocolError, UnionFSError
@@ -54,10 +59,36 @@ class Leased(NamedTuple):
 #: (params, the peer's process id or 0) -> lease
 LeaseHandler = Callable[[dict[str, Any], int], Leased]
 
+
+class Stream(Protocol):
+    """Lines for a peer."""
+
+    def take(self, seconds: float) -> bytes | None:
+        """Whole lines; b"" where none have come in that time, None where none will."""
+        ...
+
+    def finish(self) -> None:
+        """No more are wanted than have come. Idempotent."""
+        ...
+
+
+class Streaming(NamedTuple):
+    """A stream that was given, with the answer that precedes it."""
+
+    answer: dict[str, Any]
+    stream: Stream
+
+
+#: params -> stream
+StreamHandler = Callable[[dict[str, Any]], Streaming]
+
 REQUEST_LIMIT: Final = 64 * 1024
 ANSWER_LIMIT: Final = 16 * 1024 * 1024
 MAX_CONNECTIONS: Final = 8
 MAX_LEASES: Final = MAX_CONNECTIONS // 2
+MAX_STREAMS: Final = 3
+#: How often the peer of a stream is looked after while there is nothing to send.
+_LOOK_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 5.0
 #: Who finds it full is refused at once (EAGAIN), since our own clients connect with a time limit.
 _BACKLOG: Final = 128
@@ -124,21 +155,27 @@ class _WaitedFor:
 
 
 class ControlServer:
-    """Serves `handlers` and `leases` on a socket at `path` from `start` (or `with`) to `close`. What is at `path` is
-    replaced.
+    """Serves `handlers`, `leases` and `streams` on a socket at `path` from `start` (or `with`) to `close`. What is at
+    `path` is replaced.
 
     A handler gets the request's params and returns a JSON object; it may raise UnionFSError or OSError. Handlers run
     beside each other, in threads. Start it after the daemon's fork.
     """
 
     def __init__(
-        self, path: bytes, handlers: Mapping[str, Handler], leases: Mapping[str, LeaseHandler] | None = None
+        self,
+        path: bytes,
+        handlers: Mapping[str, Handler],
+        leases: Mapping[str, LeaseHandler] | None = None,
+        streams: Mapping[str, StreamHandler] | None = None,
     ) -> None:
         self._path = path
         self._handlers = dict(handlers)
         self._leases = dict(leases or {})
+        self._streams = dict(streams or {})
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._lent = threading.BoundedSemaphore(MAX_LEASES)
+        self._streaming = threading.BoundedSemaphore(MAX_STREAMS)
         self._waited_for = _WaitedFor()
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -219,10 +256,13 @@ class ControlServer:
         lines = _Lines(connection)
         while (line := lines.next(IDLE_SECONDS)) is not None:
             with self._waited_for.left(connection):
-                answer, leased = self._answer(line, pid)
-                if leased is not None and not _lend(connection, lines, answer, leased):
+                answer, given = self._answer(line, pid)
+                if isinstance(given, Streaming):
+                    self._stream(connection, answer, given.stream)
                     return
-            if leased is None:
+                if given is not None and not _lend(connection, lines, answer, given):
+                    return
+            if given is None:
                 connection.settimeout(IDLE_SECONDS)
                 connection.sendall(answer)
 
@@ -230,25 +270,53 @@ class ControlServer:
         """The answer to one request line that asks for no lease, a line. Never raises."""
         return self._answer(line, None)[0]
 
-    def _answer(self, line: bytes, pid: int | None) -> tuple[bytes, Leased | None]:
-        """Leases are given to `pid` unless it is None."""
-        leased = None
+    def _stream(self, connection: socket.socket, answer: bytes, stream: Stream) -> None:
+        """From the answer to the end."""
+        try:
+            connection.settimeout(None)
+            connection.sendall(answer)
+            wanted = True
+            while (lines := stream.take(_LOOK_SECONDS)) is not None:
+                if lines:
+                    connection.sendall(lines)
+                if wanted and _has_spoken(connection):
+                    wanted = False
+                    stream.finish()
+        finally:
+            stream.finish()
+            self._streaming.release()
+
+    def _answer(self, line: bytes, pid: int | None) -> tuple[bytes, Leased | Streaming | None]:
+        """Leases and streams are given to `pid` unless it is None."""
+        given: Leased | Streaming | None = None
         try:
             method, params = _parse_request(line)
             if method in self._leases and pid is not None:
-                leased = self._lease(method, params, pid)
-                result = leased.answer
+                given = self._lease(method, params, pid)
+                result = given.answer
+            elif method in self._streams and pid is not None:
+                given = self._start_stream(method, params)
+                result = given.answer
             elif method in self._handlers:
                 result = self._handlers[method](params)
             else:
-                known = ", ".join(sorted({*self._handlers, *self._leases}))
+                known = ", ".join(sorted({*self._handlers, *self._leases, *self._streams}))
                 raise ProtocolError(f"unknown method {method!r}", hint=f"methods: {known}")
-            return json.dumps({"result": result}).encode() + b"\n", leased
+            return json.dumps({"result": result}).encode() + b"\n", given
         except (UnionFSError, OSError) as error:
             return _error_line(error), None
         except BaseException as error:
             log.exception("bug in answer to control request %r", line[:200])
             return _error_line(error), None
+
+    def _start_stream(self, method: str, params: dict[str, Any]) -> Streaming:
+        if not self._streaming.acquire(blocking=False):
+            raise MountError(f"{MAX_STREAMS} others listen to the mount already", hint="try again later")
+        try:
+            return self._streams[method](params)
+        except BaseException:
+            self._streaming.release()
+            raise
 
     def _lease(self, method: str, params: dict[str, Any], pid: int) -> Leased:
         """One of MAX_LEASES, so that there are connections left for all else."""
@@ -309,6 +377,17 @@ def _lend(connection: socket.socket, lines: _Lines, answer: bytes, leased: Lease
         return False
     connection.settimeout(IDLE_SECONDS)
     connection.sendall(json.dumps({"result": told}).encode() + b"\n")
+    return True
+
+
+def _has_spoken(connection: socket.socket) -> bool:
+    """Has the peer sent something, shut its end, or gone?"""
+    try:
+        connection.recv(1, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
     return True
 
 
@@ -404,6 +483,57 @@ class Lease:
         self._connection.close()
 
 
+class Streamed:
+    """A stream had from the daemon behind the socket `path`. `answer` is what it said; raises as `request` does."""
+
+    def __init__(self, path: bytes, method: str, params: Mapping[str, Any], *, timeout: float = IDLE_SECONDS) -> None:
+        self._connection = _connected(path, timeout)
+        self._buffer = bytearray()
+        try:
+            self.answer = _ask(self._connection, method, params, self._buffer)
+            self._connection.settimeout(None)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The lines, until there are no more. ProtocolError for what is no line of JSON; MountError where the daemon
+        has gone in the middle of one."""
+        while True:
+            end = self._buffer.find(b"\n")
+            if end < 0:
+                if len(self._buffer) > ANSWER_LIMIT:
+                    raise ProtocolError("the mount's daemon sent a line without end")
+                try:
+                    received = self._connection.recv(1 << 16)
+                except ConnectionResetError:
+                    received = b""
+                if received:
+                    self._buffer += received
+                    continue
+                if self._buffer:
+                    raise MountError("the mount's daemon ended in the middle of a line")
+                return
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            try:
+                told = json.loads(line)
+            except ValueError:
+                told = None
+            if not isinstance(told, dict):
+                raise ProtocolError("the mount's daemon sent no JSON object")
+            yield told
+
+    def stop(self) -> None:
+        """No more are wanted than are on their way. May be called in a signal handler."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._connection.close()
+
+
 def _connected(path: bytes, timeout: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -424,13 +554,16 @@ def _unanswered(error: OSError, timeout: float | None) -> MountError:
     )
 
 
-def _ask(connection: socket.socket, method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+def _ask(
+    connection: socket.socket, method: str, params: Mapping[str, Any] | None, rest: bytearray | None = None
+) -> dict[str, Any]:
+    """`rest`: gets what has come behind the answer."""
     line = json.dumps({"method": method, "params": dict(params or {})}).encode() + b"\n"
     if len(line) > REQUEST_LIMIT:
         raise ProtocolError(f"a request is at most {REQUEST_LIMIT} bytes")
     try:
         connection.sendall(line)
-        answer = _receive_line(connection)
+        answer = _receive_line(connection, rest)
     except OSError as error:
         raise _unanswered(error, connection.gettimeout()) from error
     try:
@@ -442,13 +575,17 @@ def _ask(connection: socket.socket, method: str, params: Mapping[str, Any] | Non
     raise error_from_json(told.get("error") if isinstance(told, dict) else None)
 
 
-def _receive_line(connection: socket.socket) -> bytes:
+def _receive_line(connection: socket.socket, rest: bytearray | None) -> bytes:
     buffer = bytearray()
-    while not buffer.endswith(b"\n"):
+    while b"\n" not in buffer if rest is not None else not buffer.endswith(b"\n"):
         received = connection.recv(65536)
         if not received:
             raise ProtocolError("the mount's daemon closed the connection without an answer")
         buffer += received
         if len(buffer) > ANSWER_LIMIT:
             raise ProtocolError("the mount's daemon answered without end")
+    if rest is not None:
+        end = buffer.index(b"\n") + 1
+        rest += buffer[end:]
+        del buffer[end:]
     return bytes(buffer)

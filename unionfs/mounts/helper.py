@@ -38,6 +38,7 @@ usage: unionfs-mount [-f] [-d] -o lowerdir=A[:B…][,upperdir=U,workdir=W][,OPTI
     upperdir=U        where changes go; without it the mount is read-only
     workdir=W         an empty directory on the file system of U
     metacopy=on       a change of owner, mode, times or xattrs copies up no data
+    layer_xattrs=off  no attributes user.unionfs.* that say which layer a file is from
     uidmapping=A:B:N[:…], gidmapping=…    ids from A on disk are shown as B…, N of them
     squash_to_root, squash_to_uid=U, squash_to_gid=G    every file is shown as one owner's
     xattr_permissions=1|2    owners, modes and devices are kept in xattrs: 1 security.*, 2 user.*
@@ -61,7 +62,7 @@ _FLAG_WORDS: Final = """
 """
 _OPTION_WORDS: Final = """
     fsname subtype allow_other allow_root default_permissions nonempty max_write max_read debug
-    volatile fsync redirect_dir index xino metacopy userxattr nfs_export uuid verity
+    volatile fsync redirect_dir index xino metacopy userxattr nfs_export uuid verity layer_xattrs
     uidmapping gidmapping squash_to_root squash_to_uid squash_to_gid static_nlink noacl noxattrs xattr_permissions
     timeout threaded fast_ino writeback ino32_t transport passthrough log_file
 """

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from unionfs.layers.layer import LayerFile
 
 #: Bytes in one system call. A kernel without preemption gives the CPU to who waits for it only after one.
-_CHUNK = 2 << 20
+PART = 2 << 20
 #: A file without holes of up to this size is copied by one read and one write.
 SMALL = 128 << 10
 
@@ -19,6 +19,7 @@ SMALL = 128 << 10
 def copy_data(source: LayerFile, target: LayerFile, end: int, dense: bool, check: Callable[[], None]) -> int:
     """Copy the first `end` bytes to a target that is empty or a hole, which has that size then; the bytes copied.
     `dense`: the source has no holes. `check` is called after each piece of a large one, and may raise."""
+    _bring(source, 0, min(end, SMALL), check)
     if end <= SMALL and dense:
         return _write_all(target, source.pread(end, 0))
     # Looking for holes is a walk through all of the file, in one system call, that keeps a CPU from all others.
@@ -59,10 +60,18 @@ def _copy_parts(
     copied = 0
     for offset, stop in parts:
         while offset < stop:
-            count = target.copy_range(source, offset, offset, min(stop - offset, _CHUNK))
+            _bring(source, offset, min(stop - offset, PART), check)
+            count = target.copy_range(source, offset, offset, min(stop - offset, PART))
             if count == 0:
                 return copied  # the lower file shrank behind our back
             offset += count
             copied += count
             check()
     return copied
+
+
+def _bring(source: LayerFile, offset: int, size: int, check: Callable[[], None]) -> None:
+    """Wait for data that is still to come (layers.lazy_tar)."""
+    fetch = getattr(source, "fetch", None)
+    if fetch is not None:
+        fetch(size, offset, check)

@@ -22,13 +22,14 @@ import time
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Changeable, Layer, LayerFile, Path, PathIn, WritableLayer
 from unionfs.overlay import hardlink, metacopy
-from unionfs.overlay.copy_data import SMALL, copy_data
+from unionfs.overlay.copy_data import PART, SMALL, copy_data
 from unionfs.overlay.fill import fill
 from unionfs.overlay.inode import Data, DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import IMPURE, METACOPY, NUMBER, ORIGIN, SLOT, UPPER
+from unionfs.overlay.step import Step
 from unionfs.overlay.union import Union, fail
-from unionfs.vfs import DT_DIR, DT_REG, NOW, SetAttr, record_size
+from unionfs.vfs import DT_DIR, DT_REG, NOW, TYPES, SetAttr, record_size
 
 #: Seconds within which the flush of a copy keeps nobody waiting who counts.
 _QUICK_FLUSH = 0.001
@@ -60,11 +61,36 @@ def copy_up(
     union.check_writable()
     if not _lacks(inode, data):
         return False
+    if size != 0 and inode.type == DT_REG and (data or not metacopy.wanted(union, inode)):
+        _bring(union, inode, size)
     with union.lock:
         if _lacks(inode, data) and _is_quick(union, inode, data):
             return _copy_up_file(union, inode, size, changes, kept, data)
     with union.copying(inode):
         return _lacks(inode, data) and _copy_up_file(union, inode, size, changes, kept, data)
+
+
+def _bring(union: Union, inode: FileInode, size: int | None) -> None:
+    """Wait for data that is still to come (layers.lazy_tar), before any lock is taken that others need."""
+    with union.lock:
+        if inode.lost or not comes_later(union, inode):
+            return
+        layer, path = union.data_place(inode)
+        file = layer.open(path)
+    try:
+        fetch = getattr(file, "fetch", None)
+        end = file.stat_when_opened().st_size if size is None else size
+        if fetch is None:
+            return
+        for offset in range(0, end, PART):
+            fetch(min(PART, end - offset), offset, lambda: union.check_wanted(inode))
+    finally:
+        file.close()
+
+
+def comes_later(union: Union, inode: FileInode) -> bool:
+    """May the data still have to come from a network? Lock held."""
+    return union.stack.fetches and getattr(union.data_place(inode)[0], "fetches", False)
 
 
 def _lacks(inode: FileInode, data: bool) -> bool:
@@ -116,6 +142,8 @@ def _copy_whole(
             if metacopy.opened(inode) and not staged.meta:
                 staged.open_for_readers()
             staged.finish(changes)
+            if union.stack.trace is not None:
+                union.stack.trace(staged.step(copied))
             _publish(union, inode, staged)
             union.counters["copy_ups"] += 1
             union.counters["copy_up_bytes"] += copied
@@ -209,6 +237,14 @@ class _Staged:
             self._union.flushes_slowly = time.monotonic() - start > _QUICK_FLUSH
             self._union.check_wanted(self._inode)
         return copied
+
+    def step(self, copied: int) -> Step:
+        """What it came to, `copied` bytes of data."""
+        data = self._inode.data
+        what = "metacopy" if self.meta else "data" if self._from_upper else TYPES[self._inode.type]
+        if self._from_upper and data is not None:
+            return Step("copied-up", data.layer, data.path, what, copied)
+        return Step("copied-up", self._number, self.source_path, what, copied)
 
     @property
     def copy(self) -> Changeable:
@@ -350,6 +386,8 @@ def _replace(union: Union, inode: FileInode, staged: _Staged) -> os.stat_result:
         with kept_times(union, known[0]):
             union.stack.work.rename(staged.path, tree, path)
     # POINT OF NO RETURN.
+    if union.stack.trace is not None:
+        union.stack.trace(Step("placed", path=path))
     stored = staged.stored(path)
     old = staged.st
     union.origins.pop((old.st_dev, old.st_ino), None)
@@ -366,6 +404,8 @@ def _enter_upper(union: Union, inode: FileInode, staged: _Staged) -> os.stat_res
     if not inode.names:
         # Unlinked while we copied, and still open: a copy with no name.
         inode.linked().orphan = temporary
+        if union.stack.trace is not None:
+            union.stack.trace(Step("kept", path=temporary))
         stored = staged.stored()
     else:
         parent, name, _ = inode.names[0]
@@ -384,6 +424,8 @@ def _enter_upper(union: Union, inode: FileInode, staged: _Staged) -> os.stat_res
             else:
                 union.stack.work.rename(temporary, union.stack.upper, path)
         # POINT OF NO RETURN.
+        if union.stack.trace is not None and st.st_nlink == 1:
+            union.stack.trace(Step("placed", path=path))
         stored = staged.stored(path)
         if st.st_nlink > 1:
             union.table.remember_real((UPPER, stored.st_dev, stored.st_ino), inode)
@@ -447,6 +489,9 @@ def _copy_up_one_directory(union: Union, directory: DirInode) -> None:
     entries.put(directory.name, Listed(UPPER, DT_DIR, stored.st_ino, more))
     entries.covered.add(directory.name)
     union.counters["copy_ups"] += 1
+    if union.stack.trace is not None:
+        union.stack.trace(Step("copied-up", *directory.lowers[0], "dir"))
+        union.stack.trace(Step("placed", path=directory.path))
 
 
 def mark_impure(union: Union, parent: DirInode) -> None:

@@ -22,6 +22,7 @@ from unionfs.overlay.copy_up import copy_up_directory, copy_up_name, mark_impure
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import UPPER
+from unionfs.overlay.step import Step
 from unionfs.overlay.union import NAME_MAX, Union, fail
 from unionfs.vfs import DT_CHR, DT_DIR, DT_REG, Attr, Caller, d_type
 
@@ -258,6 +259,8 @@ def link(union: Union, inode: FileInode, directory: DirInode, name: bytes) -> No
             raise
     else:
         tree.link(path, union.stack.upper, join(directory.path, name))
+        if union.stack.trace is not None:
+            union.stack.trace(Step("linked", path=join(directory.path, name), other=path))
     if links.index is not None:
         hardlink.set_nlink(union, links, links.nlink + 1)
     inode.names.append((directory, name, True))
@@ -327,6 +330,8 @@ def _remove_stored(union: Union, inode: FileInode, directory: DirInode, name: by
     keep = needs_orphan(union, inode)
     if not keep and not leave_whiteout:
         union.stack.upper.unlink(join(directory.path, name))
+        if union.stack.trace is not None:
+            union.stack.trace(Step("removed", path=join(directory.path, name)))
         return
     if not keep and union.work.devices:
         union.work.cover(directory.path, name)
@@ -334,6 +339,8 @@ def _remove_stored(union: Union, inode: FileInode, directory: DirInode, name: by
     taken = union.work.take_out(directory.path, name, leave_whiteout=leave_whiteout)
     if keep:
         inode.linked().orphan = taken
+        if union.stack.trace is not None:
+            union.stack.trace(Step("kept", path=taken))
     else:
         union.work.discard(taken)
 
@@ -387,6 +394,8 @@ def _rmdir(union: Union, directory: DirInode, name: bytes, child: DirInode) -> N
         union.work.discard(union.work.take_out(directory.path, name, leave_whiteout=positive))
     else:
         union.stack.upper.rmdir(child.path)
+        if union.stack.trace is not None:
+            union.stack.trace(Step("removed", path=child.path))
     removed(union, child, record)
     _hide(union, directory, name, positive)
 

@@ -282,7 +282,12 @@ def kill_privileges(union: Union, inode: Inode) -> None:
 
 # data -----------------------------------------------------------------------------------------------------------------
 def read(union: Union, fh: int, offset: int, size: int) -> bytes:
-    return opened_file(union, fh).pread(size, offset)
+    """EINTR where the caller gives up while data is waited for that is still to come (layers.lazy_tar)."""
+    file = opened_file(union, fh)
+    fetch = getattr(file, "fetch", None)
+    if fetch is not None:
+        fetch(size, offset, union.check_caller)
+    return file.pread(size, offset)
 
 
 def write(union: Union, fh: int, offset: int, data: bytes | memoryview, kill_priv: bool) -> int:

@@ -15,13 +15,14 @@ from unionfs.layers.layer import Layer, Path, WritableLayer
 from unionfs.overlay import dir as directories
 from unionfs.overlay import durability, fileattr, lookup, metacopy, readdir, refresh, rename, xattrs
 from unionfs.overlay import file as files
-from unionfs.overlay.copy_up import copy_up
+from unionfs.overlay.copy_up import comes_later, copy_up
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
 from unionfs.overlay.invariants import check
 from unionfs.overlay.refresh import Refreshed
 from unionfs.overlay.stack import UPPER, Stack, UnionOptions
 from unionfs.overlay.statistics import with_hits
-from unionfs.overlay.union import Union, fail
+from unionfs.overlay.step import Report
+from unionfs.overlay.union import Describer, Union, fail
 from unionfs.vfs import (
     O_ACCMODE,
     AttrRecord,
@@ -37,6 +38,7 @@ from unionfs.vfs import (
     OpenResult,
     SetAttr,
     StatFs,
+    Watcher,
     record_size,
 )
 
@@ -70,16 +72,32 @@ class UnionFilesystem:
         self._transport: Callable[[], dict[str, int]] = dict
         #: The transport's, while it is attached and where it has one.
         self.gate: Gate | None = None
+        #: Has a watcher told of every request: the transport's too.
+        self.watch: Callable[[Watcher | None], None] | None = None
+
+    def trace(self, report: Report | None) -> None:
+        """From now on `report` is told each step that changes a layer, with the lock held and in the thread that takes
+        it; None: nobody is."""
+        with self._lock:
+            self._union.stack.trace = report
+
+    def describe(self, describer: Describer) -> None:
+        """From now on files have the attributes `user.unionfs.*`, by this one; he is closed with the union."""
+        self._union.describer = describer
 
     def cancellation(self, asked: Callable[[], bool] | None) -> None:
         """See vfs.Filesystem. Copy-ups of much data ask; they go on where another thread waits for the same one."""
         self._union.callers.gone = asked
 
     def attach(
-        self, notifier: Notifier | None, statistics: Callable[[], dict[str, int]], gate: Gate | None = None
+        self,
+        notifier: Notifier | None,
+        statistics: Callable[[], dict[str, int]],
+        gate: Gate | None = None,
+        watch: Callable[[Watcher | None], None] | None = None,
     ) -> None:
         """A transport introduces itself; see vfs.Filesystem."""
-        self._notifier, self._transport, self.gate = notifier, statistics, gate
+        self._notifier, self._transport, self.gate, self.watch = notifier, statistics, gate, watch
 
     def _entry(self, inode: Inode) -> Entry:
         record = self._union.attributes(inode)
@@ -385,6 +403,8 @@ class UnionFilesystem:
     def _is_slow(self, inode: FileInode) -> bool:
         with self._lock:
             size: int = record_size(self._union.attributes(inode))[0]
+            if size and not inode.lost and comes_later(self._union, inode):
+                return True
         return size > (0 if self._union.flushes_slowly else SLOW_COPY_UP)
 
     def supersede(self, node: NodeId) -> None:
@@ -431,6 +451,8 @@ class UnionFilesystem:
         self._closed = True
         with self._lock:
             union = self._union
+            if union.describer is not None:
+                union.describer.close()
             for opened in union.handles.values():
                 if isinstance(opened, files.Handle) and opened.file is not None:
                     opened.file.close()

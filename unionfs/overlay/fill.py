@@ -18,6 +18,7 @@ from unionfs.overlay import metacopy
 from unionfs.overlay.copy_data import copy_data
 from unionfs.overlay.inode import FileInode
 from unionfs.overlay.stack import METACOPY
+from unionfs.overlay.step import Step
 from unionfs.overlay.union import Union
 from unionfs.vfs import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, NOW
 
@@ -46,6 +47,8 @@ class _Filling:
     def __init__(self, union: Union, inode: FileInode, size: int | None, files: contextlib.ExitStack) -> None:
         """What is opened is closed by `files`."""
         self._union, self._inode, self._links = union, inode, inode.linked()
+        assert inode.data is not None
+        self._below, self._copied = (inode.data.layer, inode.data.path), 0
         layer, below = union.data_place(inode)
         tree, path = union.upper_place(inode)
         self._source = layer.open(below)
@@ -84,6 +87,7 @@ class _Filling:
             st = self._source.fstat()
             dense = st.st_blocks * 512 >= st.st_size
             copied = copy_data(self._source, target, self._end, dense, lambda: union.check_wanted(inode))
+            self._copied = copied
             with union.lock:
                 union.counters["copy_up_bytes"] += copied
             if not union.options.volatile:
@@ -122,6 +126,8 @@ class _Filling:
         for handle in inode.handles or ():
             handle.replace(self._reader)
         union.counters["copy_ups"] += 1
+        if union.stack.trace is not None:
+            union.stack.trace(Step("copied-up", *self._below, "data", self._copied))
 
     def take_target(self) -> LayerFile:
         """The file, open for reading and writing: from now on the caller's."""

@@ -23,6 +23,7 @@ import sys
 from unionfs.layers.layer import Layer, OriginHandle, Path
 from unionfs.overlay.inode import FileInode, Links, join
 from unionfs.overlay.stack import NLINK, ORIGIN, SLOT, UPPER
+from unionfs.overlay.step import Step
 from unionfs.overlay.union import Union
 from unionfs.overlay.workdir import INDEX, WORK, exists
 from unionfs.vfs import DT_DIR, d_type
@@ -239,6 +240,8 @@ def add_to_index(union: Union, inode: FileInode, temporary: Path, entry: Path, n
     if union.work.xattrs:
         union.stack.work.setxattr(temporary, union.stack.private(NLINK), b"U%+d" % (nlink - 1))
     union.stack.work.rename(temporary, union.stack.work, entry)
+    if union.stack.trace is not None:
+        union.stack.trace(Step("index", path=entry))
     links.index, links.below = entry, nlink
     set_nlink(union, links, nlink)
     if not entry.startswith(INDEX):
@@ -255,6 +258,8 @@ def store_name(union: Union, inode: FileInode, parent_path: Path, name: bytes) -
     try:
         _hold_nlink(union, inode.linked())
         union.stack.work.link(inode.index, union.stack.upper, join(parent_path, name))
+        if union.stack.trace is not None:
+            union.stack.trace(Step("linked", path=join(parent_path, name), other=inode.index))
     finally:
         restore_nlink(union, inode)
 
@@ -285,5 +290,7 @@ def drop_index(union: Union, inode: FileInode) -> None:
         except OSError:
             orphan = entry  # where no name leads any more: as good a place, but for a crash
         links.orphan = orphan
+        if union.stack.trace is not None:
+            union.stack.trace(Step("kept", path=orphan))
     elif exists(union.stack.work, entry):
         union.stack.work.unlink(entry)

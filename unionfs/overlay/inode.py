@@ -364,6 +364,12 @@ class FileInode(Inode):
                 return name
         return None
 
+    def a_name(self) -> tuple[DirInode, bytes] | None:
+        """Any of those known. Nothing is kept for it."""
+        if self._parent is not None:
+            return self._parent, self._name
+        return self._names[0][:2] if self._names else None
+
     def forget_name(self, parent: DirInode, name: bytes) -> Name:
         """Drop one name from both sides."""
         for i, known in enumerate(self.names):
@@ -372,6 +378,14 @@ class FileInode(Inode):
                 del parent.children[name]
                 return known
         raise KeyError(name)
+
+
+def path_of(inode: Inode) -> bytes | None:
+    """A path of the inode in the tree that people see; None where it has none (any more)."""
+    if isinstance(inode, DirInode):
+        return None if inode.removed else inode.path
+    name = inode.a_name() if isinstance(inode, FileInode) else None
+    return None if name is None else join(name[0].path, name[1])
 
 
 class InodeTable:
@@ -420,6 +434,13 @@ class InodeTable:
         if batch is None or index >= len(batch.lookups) or not batch.lookups[index]:
             return None
         return batch.take(self, index)
+
+    def listed(self, node: NodeId) -> tuple[DirInode, bytes] | None:
+        """Directory and name of a file in a batch, which stays there."""
+        batch, index = self._batches.get(node >> _INDEX_BITS), node & _LAST_INDEX
+        if batch is None or index >= len(batch.lookups) or not batch.lookups[index]:
+            return None
+        return batch.directory, batch.names[index]
 
     def take_all(self) -> None:
         for batch in list(self._batches.values()):

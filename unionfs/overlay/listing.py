@@ -13,11 +13,15 @@ holds `union.lock`.
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Callable
+from typing import Protocol
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, Path, ScanEntry
 from unionfs.overlay.inode import DirInode, Listed, Listing, join
 from unionfs.overlay.stack import UPPER
+from unionfs.overlay.step import Step
 from unionfs.overlay.union import Union
 from unionfs.vfs import DT_CHR, DT_DIR, DT_REG
 
@@ -25,9 +29,17 @@ from unionfs.vfs import DT_CHR, DT_DIR, DT_REG
 def listing(union: Union, directory: DirInode) -> Listing:
     """The directory's merged names. Raises what reading a layer raises."""
     if directory.listing is None:
-        directory.listing = _Reader(union, directory).read()
+        directory.listing = Reading(union, directory).read()
         union.counters["listings"] += 1
     return directory.listing
+
+
+class Scanned(Protocol):
+    """What of a layer reading a directory takes."""
+
+    def scan(self, path: Path) -> list[ScanEntry]: ...
+    def lstat(self, path: Path) -> os.stat_result: ...
+    def getxattr(self, path: Path, name: bytes) -> bytes | None: ...
 
 
 class _Stored:
@@ -41,7 +53,7 @@ class _Stored:
         self.opaque = False
 
 
-def read_stored(layer: Layer, path: Path, *, aufs: bool, xwhiteouts: tuple[bytes, ...]) -> _Stored:
+def read_stored(layer: Scanned, path: Path, *, aufs: bool, xwhiteouts: tuple[bytes, ...]) -> _Stored:
     """Read one stored directory. `aufs`: `.wh.` names are whiteouts and AUFS's own; else only the opaque file, which
     other writers leave beside the xattr, is left out. `xwhiteouts`: which xattrs make an empty file a whiteout."""
     stored = _Stored()
@@ -64,49 +76,72 @@ def read_stored(layer: Layer, path: Path, *, aufs: bool, xwhiteouts: tuple[bytes
     return stored
 
 
-def _is_device(layer: Layer, path: Path) -> bool:
+def _is_device(layer: Scanned, path: Path) -> bool:
     st = layer.lstat(path)
     return whiteout.is_whiteout_device(st.st_mode, st.st_rdev)
 
 
-def _is_marked(layer: Layer, path: Path, marks: tuple[bytes, ...]) -> bool:
+def _is_marked(layer: Scanned, path: Path, marks: tuple[bytes, ...]) -> bool:
     """ovl_path_check_xwhiteout_xattr(): only an empty regular file can be one."""
     return layer.lstat(path).st_size == 0 and any(layer.getxattr(path, name) is not None for name in marks)
 
 
-class _Reader:
-    def __init__(self, union: Union, directory: DirInode) -> None:
+class Reading:
+    """The reading of one directory, layer by layer from the top. `only`: of each layer just that view of it."""
+
+    def __init__(self, union: Union, directory: DirInode, only: Callable[[Layer], Scanned] | None = None) -> None:
         self._union = union
         self._directory = directory
+        self._only = only
         self._result = Listing()
         self._ended: set[bytes] = set()  # names that lower layers cannot contribute to
         self._pending: set[bytes] = set()  # names of the upper whose fate in the lowers is not known yet
 
     def read(self) -> Listing:
-        directory, union = self._directory, self._union
+        directory, trace = self._directory, self._union.stack.trace
         if directory.removed:
             return self._result
-        if directory.upper:
-            self._read_upper()
-        for position, (number, path) in enumerate(directory.lowers):
-            xwhiteouts = union.stack.marks_of(number).whiteout if number in directory.xwhiteouts else ()
-            try:
-                stored = read_stored(union.stack.layer(number), path, aufs=True, xwhiteouts=xwhiteouts)
-            except OSError as e:
-                # A lower changed behind our back: what is no directory any more contributes nothing.
-                if e.errno not in (errno.ENOENT, errno.ENOTDIR):
-                    raise
-                continue
-            self._add_lower(number, stored)
-            if stored.opaque:
-                directory.lowers = directory.lowers[: position + 1]
+        count = 0
+        for number, path in self.places():
+            stored = self.add(number, path)
+            count += 1
+            if stored is not None and stored.opaque:
+                directory.lowers = tuple(lower for lower in directory.lowers if lower[0] <= number)
                 break
+        if trace is not None:
+            trace(Step("listed", path=directory.path, size=count))
         return self._result
 
-    def _read_upper(self) -> None:
-        stack, directory = self._union.stack, self._directory
-        xwhiteouts = stack.marks_of(UPPER).whiteout if UPPER in directory.xwhiteouts else ()
-        stored = read_stored(stack.upper, directory.path, aufs=stack.aufs, xwhiteouts=xwhiteouts)
+    def places(self) -> list[tuple[int, Path]]:
+        """The layers that have the directory, and its path there."""
+        directory = self._directory
+        return [*([(UPPER, directory.path)] if directory.upper else ()), *directory.lowers]
+
+    def add(self, number: int, path: Path) -> _Stored | None:
+        """Read one layer's, after those above it. None for what is no directory there any more."""
+        stack = self._union.stack
+        xwhiteouts = stack.marks_of(number).whiteout if number in self._directory.xwhiteouts else ()
+        layer: Scanned = stack.layer(number)
+        if self._only is not None:
+            layer = self._only(stack.layer(number))
+        try:
+            stored = read_stored(layer, path, aufs=number != UPPER or stack.aufs, xwhiteouts=xwhiteouts)
+        except OSError as e:
+            # A lower changed behind our back: what is no directory any more contributes nothing.
+            if number == UPPER or e.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+            return None
+        if number == UPPER:
+            self._add_upper(stored)
+        else:
+            self._add_lower(number, stored)
+        return stored
+
+    def is_over(self, name: bytes) -> bool:
+        """Has the name been met by something that hides what is below?"""
+        return name in self._ended
+
+    def _add_upper(self, stored: _Stored) -> None:
         names = self._result.names
         for entry in stored.entries:
             names[entry.name] = Listed(UPPER, entry.type, entry.ino)
@@ -115,8 +150,6 @@ class _Reader:
         self._result.whiteouts = stored.hidden
         self._ended |= stored.hidden
         self._pending = set(names) | stored.hidden
-        if stored.opaque:
-            self._directory.lowers = ()
 
     def _add_lower(self, number: int, stored: _Stored) -> None:
         names, ended, pending = self._result.names, self._ended, self._pending

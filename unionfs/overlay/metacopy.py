@@ -27,6 +27,7 @@ from unionfs.layers.layer import Changeable, Layer, LayerFile, Path
 from unionfs.overlay.inode import Data, DirInode, FileInode, join
 from unionfs.overlay.redirect import find_file, hidden_by_aufs
 from unionfs.overlay.stack import METACOPY, NUMBER, ORIGIN, REDIRECT, SLOT, UPPER
+from unionfs.overlay.step import Step
 from unionfs.overlay.union import Union, fail
 from unionfs.vfs import DT_REG, Attr, SetAttr, record_size
 
@@ -233,6 +234,8 @@ def set_redirect(union: Union, inode: FileInode, within: DirInode | None) -> boo
                 raise
             return False
         links.redirect = redirect
+        if union.stack.trace is not None:
+            union.stack.trace(Step("redirect", path=path, other=redirect))
     return True
 
 

@@ -30,6 +30,7 @@ from unionfs.overlay.dir import (
 from unionfs.overlay.inode import DirInode, FileInode, Inode, Listed, join
 from unionfs.overlay.listing import listing
 from unionfs.overlay.stack import REDIRECT, UPPER
+from unionfs.overlay.step import Step
 from unionfs.overlay.union import Union, fail
 from unionfs.overlay.workdir import exists
 from unionfs.vfs import DT_CHR, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
@@ -288,6 +289,10 @@ def _move(union: Union, source: End, target: End, *, visible_whiteout: bool) -> 
             work.discard(inner)
         raise
     # POINT OF NO RETURN.
+    if union.stack.trace is not None:
+        union.stack.trace(Step("renamed", path=target.path, other=source.path))
+        if leave_whiteout and work.rename_whiteout:
+            union.stack.trace(Step("whiteout", path=source.path))
     victim.displaced(union)
     _moved(union, source, target)
     entries = listing(union, source.directory)
@@ -346,6 +351,8 @@ class _Victim:
             if inode.upper and needs_orphan(union, inode):
                 orphan = union.work.temporary()
                 union.stack.upper.link(end.path, union.stack.work, orphan)
+                if union.stack.trace is not None:
+                    union.stack.trace(Step("kept", path=orphan))
                 self._orphan = orphan
 
     def stays(self, union: Union) -> None:
@@ -426,6 +433,8 @@ def _exchange(union: Union, source: End, target: End) -> None:
     _bring_up(union, target, source)
     union.stack.upper.rename(source.path, union.stack.upper, target.path, RENAME_EXCHANGE)
     # POINT OF NO RETURN.
+    if union.stack.trace is not None:
+        union.stack.trace(Step("exchanged", path=target.path, other=source.path))
     old, new = listing(union, source.directory), listing(union, target.directory)
     first, second = source.inode, target.inode
     assert first is not None and second is not None

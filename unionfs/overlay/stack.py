@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer, Path, WritableLayer
+from unionfs.overlay.step import Report
 from unionfs.vfs import AttrRecord
 
 #: See layers.layer.Layer.
@@ -101,6 +102,8 @@ class Stack:
                 limit(max(8, _DIR_FDS // len(self.lowers)))
         self._upper = upper
         self._work = work
+        #: Who is told what is done to the layers, while somebody wants to know.
+        self.trace: Report | None = None
         self._prefix = _TRUSTED
         self._alone: dict[int, bytes] = {}
         self._marks: list[MarkNames] = []
@@ -109,6 +112,8 @@ class Stack:
         self._bases = [self.slot(layer) << SLOT_BITS for layer in range(len(self.lowers) + 1)]
         self._records: list[Records | None] = [getattr(layer, "records", None) for layer in self.lowers]
         self._implied: list[Callable[[Path], bool] | None] = [getattr(it, "is_implied", None) for it in self.lowers]
+        #: Has some layer data that may still have to come from a network?
+        self.fetches = any(getattr(layer, "fetches", False) for layer in self.lowers)
         self._foreign: dict[tuple[int, int, int], int] = {}
         self.aufs = upper is not None and whiteout.AUFS_MARKER in (entry.name for entry in upper.scan(b""))
 

@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from unionfs.layers.layer import Layer, OriginHandle, Path, WritableLayer
 from unionfs.overlay.inode import DirInode, FileInode, Inode, InodeTable, Links, join
@@ -52,6 +52,14 @@ def _as_shown(record: AttrRecord, links: Links) -> AttrRecord:
     return attr.pack()
 
 
+class Describer(Protocol):
+    """Says what extended attribute `user.unionfs.NAME` a path has; None: none. Called with the lock held."""
+
+    def __call__(self, path: Path, name: bytes) -> bytes | None: ...
+
+    def close(self) -> None: ...
+
+
 class Union:
     """Everything one mounted union is."""
 
@@ -80,6 +88,8 @@ class Union:
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.handles: dict[int, object] = {}
         self.next_handle = itertools.count(1)
+        #: Who answers for `user.unionfs.*`, if anybody does (xattrs.py).
+        self.describer: Describer | None = None
         #: st_ino shown for upper objects that were copied up in this session: (st_dev, st_ino) there -> shown.
         self.origins: dict[tuple[int, int], int] = {}
         #: Where origins without a way to tell their layer were found: (handle, slot mark) -> (layer, stat) or None.
@@ -327,6 +337,11 @@ class Union:
         """Has the caller of what this thread does given up? Asked by what takes long, between its parts."""
         gone: Callable[[], bool] | None = getattr(self.callers, "gone", None)
         return gone is not None and gone()
+
+    def check_caller(self) -> None:
+        """EINTR where the caller has given up."""
+        if self.caller_is_gone():
+            fail(errno.EINTR)
 
     def check_wanted(self, inode: Inode) -> None:
         """EINTR where nobody wants the copy-up of the inode any more."""

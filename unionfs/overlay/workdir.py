@@ -20,7 +20,8 @@ from unionfs.layers import whiteout
 from unionfs.layers.layer import Path, WritableLayer
 from unionfs.overlay import incompat
 from unionfs.overlay.inode import join
-from unionfs.overlay.stack import ALONE, INNER_WHITEOUT, OPAQUE, Stack, UnionOptions
+from unionfs.overlay.stack import ALONE, IMPURE, INNER_WHITEOUT, OPAQUE, REDIRECT, Stack, UnionOptions
+from unionfs.overlay.step import Step
 from unionfs.vfs import DT_DIR, RENAME_EXCHANGE, RENAME_WHITEOUT
 
 WORK, INDEX = b"work", b"index"
@@ -176,12 +177,18 @@ class Workdir:
                 tree.create(join(path, whiteout.OPAQUE), 0o600).close()
             except FileExistsError:
                 pass
+        if self._stack.trace is not None:
+            self._stack.trace(Step("opaque", path=path))
 
     def set_mark(self, path: Path, name: bytes, value: bytes) -> None:
         """Set one of the union's own attributes on an object of the upper."""
         if not self.xattrs:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._upper.setxattr(path, self._stack.private(name), value)
+        if self._stack.trace is not None and name == IMPURE:
+            self._stack.trace(Step("impure", path=path))
+        elif self._stack.trace is not None and name == REDIRECT:
+            self._stack.trace(Step("redirect", path=path, other=value))
 
     def set_apart(self, name: bytes) -> None:
         """Before an xattr of this name is stored as data: if it would be a mark to who reads the upper as a layer of
@@ -197,6 +204,8 @@ class Workdir:
             self._upper.mknod(join(directory, name), stat.S_IFCHR, 0)
         else:
             self._upper.create(join(directory, whiteout.PREFIX + name), 0o600).close()
+        if self._stack.trace is not None:
+            self._stack.trace(Step("whiteout", path=join(directory, name)))
 
     def drop_whiteout(self, directory: Path, name: bytes) -> None:
         """Take back a whiteout of the AUFS kind, if it is one: its name stands beside the one it hides."""
@@ -239,6 +248,10 @@ class Workdir:
             if leave_whiteout:
                 self.add_whiteout(directory, name)
             self._upper.rename(source, self.tree, target)
+        if self._stack.trace is not None:
+            self._stack.trace(Step("removed", path=source))
+            if leave_whiteout and self.devices:
+                self._stack.trace(Step("whiteout", path=source))
         return target
 
     def cover(self, directory: Path, name: bytes) -> None:
@@ -251,6 +264,9 @@ class Workdir:
         except BaseException:
             self.discard(staged)
             raise
+        if self._stack.trace is not None:
+            self._stack.trace(Step("removed", path=join(directory, name)))
+            self._stack.trace(Step("whiteout", path=join(directory, name)))
 
     def put_in(self, path: Path, directory: Path, name: bytes, *, is_dir: bool, over_whiteout: bool) -> None:
         """Give a staged object its name in the upper, over a whiteout if one is there. Atomic for readers."""
@@ -259,7 +275,9 @@ class Workdir:
             # A directory cannot be renamed over the whiteout, which is no directory.
             self.tree.rename(path, self._upper, target, RENAME_EXCHANGE)
             self.discard(path)
-            return
-        self.tree.rename(path, self._upper, target)
-        if over_whiteout:
-            self.drop_whiteout(directory, name)
+        else:
+            self.tree.rename(path, self._upper, target)
+            if over_whiteout:
+                self.drop_whiteout(directory, name)
+        if self._stack.trace is not None:
+            self._stack.trace(Step("placed", path=target, what="whiteout" if over_whiteout else ""))

@@ -69,7 +69,8 @@ def _lower(path: str) -> Layer:
         from unionfs.layers.directory import DirectoryLayer
 
         return DirectoryLayer(path)
-    from unionfs.image.layer_cache import LayerCache, cache_directory
+    from unionfs.image.cache_directory import cache_directory
+    from unionfs.image.layer_cache import LayerCache
 
     return LayerCache(cache_directory()).open_file(path)
 

@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from unionfs.changeset.replacing import replace_file
 from unionfs.errors import ImageFormatError, RegistryError
-from unionfs.image.blobs import replace_file
 from unionfs.image.models import parse_json
 from unionfs.image.reference import DEFAULT_DOMAIN
 from unionfs.image.registry import helpers

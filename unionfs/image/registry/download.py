@@ -13,7 +13,7 @@ from typing import Final
 
 import httpx2
 
-from unionfs.errors import ImageFormatError
+from unionfs.errors import ImageFormatError, RegistryError
 from unionfs.image.models import Descriptor
 from unionfs.image.registry import failures
 from unionfs.image.registry.client import Client
@@ -25,14 +25,31 @@ _PROGRESS: Final = 1 << 20
 _content_range = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)").fullmatch
 
 
-class Download:
-    """A context manager. Not for several threads. RegistryError where the registry has it not, or gives up."""
+class NoParts(RegistryError):
+    """A registry that does not heed Range, as it may (RFC 9110, 14.2)."""
 
-    def __init__(self, client: Client, what: Doing, path: str, scope: str, blob: Descriptor) -> None:
-        self._client, self._what, self._path, self._scope, self._blob = client, what, path, scope, blob
+
+class Download:
+    """A context manager. Not for several threads. RegistryError where the registry has it not, or gives up.
+
+    `start`, `stop`: a part of it, which a registry gives or does not: RegistryError."""
+
+    def __init__(
+        self,
+        client: Client,
+        what: Doing,
+        path: str,
+        scope: str,
+        blob: Descriptor,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> None:
+        self._client, self._what, self._path, self._scope = client, what, path, scope
+        self._whole = stop is None
+        self._stop = blob.size if stop is None else stop
         self._open = ExitStack()
         self._pieces: Iterator[bytes] | None = None
-        self._at = 0  # bytes given
+        self._at = start  # where the next byte to be given is
         self._skip = 0  # bytes that come once more
         self._begun = 0  # where the connection began
         self._failed = 0
@@ -46,7 +63,7 @@ class Download:
 
     def read(self, size: int) -> bytes:
         """`size` bytes, fewer at the end only; b"" after it."""
-        parts, left = [], min(size, self._blob.size - self._at)
+        parts, left = [], min(size, self._stop - self._at)
         while left:
             if not self._rest:
                 self._rest = memoryview(self._next())
@@ -55,7 +72,7 @@ class Download:
             parts.append(piece)
             left -= len(piece)
             self._at += len(piece)
-        if self._at == self._blob.size:
+        if self._at == self._stop:
             self._finish()
         return b"".join(parts)
 
@@ -81,13 +98,16 @@ class Download:
 
     def _connect(self) -> Iterator[bytes]:
         self._begun = self._at
-        headers = {"Range": f"bytes={self._at}-"} if self._at else {}
+        last = "" if self._whole else str(self._stop - 1)
+        headers = {"Range": f"bytes={self._at}-{last}"} if self._at or not self._whole else {}
         response = self._open.enter_context(
             self._client.stream(
                 self._what, "GET", self._path, scopes=(self._scope,), headers=headers, expect=(200, 206)
             )
         )
         self._skip = self._at
+        if response.status_code == 200 and not self._whole:
+            raise NoParts(f"{self._what.thing}: {self._client.registry} gives no parts of it")
         if response.status_code == 206:
             told = _content_range(response.headers.get("content-range", ""))
             if told is None or int(told[1]) != self._at:
@@ -114,4 +134,4 @@ class Download:
         self._pieces = None
         self._open.close()
         if more:
-            raise ImageFormatError(f"{self._what.thing} has more than {self._blob.size} bytes")
+            raise ImageFormatError(f"{self._what.thing} has more than {self._stop} bytes")

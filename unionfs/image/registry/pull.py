@@ -4,11 +4,14 @@ A tag is looked up once; from then on all is by digest. Layers that the store ha
 several at a time, each hashed, decompressed and indexed while it comes, so that the image can be mounted at once.
 Of a multi-platform image one platform's comes, and the index says what else there is.
 
-Nothing of it is seen before all of it is there (`Staging`).
+Nothing of it is seen before all of it is there (`Staging`). A lazy pull brings of a layer that has one only its table
+of contents, and a note of where the rest is (image.lazy); a later pull that is not brings the rest.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, Literal, cast
@@ -19,9 +22,12 @@ from unionfs.image.blobs import CHUNK
 from unionfs.image.digest import Digest
 from unionfs.image.image import MAX_NESTING, Image, walk
 from unionfs.image.layers import Count
+from unionfs.image.lazy.notes import Note, Origin, note_of, write_note
+from unionfs.image.lazy.opening import lazy_cache, settle
 from unionfs.image.models import Descriptor, Index, Platform, parse_manifest
 from unionfs.image.reference import DEFAULT_TAG, Reference
 from unionfs.image.registry.client import Client
+from unionfs.image.registry.lazy_pull import lazily
 from unionfs.image.registry.repository import Repository
 from unionfs.image.registry.transfer import Cancelled, Report, Transfer, all_of, one_at_a_time
 from unionfs.image.staging import Staging
@@ -47,8 +53,10 @@ def pull(
     report: Report | None = None,
     *,
     unpack: bool = True,
+    lazy: bool = False,
 ) -> Pulled:
     """Bring `reference` (canonical) into the store. `unpack` False leaves it to the first mount to unpack its layers.
+    `lazy` leaves data to the moment it is read, of layers that can be fetched in parts.
 
     RegistryError, ImageFormatError, ImageNotFound for a platform that is not there; the store is then as it was.
     Idempotent."""
@@ -57,16 +65,31 @@ def pull(
         tell(Transfer("", f"Using default tag: {DEFAULT_TAG}"))
     reference = reference.with_default_tag()
     wanted = None if platform is None else platforms.parse(platform)
-    puller = _Puller(store, Repository(client, reference, "pull"), wanted, tell, unpack)
+    puller = _Puller(store, Repository(client, reference, "pull"), wanted, tell, unpack, lazy)
     return puller.run()
+
+
+def fetch_layers(store: Store, client: Client, reference: Reference, notes: Sequence[Note], report: Report) -> None:
+    """Bring layers of a repository that were not fetched. RegistryError, ImageFormatError: nothing is changed then."""
+    puller = _Puller(store, Repository(client, reference, "pull"), None, one_at_a_time(report), unpack=True)
+    with store.staging() as staging:
+        puller.fetch(staging, {note.layer.digest: (note.layer, note.diff_id) for note in notes})
+        staging.publish({})
+    settle(store.layout, store.cache, [note.layer for note in notes])
 
 
 class _Puller:
     def __init__(
-        self, store: Store, repository: Repository, wanted: platforms.Wanted | None, report: Report, unpack: bool
+        self,
+        store: Store,
+        repository: Repository,
+        wanted: platforms.Wanted | None,
+        report: Report,
+        unpack: bool,
+        lazy: bool = False,
     ) -> None:
         self._store, self._repository, self._wanted = store, repository, wanted
-        self._report, self._unpack = report, unpack
+        self._report, self._unpack, self._lazy = report, unpack, lazy
         self._reference = repository.reference
         self._documents: dict[Digest, bytes] = {}
 
@@ -91,6 +114,7 @@ class _Puller:
                     staging.publish({}, untagged=[root])
                 else:
                     staging.publish({name: root})
+        settle(self._store.layout, self._store.cache, image.layers)
         status: Literal["Downloaded newer image", "Image is up to date"]
         status = "Downloaded newer image" if fetched or not there else "Image is up to date"
         return Pulled(image.id, root.digest, str(reference), reference.familiar(), status)
@@ -167,12 +191,33 @@ class _Puller:
                 continue
             if staging.layout.blobs.size(layer.digest) == layer.size:
                 self._report(Transfer(layer.digest.short, "Already exists"))
-            else:
+            elif not (self._lazy and self._note(staging, layer, diff_id)):
                 missing[layer.digest] = layer, diff_id
                 self._report(Transfer(layer.digest.short, "Pulling fs layer", 0, layer.size))
+        self.fetch(staging, missing)
+        return len(missing)
+
+    def fetch(self, staging: Staging, missing: Mapping[Digest, tuple[Descriptor, Digest]]) -> None:
+        """Layers with their diff_ids, whole."""
         tasks = [partial(self._layer, staging, layer, diff_id) for layer, diff_id in missing.values()]
         all_of(self._repository.client, tasks)
-        return len(missing)
+
+    def _note(self, staging: Staging, layer: Descriptor, diff_id: Digest) -> bool:
+        """Leave the data of a layer where it is, if that can be done."""
+        options, id = self._repository.client.options, layer.digest.short
+        known = note_of(staging.layout, layer.digest)
+        origin = Origin(
+            str(self._reference), options.insecure, _absolute(options.cert_dir), _absolute(options.authfile)
+        )
+        cache = lazy_cache(self._store.cache)
+        found = lazily(self._repository.client, staging.layout, cache, layer, diff_id, origin)
+        if isinstance(found, str):
+            self._report(Transfer(id, f"Not in parts: {found}"))
+            return False
+        if known != found:
+            write_note(staging.layout, found)
+        self._report(Transfer(id, "Already exists" if known is not None else "Ready to be read"))
+        return True
 
     def _layer(self, staging: Staging, layer: Descriptor, diff_id: Digest) -> None:
         what = f"the layer {layer.digest}"
@@ -220,3 +265,8 @@ class _Puller:
                     f"{what} came damaged: its digest is {found}",
                     hint="the registry, or something before it, is at fault",
                 )
+
+
+def _absolute(path: str | None) -> str | None:
+    """A note outlives the directory that a command was run in."""
+    return None if path is None else os.path.abspath(path)

@@ -98,11 +98,10 @@ class Repository:
         answer = self.client.request(what, "HEAD", url, scopes=(self.scope,), expect=(200, 404))
         return answer.status == 200
 
-    def download(self, blob: Descriptor) -> Download:
-        """The bytes of a blob, which nobody has compared yet."""
-        return Download(
-            self.client, self.doing(f"blob {blob.digest}"), self.url(f"blobs/{blob.digest}"), self.scope, blob
-        )
+    def download(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> Download:
+        """The bytes of a blob, or of a part of it, which nobody has compared yet."""
+        what, url = self.doing(f"blob {blob.digest}"), self.url(f"blobs/{blob.digest}")
+        return Download(self.client, what, url, self.scope, blob, start, stop)
 
     def document(self, blob: Descriptor, limit: int) -> bytes:
         """A small blob: a config."""

@@ -5,6 +5,8 @@
     replies      values -> bytes
     negotiate    INIT as a table
     session      request bytes -> vfs.Filesystem -> reply bytes: no I/O
+    answers      its handlers, one for each opcode
+    watching     the same, with somebody told of each request
     slow         which requests are for a worker
     files        open files: which data path each takes
     passthrough  which backing file the kernel reads and writes by itself
@@ -26,7 +28,7 @@ A file system may offer more than `vfs.Filesystem` asks; each is used where it i
     find(parent, name)            `lookup` that returns None where there is no such name
     xattr_refusal(node, name)     the errno of `getxattr` where that is known without looking, else 0
     stable_cookies: bool          cookies of a directory hold in all its handles as long as its node is known
-    attach(notifier, statistics, gate)   see vfs.Filesystem
+    attach(notifier, statistics, gate, watch)   see vfs.Filesystem
     cancellation(asked)           see there, too: `asked` once INTERRUPT has come and the caller is to die
 """
 
@@ -100,11 +102,11 @@ def _attached(fs: Filesystem, notifier: Notifier, session: Session, gate: Change
     if attach is None:
         yield
         return
-    attach(notifier, session.statistics, gate)
+    attach(notifier, session.statistics, gate, session.watch)
     try:
         yield
     finally:
-        attach(None, session.statistics, None)
+        attach(None, session.statistics, None, None)
         notifier.close()
 
 

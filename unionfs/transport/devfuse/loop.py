@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 #: fuse_dev_do_read wants room for both headers and max_write; a page for the former leaves the data aligned.
 BUFFER_SIZE: Final = negotiate.MAX_WRITE + 4096
 _REPLY_HEADER: Final = 16
+#: Threads for reads that wait, for a disk or a network.
+READERS: Final = 32
 
 
 class Loop:
@@ -44,6 +46,8 @@ class Loop:
         self._session = session
         self._debug = debug
         self._workers = Workers(self._answer_slow)
+        # A read may wait for a network: as many as that must not keep a copy-up or an fsync from a thread.
+        self._readers = Workers(self._answer_read, READERS)
         self._plain = self._traced if debug else session.handle
         self._handle = self._plain
         self._parking = Parking()
@@ -71,6 +75,7 @@ class Loop:
             with self._releasing:
                 self._ended = True
             self._workers.stop()
+            self._readers.stop()
 
     def cancel(self, unique: int) -> None:
         """INTERRUPT: answer a request that still waits for a worker with EINTR. What one is at may be given up, if its
@@ -79,7 +84,10 @@ class Loop:
         A caller whom a debugger stops, or we do (mounts.freezing), has got no signal: it is not told of any."""
         if self._parking.interrupt(unique):
             self.dismiss()
-        elif self._workers.cancel(unique, lambda request: _gave_up(requests.header(request).pid, True)):
+        elif any(
+            pool.cancel(unique, lambda request: _gave_up(requests.header(request).pid, True))
+            for pool in (self._workers, self._readers)
+        ):
             self._write(replies.error(unique, errno.EINTR), Header(abi.Opcode.INTERRUPT, unique, 0, 0, 0, 0))
 
     # held changes -------------------------------------------------------------------------------------------------
@@ -98,7 +106,7 @@ class Loop:
                     return  # nobody waits any more
                 reply = self._plain(request, len(request))
                 if reply is LATER:
-                    self._workers.submit(requests.header(request).unique, request)
+                    self._submit(request)
                 elif reply:
                     self._write(reply, requests.header(request))
 
@@ -108,7 +116,7 @@ class Loop:
         return self._passed or not self._busy
 
     def in_progress(self) -> frozenset[int]:
-        """The `unique`s of the requests that workers have now."""
+        """The `unique`s of the requests that workers have now; not reads, which change nothing."""
         return self._workers.uniques()
 
     def dismiss(self) -> None:
@@ -192,7 +200,7 @@ class Loop:
             if not reply:
                 continue
             if reply is LATER:
-                self._workers.submit(requests.header(buffer).unique, bytes(memoryview(buffer)[:length]))
+                self._submit(bytes(memoryview(buffer)[:length]))
                 continue
             try:
                 write(fd, reply)
@@ -219,11 +227,22 @@ class Loop:
         if reply:
             self._write(reply, requests.header(buffer))
 
+    def _submit(self, request: bytes) -> None:
+        header = requests.header(request)
+        pool = self._readers if header.opcode == abi.Opcode.READ else self._workers
+        pool.submit(header.unique, request)
+
     def _answer_slow(self, request: bytes) -> None:
         """In a worker."""
+        self._answer_later(request, self._workers.interrupted)
+
+    def _answer_read(self, request: bytes) -> None:
+        """In a reader."""
+        self._answer_later(request, self._readers.interrupted)
+
+    def _answer_later(self, request: bytes, interrupted: Callable[[], bool]) -> None:
         try:
             caller = requests.header(request).pid
-            interrupted = self._workers.interrupted
             reply = self._session.handle_now(request, len(request), lambda: interrupted() and is_dying(caller))
             if self._debug:
                 _log.debug("%s -> %s", _described(request, len(request)), _outcome(reply))

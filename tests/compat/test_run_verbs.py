@@ -1,0 +1,189 @@
+"""`unionfs ps`, `exec`, `logs`, `inspect`, `start`, `stop`, `kill`, `wait` and `rm`, as docker has them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.compat.run_rig import Box, Typist, box, filled
+from tests.requirements import requires
+from tests.unit.cli_runner import refused
+
+pytestmark = [
+    pytest.mark.needs_root,
+    pytest.mark.needs_fuse,
+    pytest.mark.peer,
+    requires("root", "fuse", "busybox", "runc"),
+]
+__all__ = ["box", "filled"]  # fixtures
+
+WAIT = "while :; do sleep 0.1; done"
+ENDS = f"trap 'echo ends; exit 7' TERM; {WAIT}"
+
+
+def test_ps_lists_what_runs_and_with_a_all(box: Box) -> None:
+    id = box.detached("running", WAIT)
+    assert box.call("run", "--network", "none", "--name", "ended", "box", "sh", "-c", "exit 3").status == 3
+    heading, row = box.run("ps").splitlines()
+    assert heading.split() == "CONTAINER ID IMAGE COMMAND CREATED STATUS PORTS NAMES".split()
+    assert re.fullmatch(rf'{id[:12]} +box +"sh -c \'echo ready;w…" +.* ago +Up .* +running', row)
+    assert box.run("ps", "-q") == id[:12]
+    assert box.run("ps", "-q", "--no-trunc") == id
+    names = ("ps", "--format", "{{.Names}}")
+    assert box.run(*names, "-a").splitlines() == ["ended", "running"]
+    for option in ("-l", "-n1"):
+        assert box.run(*names, option) == "ended"
+    for text, found in (
+        ("status=exited", "ended"), ("name=runn", "running"), (f"id={id[:6]}", "running"), ("exited=3", "ended"),
+        ("exited=0", ""), ("since=running", "ended"), ("before=ended", "running"), ("label=kind=box", "ended\nrunning"),
+        ("label=kind=other", ""), ("ancestor=box", "ended\nrunning"), ("ancestor=other", ""),
+    ):  # fmt: skip
+        assert box.run(*names, "-a", "-f", text) == found, text
+    told = json.loads(box.run("ps", "--format", "json"))
+    assert (told["ID"], told["State"], told["Names"]) == (id[:12], "running", "running")
+    refused(box.call("ps", "-f", "color=red"), 2, "invalid filter 'color'")
+    refused(box.call("ps", "-f", "status=dead"), 2, "invalid filter 'status=dead'")
+
+
+def test_logs_have_streams_times_and_parts(box: Box) -> None:
+    script = "echo b >&2; echo a; echo c; echo -n d"
+    ran = box.call("run", "--network", "none", "--name", "main", "box", "sh", "-c", script)
+    assert ran.status == 0
+    ran = box.call("logs", "main")
+    assert (ran.out, ran.err) == (b"a\nc\nd", b"b\n")
+    assert box.call("logs", "-n", "1", "main").out == b"d"
+    timed = box.call("logs", "-t", "main").lines
+    assert [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ", "", line) for line in timed] == ["a", "c", "d"]
+    last = timed[-1].split()[0]
+    assert box.call("logs", "--since", last, "main").out == b"d"
+    assert box.call("logs", "--until", last, "main").out == b"a\nc\nd"
+    assert box.call("logs", "--since", "1h", "main").out == b"a\nc\nd"
+    assert box.call("logs", "--until", "1h", "main").out == b""
+    refused(box.call("logs", "--since", "yesterday", "main"), 2, "invalid value for a time: 'yesterday'")
+    refused(box.call("logs", "nobody"), 1, "No such container: nobody")
+
+
+def test_logs_follow_until_the_end(box: Box) -> None:
+    box.detached("main", ENDS)
+    with box.process("logs", "-f", "main") as logs:
+        assert logs.stdout is not None and logs.stdout.readline() == b"ready\n"
+        box.run("stop", "main")
+        assert logs.stdout.read() == b"ends\n"
+        assert logs.wait(timeout=30) == 0
+
+
+def test_stop_asks_first_and_kills_after_a_while(box: Box) -> None:
+    box.detached("polite", ENDS)
+    box.detached("stubborn", f"trap '' TERM; {WAIT}")
+    assert box.run("stop", "-t", "1", "polite", "stubborn").splitlines() == ["polite", "stubborn"]
+    assert [box.inspect(name)["State"]["ExitCode"] for name in ("polite", "stubborn")] == [7, 137]
+    assert box.run("stop", "polite") == "polite"  # again
+    refused(box.call("stop", "nobody"), 1, "No such container: nobody", "unionfs ps -a")
+
+
+def test_start_has_the_changes_and_a_new_log_behind_the_old(box: Box) -> None:
+    script = "cat /etc/motd; echo changed > /etc/motd"
+    assert box.run("run", "--network", "none", "--name", "main", "box", "sh", "-c", script) == "of the image"
+    assert box.run("start", "-a", "main") == "changed"
+    assert box.run("logs", "main") == "of the image\nchanged"
+    assert box.run("start", "main") == "main"
+    box.run("wait", "main")
+    refused(box.call("start", "nobody"), 1, "No such container: nobody")
+
+
+def test_start_of_what_runs_is_nothing(box: Box) -> None:
+    box.detached("main", WAIT)
+    pid = box.inspect("main")["State"]["Pid"]
+    assert box.run("start", "main") == "main"
+    assert box.inspect("main")["State"]["Pid"] == pid
+
+
+def test_kill_sends_a_signal_by_name_or_number(box: Box) -> None:
+    box.detached("main", f"trap 'echo usr1' USR1; {ENDS}")
+    assert box.run("kill", "-s", "USR1", "main") == "main"
+    box.until_said("main", "usr1")
+    box.run("kill", "-s", "15", "main")
+    assert box.run("wait", "main") == "7"
+    refused(box.call("kill", "main"), 1, "is not running")
+    refused(box.call("kill", "-s", "SIGNONE", "main"), 2, "invalid signal: SIGNONE")
+
+
+def test_rm_refuses_what_runs_but_by_force(box: Box) -> None:
+    id = box.detached("main", WAIT)
+    refused(box.call("rm", "main"), 1, 'cannot remove container "/main": container is running', "unionfs rm -f main")
+    assert box.run("rm", "-f", id[:8]) == id[:8]
+    box.nothing_left()
+    refused(box.call("rm", "main"), 1, "No such container: main")
+    assert box.call("rm", "-f", "main").status == 0
+
+
+def test_exec_has_streams_status_user_and_environment(box: Box) -> None:
+    box.detached("main", WAIT, "-e", "OUTER=1")
+    ran = box.call("exec", "main", "sh", "-c", "echo out; echo err >&2; exit 5")
+    assert (ran.status, ran.out, ran.err) == (5, b"out\n", b"err\n")
+    assert box.call("exec", "-i", "main", "cat", stdin=b"in\n").out == b"in\n"
+    assert box.run("exec", "-u", "daemon", "-w", "/srv", "main", "sh", "-c", "id -un; pwd; echo $HOME") == (
+        "daemon\n/srv\n/srv"
+    )
+    shown = box.run("exec", "-e", "INNER=2", "-e", "FROM", "main", "env").splitlines()
+    assert {"OUTER=1", "INNER=2"} <= set(shown) and "FROM=image" not in shown
+    assert box.run("exec", "-d", "main", "sh", "-c", "echo detached > /tmp/there") == ""
+
+
+def test_exec_of_what_cannot_be_executed(box: Box) -> None:
+    box.detached("main", WAIT)
+    for command, status, message in (("nothing", 127, b"not found"), ("/etc/motd", 126, b"ermission denied")):
+        ran = box.call("exec", "main", command)
+        assert ran.status == status and message in ran.err
+        assert len(ran.errors) == 1
+    box.run("kill", "main")
+    box.run("wait", "main")
+    refused(box.call("exec", "main", "true"), 1, "is not running", "unionfs start main")
+    directory = box.state_file("main").parent
+    assert [path.name for path in directory.iterdir() if path.name.startswith("exec-")] == []
+
+
+def test_exec_on_a_terminal(box: Box) -> None:
+    box.detached("main", WAIT)
+    with Typist(box, "exec", "-it", "main", "sh") as typist:
+        typist.types("stty size; tty\n")
+        typist.sees("30 90")
+        typist.sees("/dev/pts/0")
+        typist.resize(50, 60)
+        typist.types("stty size\n")
+        typist.sees("50 60")
+        typist.types("exit 4\n")
+        assert typist.end() == 4
+    with Typist(box, "exec", "-it", "main", "nothing") as typist:
+        assert typist.end() == 127
+        assert b"not found" in typist.seen
+
+
+def test_inspect_is_dockers(box: Box, tmp_path: Path) -> None:
+    options = ("-v", f"{tmp_path}:/data:ro", "-m", "64m", "-u", "daemon", "--hostname", "here")
+    id = box.detached("main", WAIT, *options)
+    found = box.inspect("main")
+    assert found["Id"] == id and found["Name"] == "/main" and found["Driver"] == "unionfs"
+    assert (found["Path"], found["Args"][:1]) == ("sh", ["-c"])
+    assert found["State"]["Running"] is True and found["State"]["Pid"] > 0
+    assert found["State"]["FinishedAt"] == "0001-01-01T00:00:00Z"
+    assert found["Image"] == "sha256:" + json.loads(box.run("image", "inspect", "box"))[0]["Id"].split(":")[1]
+    config, host = found["Config"], found["HostConfig"]
+    assert (config["Hostname"], config["User"], config["Image"]) == ("here", "daemon", "box")
+    assert "FROM=image" in config["Env"] and config["Labels"] == {"kind": "box"}
+    assert (host["Memory"], host["NetworkMode"], host["Binds"]) == (64 << 20, "none", [f"{tmp_path}:/data:ro"])
+    assert found["Mounts"][0]["Destination"] == "/data" and found["Mounts"][0]["RW"] is False
+    assert Path(found["LogPath"]).read_bytes().endswith(b" stdout F ready\n")
+    assert box.run("inspect", "-f", "{{.State.Status}}", "main") == "running"
+    assert json.loads(box.run("inspect", "box"))[0]["RepoTags"] == ["box:latest"]
+    ran = box.call("inspect", "nobody")
+    assert (ran.status, ran.out) == (1, b"[]\n") and "No such object: nobody" in ran.errors[0]
+
+
+def test_memory_is_limited(box: Box) -> None:
+    script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
+    said = box.run("run", "--rm", "--network", "none", "-m", "64m", "box", "sh", "-c", script)
+    assert said == str(64 << 20)

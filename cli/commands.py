@@ -16,7 +16,7 @@ from typer.main import get_command
 class Parameter:
     """An option, or an argument. `metavar` None: an option without a value. `usage`: as --help shows it. `spelled`: how
     an option is written, the long form last; of an argument nothing. `choices`: the words that are taken, if only some
-    are. `many`: an argument that takes all there are, or an option that may be repeated."""
+    are. `many`: an argument that takes all there are, or an option that may be repeated. `required`: as it says."""
 
     usage: str
     help: str
@@ -24,6 +24,7 @@ class Parameter:
     spelled: tuple[str, ...]
     choices: tuple[str, ...]
     many: bool
+    required: bool
 
 
 class Command:
@@ -99,6 +100,7 @@ class Command:
             spelled=(*one.opts, *one.secondary_opts) if is_option else (),
             choices=tuple(str(item.value) for item in choices),
             many=one.nargs == -1 or bool(getattr(one, "multiple", False)),
+            required=bool(one.required),
         )
 
 

@@ -13,13 +13,15 @@ import typer
 from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
-from . import plain
 from .options import SETTINGS, StoreOption, choose_store
 from .output import ContainerStatus, Trouble, error, flush, os_error_message, text
 from .verbs import group
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+#: docker's exit status of `run` for whatever is not the container's own.
+RUN_FAILED = 125
 
 #: What typer makes of Ctrl-C.
 INTERRUPTED = 130
@@ -106,8 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return complete.main(arguments[1:])
     try:
-        call = plain.call(arguments, VERBS)
-        status = app(arguments, prog_name="unionfs", standalone_mode=False) if call is None else call()
+        status = app(arguments, prog_name="unionfs", standalone_mode=False)
         flush()
     except KeyboardInterrupt:
         status = INTERRUPTED
@@ -126,7 +127,7 @@ def _report(e: Exception) -> int:
         context = getattr(e, "ctx", None)
         command = context.command_path if context is not None else "unionfs"
         error(_usage_message(e), f"{command} --help")
-        return 2
+        return RUN_FAILED if command == "unionfs run" else 2
     if isinstance(e, UnionFSError):
         error(str(e), e.hint)
         return 2 if isinstance(e, OptionError) else 1

@@ -24,7 +24,7 @@ from tests.compat.registry_rig import RegistryServer
 from tests.requirements import requires
 from tests.unit.cli_runner import refused
 from tests.unit.image_rig import files_tar, layer, made_image, oci_files
-from tests.unit.lazy_rig import LazyLayer, Member, estargz, plain_layer, zstd_chunked
+from tests.unit.lazy_rig import LazyLayer, Member, estargz, lazy_image, plain_layer, with_another_toc, zstd_chunked
 from unionfs.changeset.tar_format import DIR, LINK, SYMLINK
 
 pytestmark = [pytest.mark.needs_fuse, requires("fuse", "docker-registry", "skopeo")]
@@ -345,13 +345,13 @@ def test_a_daemon_that_is_killed_leaves_what_is_right(
     mnt.mkdir()
     images.run("mount", "--image", name, "--read-only", mnt)
     try:
-        (status,) = json.loads(images.run("mounts", "--json"))
+        (pid,) = [one["pid"] for one in json.loads(images.run("mounts", "--json")) if one["mountpoint"] == str(mnt)]
         halfway = threading.Event()
 
         def kill(request: Request) -> None:
             if request.is_blob and request.seen == 3 and not halfway.is_set():
                 halfway.set()
-                os.kill(status["pid"], signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
         proxy.forget()
         proxy.plan = kill
@@ -362,6 +362,86 @@ def test_a_daemon_that_is_killed_leaves_what_is_right(
     proxy.plan = lambda request: None
     with images.mounted("--image", name, "--read-only") as again:
         assert (again / "big").read_bytes() == FILES[-1].data
+
+
+@pytest.mark.parametrize(
+    "options", [("--transport", "fusepy"), ("-o", "uidmapping=0:0:65536")], ids=["fusepy", "mapped"]
+)
+def test_other_ways_to_mount(
+    images: Images, registry: RegistryServer, proxy: FaultyProxy, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    serve_layers(registry, tmp_path, estargz(FILES))
+    name = pull(images, proxy)
+    with images.mounted("--image", name, *options) as mnt:
+        assert (mnt / "etc/motd").read_bytes() == b"hello\n"
+        with open(mnt / "big", "r+b") as file:
+            file.write(b"new")
+        assert (mnt / "big").read_bytes() == b"new" + FILES[-1].data[3:]
+
+
+def test_credentials_are_those_of_the_moment(images: Images, tmp_path: Path) -> None:
+    with RegistryServer(tmp_path, password=True) as registry, FaultyProxy(registry.host) as proxy:
+        login = ("login", "-u", "user", "--password-stdin", proxy.host)
+        _, archive = lazy_image("x/a/b:1", estargz(FILES))
+        (tmp_path / "lazy.tar").write_bytes(archive)
+        skopeo(
+            "copy", "-q", "--preserve-digests", "--dest-tls-verify=false", "--dest-creds", "user:secret",
+            f"oci-archive:{tmp_path}/lazy.tar:x/a/b:1", f"docker://{registry.host}/a/b:1",
+        )  # fmt: skip
+        assert images.call(*login, stdin=b"secret\n").status == 0
+        name = pull(images, proxy)
+        images.run("logout", proxy.host)
+        with images.mounted("--image", name, "--read-only") as mnt:
+            assert errno_of((mnt / "etc/motd").read_bytes) == errno.EIO
+            assert images.call(*login, stdin=b"secret\n").status == 0
+            assert (mnt / "etc/motd").read_bytes() == b"hello\n"
+
+
+def test_what_nothing_needs_is_pruned(
+    images: Images, registry: RegistryServer, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    """Also the note of a layer whose image another tool has taken away."""
+    serve_layers(registry, tmp_path, estargz(FILES[:2]))
+    pull(images, proxy)
+    (images.store / "index.json").write_text('{"schemaVersion":2,"manifests":[]}')
+    images.run("image", "prune", "-f")
+    assert os.listdir(images.store / ".unionfs/lazy") == os.listdir(images.directory / "cache/lazy") == []
+
+
+@pytest.mark.parametrize("first", ["true", "false"])
+def test_no_image_decides_what_another_shows(
+    images: Images, registry: RegistryServer, proxy: FaultyProxy, tmp_path: Path, first: str
+) -> None:
+    """Of one blob two manifests name two tables of contents; whoever has the second word gets it whole."""
+    layer = zstd_chunked([Member("secret", b"true"), Member("shown", b"false")])
+    swapped = {"version": 1, "entries": [entry | {"name": name} for entry, name in
+               zip(layer.toc["entries"], ("shown", "secret"), strict=True)]}  # fmt: skip
+    true, false = with_another_toc(layer, swapped)
+    serve_layers(registry, tmp_path, true, name="true:1")
+    serve_layers(registry, tmp_path, false, name="false:1")
+    second = {"true": "false", "false": "true"}[first]
+    assert "Ready to be read" in images.run("image", "pull", "--lazy", f"{proxy.host}/{first}:1")
+    said = images.run("image", "pull", "--lazy", f"{proxy.host}/{second}:1")
+    assert "another image says that it has another table of contents" in said
+    for name in (first, second):
+        with images.mounted("--image", f"{proxy.host}/{name}:1", "--read-only") as mnt:
+            assert (mnt / "secret").read_bytes() == b"true"
+    assert images.run("image", "verify") == ""
+    assert os.listdir(images.directory / "cache/lazy") == []
+
+
+def test_a_note_that_others_could_have_written_is_not_followed(
+    images: Images, registry: RegistryServer, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    serve_layers(registry, tmp_path, estargz(FILES[:2]))
+    name = pull(images, proxy)
+    (note,) = (images.store / ".unionfs/lazy").iterdir()
+    note.chmod(0o666)
+    proxy.forget()
+    mnt = images.directory / "mnt"
+    mnt.mkdir()
+    refused(images.call("mount", "--image", name, "--read-only", mnt), 1, "is missing from the store")
+    assert proxy.asked == []
 
 
 def test_two_mounts_share_what_comes(

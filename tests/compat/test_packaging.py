@@ -20,8 +20,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.requirements import requires
+
 PROJECT = Path(__file__).resolve().parents[2]
-SOURCE = ("pyproject.toml", "README.md", "unionfs", "cli")
+SOURCE = ("pyproject.toml", "README.md", "unionfs", "cli", "share")
 
 #: distribution -> the module that it brings
 MODULES = {"fusepy": "fuse", "backports.zstd": "backports"}
@@ -73,10 +75,11 @@ def test_the_wheel_holds_the_packages_and_no_top_level_cli(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     top = {name.partition("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"unionfs", "unionfs_cli"}
+    assert {name for name in top if not name.endswith((".dist-info", ".data"))} == {"unionfs", "unionfs_cli"}
     for needed in (
         "unionfs/py.typed",
         "unionfs_cli/py.typed",
+        "unionfs_cli/completions/unionfs.bash",
         "unionfs/explain/lessons/01-layers.toml",
         "unionfs/explain/pages/page.html",
         "unionfs/explain/pages/page.css",
@@ -116,6 +119,21 @@ def test_the_lessons_are_there_when_installed(installed: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_page_is_drawn_when_installed(installed: Path, tmp_path: Path) -> None:
     assert "</html>" in run(installed / "unionfs", "show", "lesson:whiteouts", "--html", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@requires("man")
+def test_the_manual_and_the_completion_are_found_when_installed(installed: Path, tmp_path: Path) -> None:
+    share = installed.parent / "share"
+    if not list(installed.parent.glob("lib/python*/site-packages/unionfs_cli")):
+        assert not share.exists()  # an editable install has no data; the tree has it
+        return
+    found = run(
+        "/usr/bin/env", f"PATH={installed}:/usr/bin:/bin", "man", "-w", "unionfs", "unionfs-image", cwd=tmp_path
+    )
+    assert found.split() == [str(share / f"man/man1/{name}.1") for name in ("unionfs", "unionfs-image")]
+    assert (share / "bash-completion/completions/unionfs.bash").exists()
+    assert run(installed / "unionfs", "completion", "fish", cwd=tmp_path).startswith("# fish completion")
 
 
 def tomllib_version() -> str:

@@ -75,6 +75,7 @@ def test_changes_are_kept_without_rm(box: Box) -> None:
         (("-v", "relative:/x", "box", "true"), 125, "named volume"),
         (("--security-opt", "seccomp=x", "box", "true"), 125, "invalid --security-opt"),
         (("-it", "box", "true"), 125, "the input device is not a TTY"),
+        (("--no-such-option", "box"), 125, "no such option: --no-such-option"),
     ],
 )
 def test_what_is_wrong_has_dockers_status(box: Box, argv: tuple[str, ...], status: int, message: str) -> None:

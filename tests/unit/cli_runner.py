@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -58,3 +60,29 @@ def refused(ran: Ran, status: int, error: str, hint: str = "") -> None:
     assert ran.errors[0].startswith("error: ") and error in ran.errors[0], ran
     if hint:
         assert len(ran.errors) == 2 and ran.errors[1].startswith("hint: ") and hint in ran.errors[1], ran
+
+
+def typed(*argv: str, lines: list[str]) -> str:
+    """What a person sees who types these lines, each when asked; without colour."""
+    pid, fd = pty.fork()
+    if not pid:
+        os.chdir(PROJECT)
+        os.environ.update(NO_COLOR="1", COLUMNS="80", TERM="dumb")
+        os.execv(sys.executable, [sys.executable, "-c", "from cli.main import main; exit(main())", *argv])
+    seen, left = "", list(lines)
+    try:
+        while select.select([fd], [], [], 30)[0]:
+            try:
+                data = os.read(fd, 4096)
+            except OSError:  # EIO: the other side is closed
+                break
+            if not data:
+                break
+            seen += data.decode()
+            if left and seen.endswith((": ", "> ")):
+                os.write(fd, left.pop(0).encode() + b"\n")
+    finally:
+        os.close(fd)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert not left
+    return seen.replace("\r\n", "\n")

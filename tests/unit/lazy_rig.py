@@ -16,7 +16,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.unit.image_rig import OCI, Blobs, Made, files_tar, made_image, named, sha256
@@ -180,6 +180,18 @@ def zstd_chunked(members: Sequence[Member], *, chunk: int = 64 << 10, toc: Chang
     key = "io.github.containers.zstd-chunked.manifest-"
     annotations = {key + "checksum": sha256(data), key + "position": f"{position}:{len(data)}:{len(plain)}:1"}
     return LazyLayer(bytes(out), f"{OCI}layer.v1.tar+zstd", annotations, bytes(tar), document)
+
+
+def with_another_toc(layer: LazyLayer, document: dict[str, Any]) -> tuple[LazyLayer, LazyLayer]:
+    """One blob of zstd:chunked with two tables of contents, and two manifests' word for which one it is."""
+    from backports import zstd
+
+    data = zstd.compress(json.dumps(document).encode())
+    blob = layer.blob + _skippable(data)
+    key = "io.github.containers.zstd-chunked.manifest-"
+    place = f"{len(layer.blob) + 8}:{len(data)}:{len(json.dumps(document))}:1"
+    other = {key + "checksum": sha256(data), key + "position": place}
+    return replace(layer, blob=blob), replace(layer, blob=blob, annotations=other, toc=document)
 
 
 def _skippable(data: bytes) -> bytes:

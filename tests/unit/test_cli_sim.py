@@ -7,10 +7,7 @@ a terminal of that width before it is written anew.
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +17,7 @@ import pytest
 from cli import sim_schemas
 from cli.sim_steps import manual
 from cli.style import Style
-from tests.unit.cli_runner import PROJECT, Ran, call, program, refused
+from tests.unit.cli_runner import PROJECT, Ran, call, program, refused, typed
 from unionfs.api.simulation import VERBS
 from unionfs.explain.lesson import lessons
 
@@ -114,32 +111,6 @@ def test_a_script_can_come_through_a_pipe() -> None:
 
 
 # at a terminal --------------------------------------------------------------------------------------------------------
-def typed(*argv: str, lines: list[str]) -> str:
-    """What a person sees who types these lines, each when asked; without colour."""
-    pid, fd = pty.fork()
-    if not pid:
-        os.chdir(PROJECT)
-        os.environ.update(NO_COLOR="1", COLUMNS="80", TERM="dumb")
-        os.execv(sys.executable, [sys.executable, "-c", "from cli.main import main; exit(main())", *argv])
-    seen, left = "", list(lines)
-    try:
-        while select.select([fd], [], [], 30)[0]:
-            try:
-                data = os.read(fd, 4096)
-            except OSError:  # EIO: the other side is closed
-                break
-            if not data:
-                break
-            seen += data.decode()
-            if left and seen.endswith((": ", "> ")):
-                os.write(fd, left.pop(0).encode() + b"\n")
-    finally:
-        os.close(fd)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert not left
-    return seen.replace("\r\n", "\n")
-
-
 def test_the_prompt_goes_on_after_a_mistake() -> None:
     seen = typed("sim", lines=["layer base", "write a 1", "mount", "rm b", "help", "rm a", "quit"])
     assert "error: rm b: ENOENT (No such file or directory)\nhint: ls shows what there is" in seen

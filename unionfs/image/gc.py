@@ -67,7 +67,6 @@ def remove_notes(layout: Layout, cache: LayerCache) -> None:
 
     there = set(notes.noted(layout))
     for digest in there - referred(layout) if there else ():
-        note = notes.note_of(layout, digest)
+        note = notes.forget_note(layout, digest)
         if note is not None:
             lazy_cache(cache).remove(note.place)
-        notes.forget_note(layout, digest)

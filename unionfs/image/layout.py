@@ -123,11 +123,17 @@ class Layout:
 
     def update(self, change: Callable[[list[Entry]], list[dict[str, Any]]]) -> None:
         """Replace the descriptors of index.json by what `change` makes of them, if that is something else."""
-        with locks.locked(self.directory, locks.INDEX, exclusive=True):
+        with self.alone():
             document = self._read()
             manifests = change(self._parse(document))
             if manifests != document.get("manifests"):
                 replace_file(self._index, encode_json(document | {"manifests": manifests}))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While nobody else replaces index.json, or writes a note (image.lazy.notes)."""
+        with locks.locked(self.directory, locks.INDEX, exclusive=True):
+            yield
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -51,7 +51,12 @@ class LazyTarLayer(TarLayer):
         self, data: LayerData, index: TarIndex, name: str, rebuild: Callable[[], TarIndex] | None = None
     ) -> None:
         self.data = data
-        super().__init__(os.dup(data.fd), index, name, rebuild)
+        fd = os.dup(data.fd)
+        try:
+            super().__init__(fd, index, name, rebuild)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def open(self, path: Path, flags: int = os.O_RDONLY) -> LayerFile:
         """As of any tar."""

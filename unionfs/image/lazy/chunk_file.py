@@ -55,6 +55,7 @@ def write(file: BinaryIO, key: bytes, contents: Contents) -> None:
     file.write(header + _CRC.pack(zlib.crc32(header)))
     file.seek(size)
     file.write(table + bytes(count))
+    file.truncate()  # where there is neither: to the end of the header's page
 
 
 def boot_id() -> bytes:

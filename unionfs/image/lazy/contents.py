@@ -23,6 +23,7 @@ import base64
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 from unionfs.changeset import tar_format as tar
@@ -45,8 +46,11 @@ DATA_START: Final = PAGE
 TOC_NAME: Final = b"stargz.index.json"
 PREFETCH: Final = b".prefetch.landmark"
 NO_PREFETCH: Final = b".no.prefetch.landmark"
-#: Names in the root that eStargz writers put there for themselves.
-HIDDEN: Final = frozenset((TOC_NAME, PREFETCH, NO_PREFETCH))
+#: Names in the root that writers put there for themselves. (stargz-snapshotter writes zstd:chunked with landmarks.)
+HIDDEN: Final[dict[Kind, frozenset[bytes]]] = {
+    "gzip": frozenset((TOC_NAME, PREFETCH, NO_PREFETCH)),
+    "zstd": frozenset((PREFETCH, NO_PREFETCH)),
+}
 
 FOOTER_SIZE: Final = 51
 _TOC_DIGEST: Final = "containerd.io/snapshot/stargz/toc.digest"
@@ -54,9 +58,9 @@ _TOC_DIGEST: Final = "containerd.io/snapshot/stargz/toc.digest"
 _CHUNKED: Final = ("io.github.containers.zstd-chunked.manifest-", "io.containers.zstd-chunked.manifest-")
 #: gzip header with FEXTRA, XLEN 26, subfield "SG" of 22 bytes: the TOC's offset in 16 hexadecimal digits and "STARGZ".
 _footer: Final = re.compile(rb"\x1f\x8b\x08\x04.{6}\x1a\x00SG\x16\x00([0-9a-f]{16})STARGZ.{13}", re.DOTALL).fullmatch
-_position: Final = re.compile(r"(\d{1,18}):(\d{1,18}):(\d{1,18}):1").fullmatch
+_position: Final = re.compile(r"(\d{1,18}):(\d{1,18}):(\d{1,18}):1", re.ASCII).fullmatch
 _sha256: Final = re.compile(r"sha256:([0-9a-f]{64})").fullmatch
-_time: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)").fullmatch
+_time: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII).fullmatch
 
 _TYPES: Final = {
     "reg": tar.REG,
@@ -237,7 +241,7 @@ class _Parser:
     def _ends(self) -> list[Chunk]:
         """A chunk goes on to where the next one begins in the blob, or the TOC."""
         offsets = sorted({one.offset for one in self._pending})
-        following = dict(zip(offsets, [*offsets[1:], self._end], strict=True))
+        following = dict(pairwise([*offsets, self._end]))
         chunks = []
         for one in self._pending:
             end = following[one.offset]

@@ -108,7 +108,10 @@ class Fetcher:
                 self._jobs |= dict.fromkeys(job.chunks, job)
             self._running += len(new)
         for job in new:
-            threading.Thread(target=self._work, args=(job,), name="unionfs-fetch", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, args=(job,), name="unionfs-fetch", daemon=True).start()
+            except RuntimeError:  # none can be had (pids.max of a cgroup)
+                self._work(job)
         return list(jobs.values())
 
     def _along(self, wanted: Sequence[int], limit: int) -> Iterable[int]:
@@ -153,9 +156,10 @@ class Fetcher:
             job.error = error
             if not self._closed:
                 _log.error("layer %s: its data does not come: %s", self._name, error)
-        except BaseException as error:
+        except BaseException as error:  # a client that is closed under it raises what it likes
             job.error = error
-            _log.exception("layer %s: its data does not come", self._name)
+            if not self._closed:
+                _log.exception("layer %s: its data does not come", self._name)
         finally:
             with self._lock:
                 for at in job.chunks:

@@ -105,7 +105,7 @@ class LazyCache(CacheDirectory):
         return parse(toc if place.kind == "gzip" else _plain(toc), end, self._allowed(stored))
 
     def _write_index(self, place: TocPlace, contents: Contents, diff_id: str) -> None:
-        indexer = TarIndexer(hidden=HIDDEN if place.kind == "gzip" else frozenset())
+        indexer = TarIndexer(hidden=HIDDEN[place.kind])
         try:
             for entry in contents.entries:
                 indexer.add(entry)

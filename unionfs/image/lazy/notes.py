@@ -6,6 +6,10 @@ A note is written before an image that needs it can be seen, and removed after t
 that any more. Where there is the blob, a note says nothing. A layer is given to whoever opens it by the path that its
 blob has or will have, so that nobody else needs to know of notes.
 
+INVARIANT: a note says of a blob what one manifest said, and stays as long as any image needs it. Another manifest may
+say that the same blob has another table of contents, and who serves it may show that one: so a note is replaced only by
+one with the same digest of that table; the second image gets the blob whole, which then is what its digest says.
+
 Notes are the store's, as index.json is: without them the image has to be pulled again. One that somebody else could
 have written is not looked at, for it says which hosts are spoken to.
 """
@@ -49,8 +53,18 @@ class Note(NamedTuple):
     origin: Origin
 
 
-def write_note(layout: Layout, note: Note) -> None:
-    """Durably."""
+def write_note(layout: Layout, note: Note) -> bool:
+    """Durably. False, and nothing is written, where there is a note that contradicts it."""
+    path, digest = _path(layout.directory, note.layer.digest), note.layer.digest
+    with layout.alone():
+        there = _read(path, digest)
+        if there is not None and there.place.digest != note.place.digest:
+            return False
+        _write(layout, path, note)
+    return True
+
+
+def _write(layout: Layout, path: bytes, note: Note) -> None:
     directory = os.path.join(layout.directory, _DIRECTORY)
     os.makedirs(directory, 0o700, exist_ok=True)
     document = {
@@ -62,7 +76,7 @@ def write_note(layout: Layout, note: Note) -> None:
         "certDir": note.origin.cert_dir,
         "authfile": note.origin.authfile,
     }
-    replace_file(_path(layout.directory, note.layer.digest), json.dumps(document).encode(), 0o600)
+    replace_file(path, json.dumps(document).encode(), 0o600)
 
 
 def note_of(layout: Layout, digest: Digest) -> Note | None:
@@ -84,10 +98,13 @@ def note_at(path: bytes) -> Note | None:
     return _read(_path(root, digest), digest)
 
 
-def forget_note(layout: Layout, digest: Digest) -> None:
-    """Idempotent."""
+def forget_note(layout: Layout, digest: Digest) -> Note | None:
+    """The note that there was. Idempotent."""
+    path = _path(layout.directory, digest)
+    there = _read(path, digest)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_path(layout.directory, digest))
+        os.unlink(path)
+    return there
 
 
 def noted(layout: Layout) -> Iterator[Digest]:

@@ -28,10 +28,11 @@ def lazy_cache(cache: LayerCache) -> LazyCache:
 def settle(layout: Layout, cache: LayerCache, layers: Iterable[Descriptor]) -> None:
     """Of layers that have been fetched by now, forget what was noted and what had come. Mounts go on."""
     for layer in layers:
-        place = toc_place(layer)
-        if place is not None and layout.blobs.size(layer.digest) == layer.size:
-            forget_note(layout, layer.digest)
-            lazy_cache(cache).remove(place)
+        if layout.blobs.size(layer.digest) == layer.size:
+            note, place = forget_note(layout, layer.digest), toc_place(layer)
+            for one in (place, note and note.place):
+                if one is not None:
+                    lazy_cache(cache).remove(one)
 
 
 def open_noted(note: Note, cache: LazyCache, blob: bytes) -> LazyTarLayer:

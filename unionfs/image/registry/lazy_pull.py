@@ -9,6 +9,8 @@ A layer says by a landmark (contents.PREFETCH) what of it is needed at once: tha
 
 from __future__ import annotations
 
+from typing import Final
+
 from unionfs.errors import TarError
 from unionfs.image.digest import Digest
 from unionfs.image.layout import Layout
@@ -20,6 +22,8 @@ from unionfs.image.models import Descriptor
 from unionfs.image.registry.client import Client
 from unionfs.image.registry.download import NoParts
 from unionfs.image.registry.parts import RegistryParts, fetch_contents
+
+CONTRADICTED: Final = "another image says that it has another table of contents"
 
 
 def lazily(
@@ -33,6 +37,8 @@ def lazily(
     if diff_id.algorithm != "sha256":
         return "its diff_id is of another kind"
     known = note_of(layout, layer.digest)
+    if known is not None and known.place.digest != place.digest:
+        return CONTRADICTED
     if known is not None and known.diff_id == diff_id and cache.has(place):
         return known._replace(layer=layer, origin=origin)
     parts = RegistryParts(layer, origin, client)

@@ -27,7 +27,7 @@ from unionfs.image.lazy.opening import lazy_cache, settle
 from unionfs.image.models import Descriptor, Index, Platform, parse_manifest
 from unionfs.image.reference import DEFAULT_TAG, Reference
 from unionfs.image.registry.client import Client
-from unionfs.image.registry.lazy_pull import lazily
+from unionfs.image.registry.lazy_pull import CONTRADICTED, lazily
 from unionfs.image.registry.repository import Repository
 from unionfs.image.registry.transfer import Cancelled, Report, Transfer, all_of, one_at_a_time
 from unionfs.image.staging import Staging
@@ -211,11 +211,11 @@ class _Puller:
         )
         cache = lazy_cache(self._store.cache)
         found = lazily(self._repository.client, staging.layout, cache, layer, diff_id, origin)
+        if not isinstance(found, str) and found != known and not write_note(staging.layout, found):
+            found = CONTRADICTED
         if isinstance(found, str):
             self._report(Transfer(id, f"Not in parts: {found}"))
             return False
-        if known != found:
-            write_note(staging.layout, found)
         self._report(Transfer(id, "Already exists" if known is not None else "Ready to be read"))
         return True
 

@@ -21,6 +21,7 @@ from tests.unit.cli_runner import program
 from tests.unit.image_rig import open_store
 from tests.unit.test_changeset_roundtrip import Meddler
 from unionfs import api
+from unionfs.errors import MountError
 
 pytestmark = [pytest.mark.peer, pytest.mark.needs_root, requires("root", "tar", "setfattr")]
 
@@ -269,3 +270,32 @@ def test_changes_wait_while_a_mount_is_compared(tmp_path: Path) -> None:
             assert list(comparison) == [] and not written.is_set()
         writer.join(30)
         assert written.is_set() and told(copy, mnt, ignore=["mtime"]) == {"b": {"size", "content"}}
+
+
+@pytest.mark.needs_fuse
+def test_what_was_not_held_to_the_end_is_no_snapshot_and_no_comparison(tmp_path: Path) -> None:
+    need("fuse")
+    stack = RealStack(tmp_path, "devfuse")
+    (stack.lower() / "a").write_text("old")
+    copy = copy_tree(stack.layers[0], _made(tmp_path / "copy"))
+    with stack.mounted() as mnt:
+        written = threading.Event()
+
+        def write(name: str) -> None:
+            (mnt / name).write_text("new")
+            written.set()
+
+        def until_changes_go_on(name: str) -> None:
+            writer = threading.Thread(target=write, args=(name,))
+            writer.start()
+            assert written.wait(30)
+            written.clear()
+            writer.join(30)
+
+        soon = api.Pausing(limit=0.3)
+        with pytest.raises(MountError, match="not held to the end"):
+            api.write_snapshot(mnt, tmp_path / "then", pausing=soon, progress=lambda _: until_changes_go_on("b"))
+        assert not (tmp_path / "then").exists()
+        with pytest.raises(MountError, match="not held to the end"), api.compare(copy, mnt, pausing=soon) as comparison:
+            assert [one.path for one in comparison] == [b"b"]
+            until_changes_go_on("c")

@@ -87,6 +87,15 @@ def test_what_changes_afterwards_is_seen(change: object, reasons: str) -> None:
     assert found == {reasons}
 
 
+def test_the_first_xattr_of_a_tree_is_seen_and_nobody_elses_silence_is_taken_for_none() -> None:
+    tree = plot(lambda t: t.file(b"f"))
+    text = written(tree)
+    tree.setxattr(b"f", b"user.a", b"1")
+    assert lines(differences(snapshot(text), side(tree))) == ["C /f xattr"]
+    others = b"".join(line for line in text.splitlines(keepends=True) if b"keywords" not in line)
+    assert list(differences(snapshot(others), side(tree))) == []
+
+
 def test_a_changeset_is_written_down_with_its_whiteouts() -> None:
     def fill(tree: Plot) -> None:
         tree.dir(b"d")

@@ -164,13 +164,10 @@ def compare(
     wanted = EVERY - reasons_named(ignore) - (frozenset() if exact else _USUALLY_IGNORED)
     scope = Scope(paths, exclude)
     with ExitStack() as stack:
-        sides, holds = zip(
-            *(
-                stack.enter_context(open_tree(spec, store=store, pausing=pausing, on_warning=on_warning))
-                for spec in (one, other)
-            ),
-            strict=True,
-        )
+        sides = [
+            stack.enter_context(open_tree(spec, store=store, pausing=pausing, on_warning=on_warning))[0]
+            for spec in (one, other)
+        ]
         for side in sides:
             stack.callback(side.view.close)
 
@@ -180,8 +177,6 @@ def compare(
             )
 
         yield Comparison(sides[0], sides[1], found, on_failure)
-        for hold in holds:
-            hold.end()
 
 
 @contextmanager

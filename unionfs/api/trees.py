@@ -74,8 +74,8 @@ def open_tree(
     pausing: Pausing | None = None,
     on_warning: OnWarning | None = None,
 ) -> Iterator[tuple[Side, Held]]:
-    """The tree that a name means, for the block, with the hold on it, which ends with the block. LayerError,
-    MountError, ImageError or SnapshotError where there is none."""
+    """The tree that a name means, for the block, with the hold on it. LayerError, MountError, ImageError or
+    SnapshotError where there is none; MountError at the end of the block, where changes were not held until then."""
     text = os.fsdecode(spec)
     with ExitStack() as stack:
         free = Held(None, HOLD_SECONDS)
@@ -183,7 +183,6 @@ def write_snapshot(
         if not isinstance(output, str | bytes | os.PathLike):
             objects = write(side, output, scope=scope, progress=progress)
             output.flush()
-            hold.end()
             return Snapshot(None, objects)
         path = os.path.abspath(os.fsencode(output))
         if hold.holds:
@@ -191,5 +190,5 @@ def write_snapshot(
         with replacing(path) as file:
             with os.fdopen(os.dup(file.fileno()), "wb") as out:
                 objects = write(side, out, scope=scope, progress=progress)
-            hold.end()
+            hold.end()  # before the file appears
         return Snapshot(path, objects)

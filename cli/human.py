@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from unionfs.api.text import size
 
-__all__ = ["ellipsis", "since", "size"]
+__all__ = ["ellipsis", "parse_size", "since", "size"]
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *((?:[kmgtpe]i?)?b?)", re.IGNORECASE)
 
 
 def since(then: datetime | None, now: datetime) -> str:
@@ -37,3 +40,13 @@ def _duration(seconds: float) -> str:
 def ellipsis(text: str, width: int) -> str:
     """No longer than `width`; what is cut off is a `…`."""
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def parse_size(text: str) -> int:
+    """Bytes: `20MB`, `1.5 GiB`, `300` (go-humanize ParseBytes). ValueError for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"no size: {text!r}")
+    unit = found[2].lower().removesuffix("b")
+    base = 1024 if unit.endswith("i") else 1000
+    return int(float(found[1]) * base ** "_kmgtpe".index(unit.removesuffix("i") or "_"))

@@ -43,6 +43,8 @@ VERBS = {
     "which": "which:which",
     "trace": "trace:trace",
     "replay": "replay:replay",
+    "blame": "blame:blame",
+    "waste": "waste:waste",
     "show": "show:show",
     "diff": "diff:diff",
     "snapshot": "snapshot:snapshot",

@@ -152,3 +152,11 @@ def check_target(mountpoint: str | None, layers: list[str] | None, upper: str | 
         raise typer.BadParameter("give a MOUNTPOINT or -l and -u, not both")
     if mountpoint is None and not (layers and upper):
         raise typer.BadParameter("give a MOUNTPOINT, or the layers with -l and the upper with -u")
+
+
+def check_stack(target: str | None, layers: list[str] | None, upper: str | None, work: str | None) -> None:
+    """A command on an image, a mount or layers: exactly one of them."""
+    if target is not None and (layers or upper or work):
+        raise typer.BadParameter("give an IMAGE, a MOUNTPOINT, or layers with -l, not both")
+    if target is None and not layers:
+        raise typer.BadParameter("give an IMAGE or a MOUNTPOINT, or the layers with -l")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, NamedTuple
 
@@ -54,3 +54,13 @@ def printable(text: str) -> str:
     """A file name as it may stand in a table: no control characters, no lone surrogates."""
     shown = os.fsencode(text).decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "·" for character in shown)
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as they need, two blanks between; the last one as it is."""
+    widths = [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
+    return ["  ".join([*map(_filled, row[:-1], widths), row[-1]]) for row in rows]
+
+
+def _filled(cell: str, width: int) -> str:
+    return cell + " " * (width - columns(cell))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -12,7 +12,7 @@ from unionfs import api
 
 from .options import AsJson, Layers, Upper, Work, store_directory
 from .output import as_json, text
-from .style import columns
+from .style import aligned, columns
 
 _SHOWN = ("wins", "merged", "data")
 
@@ -67,7 +67,7 @@ def _print(source: api.Source) -> None:
     text("")
     rows = [(_layer(part.place), part.role, part.kind, f"/{os.fsdecode(part.place.path)}") for part in found.parts]
     indent = " " * (4 + max(columns(row[0]) for row in rows))
-    for line, part in zip(_aligned(rows), found.parts, strict=True):
+    for line, part in zip(aligned(rows), found.parts, strict=True):
         text(f"  {line}")
         for remark in _remarks(part):
             text(indent + remark)
@@ -81,7 +81,9 @@ def _print(source: api.Source) -> None:
 
 def _print_layers(source: api.Source, numbers: Iterable[int]) -> None:
     """Which directory or tar each of them is."""
-    for line in _aligned([(_name(number), os.fsdecode(source.layers[number] or b"")) for number in sorted(numbers)]):
+    for line in aligned(
+        [(layer_name(number), os.fsdecode(source.layers[number] or b"")) for number in sorted(numbers)]
+    ):
         text(line)
 
 
@@ -89,7 +91,7 @@ def _headline(found: api.Which) -> str:
     if found.kind is None:
         hider = found.hider
         return "not there, and below nothing that is hidden" if hider is None else f"not there, hidden by {_why(hider)}"
-    names = [_name(number) for number in found.layers]
+    names = [layer_name(number) for number in found.layers]
     roles = {part.role for part in found.parts}
     if found.kind == "dir":
         return f"dir of {_listed(names)}" + (", merged" if len(names) > 1 else "")
@@ -146,7 +148,7 @@ def _print_all(sources: list[api.Source]) -> None:
         shown = [_short(part.place) if part.role in _SHOWN else f"({_short(part.place)})" for part in parts]
         name = os.fsdecode(source.which.path.rpartition(b"/")[2])
         rows.append((source.which.kind or "", " ".join(dict.fromkeys(shown)), name))
-    for line in _aligned(rows):
+    for line in aligned(rows):
         text(line)
     if sources:
         text("")
@@ -158,12 +160,12 @@ def _short(place: api.Place) -> str:
 
 
 # words ----------------------------------------------------------------------------------------------------------------
-def _name(number: int) -> str:
+def layer_name(number: int) -> str:
     return "upper" if number == 0 else f"layer {number}"
 
 
 def _layer(place: api.Place) -> str:
-    return "work" if place.in_work else _name(place.layer)
+    return "work" if place.in_work else layer_name(place.layer)
 
 
 def _place(place: api.Place) -> str:
@@ -172,13 +174,3 @@ def _place(place: api.Place) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as they need, two blanks between; the last one as it is."""
-    widths = [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
-    return ["  ".join([*map(_filled, row[:-1], widths), row[-1]]) for row in rows]
-
-
-def _filled(cell: str, width: int) -> str:
-    return cell + " " * (width - columns(cell))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli import (
+    blame_schemas,
     diff_schemas,
     info_schemas,
     replay_schemas,
@@ -19,6 +20,7 @@ from cli import (
     show_schemas,
     sim_schemas,
     trace_schemas,
+    waste_schemas,
     which_schemas,
 )
 from tests.requirements import requires
@@ -109,6 +111,10 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("which", which_schemas.Which),
         ("trace", trace_schemas.TraceEvent),
         ("replay", replay_schemas.ReplayStep),
+        ("blame", blame_schemas.Blame),
+        ("blame` of a directory", blame_schemas.BlamedTree),
+        ("blame --lines", blame_schemas.BlamedLines),
+        ("waste", waste_schemas.Waste),
         ("show", show_schemas.LayerTree),
         ("diff", schemas.Change),
         ("diff` of two trees, `diff --reasons`", diff_schemas.Difference),

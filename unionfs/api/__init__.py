@@ -7,6 +7,8 @@
     which, which_all the layer that a path comes from, what hides what, where the bytes are
     compare          two trees of any kind: layers, images, mounts, uppers, directories, snapshots; changes_with_reasons
     write_snapshot   a tree written down, to compare with later
+    blame, blame_lines, blame_tree    which layer did what to a path, to its lines, to all in a directory
+    waste            the bytes of layers that nobody sees
     layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
@@ -36,6 +38,18 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from unionfs.api.blaming import (
+        Blame,
+        Blamed,
+        BlamedLines,
+        BlamedPath,
+        BlamedTree,
+        Line,
+        Touch,
+        blame,
+        blame_lines,
+        blame_tree,
+    )
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
     from unionfs.api.comparing import (
         SEMANTIC,
@@ -104,8 +118,10 @@ if TYPE_CHECKING:
     from unionfs.api.registries import fetch_image, login, logout, pull_image, push_image, search
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
+    from unionfs.api.stacks import LayerInfo
     from unionfs.api.trees import Pausing, Snapshot, write_snapshot
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
+    from unionfs.api.wasting import Duplicate, LayerWaste, Score, StackWaste, Waste, WastedPath, waste
     from unionfs.changeset.change import Change
     from unionfs.errors import (
         ChangeError,
@@ -148,6 +164,10 @@ __all__ = [
     "remount",
     "which",
     "which_all",
+    "blame",
+    "blame_lines",
+    "blame_tree",
+    "waste",
     "layer_tree",
     "draw_layers",
     "fold_rows",
@@ -197,6 +217,11 @@ __all__ = [
     "stop_container",
     "wait_container",
     "AppliedLayer",
+    "Blame",
+    "Blamed",
+    "BlamedLines",
+    "BlamedPath",
+    "BlamedTree",
     "Caller",
     "Change",
     "Checked",
@@ -219,12 +244,16 @@ __all__ = [
     "FoundContainer",
     "LogEntry",
     "Diagnosis",
+    "Duplicate",
     "Fault",
     "Finding",
     "FoldedRow",
     "HistoryRow",
     "ImageSummary",
     "KeptChanges",
+    "LayerInfo",
+    "LayerWaste",
+    "Line",
     "Loaded",
     "HOLD_SECONDS",
     "Information",
@@ -247,12 +276,17 @@ __all__ = [
     "Hider",
     "Part",
     "Place",
+    "Score",
     "Source",
     "StackSpec",
+    "StackWaste",
     "Store",
     "Stored",
+    "Waste",
+    "WastedPath",
     "StoredPart",
     "Which",
+    "Touch",
     "Transfer",
     "TreeRow",
     "UnionOptions",
@@ -275,6 +309,18 @@ __all__ = [
 ]
 
 _HOMES = {
+    "unionfs.api.blaming": (
+        "Blame",
+        "Blamed",
+        "BlamedLines",
+        "BlamedPath",
+        "BlamedTree",
+        "Line",
+        "Touch",
+        "blame",
+        "blame_lines",
+        "blame_tree",
+    ),
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
     "unionfs.api.comparing": (
         "SEMANTIC",
@@ -336,6 +382,8 @@ _HOMES = {
         "layer_tree",
     ),
     "unionfs.api.layers": ("StackSpec", "make_ready", "open_layer"),
+    "unionfs.api.stacks": ("LayerInfo",),
+    "unionfs.api.wasting": ("Duplicate", "LayerWaste", "Score", "StackWaste", "Waste", "WastedPath", "waste"),
     "unionfs.api.mounting": (
         "MountResult",
         "MountStatus",

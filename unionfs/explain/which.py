@@ -7,7 +7,7 @@
 Which layers a name is made of is never decided here: the path is walked with the engine's own lookup, and the inode
 that comes out says it (`DirInode.upper` and `.lowers`; where a `FileInode` and its data are). Here is only looked up
 what every layer has at the place where it would have to be, with the functions that the engine itself reads a stored
-directory with (`listing.read_stored`, `redirect.marks`), and which of the marks and objects found is above what.
+directory with (`stored.Views`, `redirect.marks`), and which of the marks and objects found is above what.
 
 INVARIANT: what is hidden has a `Hider`, and below what ends the run nothing contributes but a metacopy's data.
            tests/unit/test_explain_which.py holds both against stacks that nobody thought of.
@@ -20,14 +20,15 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
 from unionfs.changeset.change import TYPES
+from unionfs.explain.stored import Views, link_below
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Path
 from unionfs.overlay import UnionFilesystem
 from unionfs.overlay.inode import DirInode, FileInode, Inode, join
-from unionfs.overlay.listing import listing, read_stored
+from unionfs.overlay.listing import listing
 from unionfs.overlay.lookup import child
 from unionfs.overlay.metacopy import is_metacopy
 from unionfs.overlay.redirect import Marks, holds, marks
@@ -117,18 +118,6 @@ def redirects(parts: Sequence[Part]) -> list[Part]:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """A stored directory: its entries' types, the names it whites out, whether it ends the run."""
-
-    types: dict[bytes, int]
-    hidden: frozenset[bytes]
-    opaque: bool
-
-
-_NOTHING: Final = _View({}, frozenset(), False)
-
-
-@dataclass(frozen=True, slots=True)
 class Here:
     """A path that a `Walk` has reached. `inode` None: the union has no such name. By layer: `places`, where it has the
     path or would have it; `hiders`, what keeps the layer from being asked there."""
@@ -155,7 +144,7 @@ class Walk:
 
     def __init__(self, union: Union) -> None:
         self._union = union
-        self._views: dict[tuple[int, Path], _View] = {}
+        self._views = Views(union)
         self._held: list[Inode] = []
         #: Those on the way that was gone.
         self.redirects: list[Part] = []
@@ -204,8 +193,8 @@ class Walk:
     def names(self, here: Here) -> dict[bytes, list[int]]:
         """All that any layer has in a directory or whites out there, each with the numbers of these layers."""
         found: dict[bytes, list[int]] = {}
-        for number in self._numbers:
-            view = self._view(number, here.places[number])
+        for number in self._views.numbers:
+            view = self._views.of(number, here.places[number])
             for name in view.types.keys() | view.hidden:
                 found.setdefault(name, []).append(number)
         return found
@@ -214,27 +203,22 @@ class Walk:
         return which_of(path, here, tuple(self.redirects))
 
     # one step -------------------------------------------------------------------------------------------------------
-    @property
-    def _numbers(self) -> range:
-        stack = self._union.stack
-        return range(UPPER if stack.has_upper else 1, len(stack.lowers) + 1)
-
     def root(self) -> Here:
         root = self._union.root
         listing(self._union, root)  # which ends the run where a layer says so by a file
         shown = self._shown(root)
         parts: list[Part] = []
-        hiders: list[Hider | None] = [None] * (self._numbers.stop)
+        hiders: list[Hider | None] = [None] * (self._views.numbers.stop)
         ended: Hider | None = None
-        for number in self._numbers:
+        for number in self._views.numbers:
             place = Place(number, b"")
-            opaque = self._view(number, b"").opaque
+            opaque = self._views.of(number, b"").opaque
             if number not in shown:
                 hiders[number] = ended
             role: Role = "hidden" if number not in shown else "merged" if parts else "wins"
             parts.append(Part(place, role, "dir", hiders[number], opaque))
             ended = ended or (Hider("opaque", place) if opaque else None)
-        return Here(root, (b"",) * self._numbers.stop, tuple(hiders), tuple(parts))
+        return Here(root, (b"",) * self._views.numbers.stop, tuple(hiders), tuple(parts))
 
     def step(self, here: Here, name: bytes, numbers: Sequence[int] | None = None) -> Here:
         """One name further. Which layers have it is the engine's word; the rest is what is there besides.
@@ -251,7 +235,7 @@ class Walk:
         shown = self._shown(inode)
         run = _Run(self, inode, here, name, shown, self._group(inode, here.inode, name))
         if numbers is None or any(self.type_at(n, join(here.places[n], name)) == DT_DIR for n in numbers):
-            numbers = self._numbers
+            numbers = self._views.numbers
         elif not shown.keys() <= set(numbers):  # the upper, for a file that was copied up by another name
             numbers = sorted({*numbers, *shown})
         for number in numbers:
@@ -279,37 +263,13 @@ class Walk:
         return listing(self._union, parent).names[name].layer or None
 
     # what is stored -------------------------------------------------------------------------------------------------
-    def _view(self, number: int, path: Path) -> _View:
-        known = self._views.get((number, path))
-        if known is None:
-            directory, _, name = path.rpartition(b"/")
-            above = self._views.get((number, directory)) if path else None
-            no_directory = above is not None and above.types.get(name) != DT_DIR
-            known = self._views[number, path] = _NOTHING if no_directory else self._read(number, path)
-        return known
-
-    def _read(self, number: int, path: Path) -> _View:
-        union = self._union
-        stack = union.stack
-        try:
-            announced = self.marks(number, path).xwhiteouts if path else number in union.root.xwhiteouts
-            stored = read_stored(
-                stack.layer(number),
-                path,
-                aufs=stack.aufs if number == UPPER else True,
-                xwhiteouts=stack.marks_of(number).whiteout if announced else (),
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            return _NOTHING
-        return _View({entry.name: entry.type for entry in stored.entries}, frozenset(stored.hidden), stored.opaque)
-
     def marks(self, number: int, path: Path) -> Marks:
         return marks(self._union, number, path)
 
     def whiteout_at(self, number: int, path: Path) -> Path | None:
         """The mark by which a layer whites out a path, if it does."""
         directory, _, name = path.rpartition(b"/")
-        if name not in self._view(number, directory).hidden:
+        if name not in self._views.of(number, directory).hidden:
             return None
         stack, named = self._union.stack, join(directory, whiteout.PREFIX + name)
         aufs = (number != UPPER or stack.aufs) and holds(stack.layer(number), named)
@@ -317,29 +277,21 @@ class Walk:
 
     def type_at(self, number: int, path: Path) -> int | None:
         directory, _, name = path.rpartition(b"/")
-        return self._view(number, directory).types.get(name)
+        return self._views.of(number, directory).types.get(name)
 
     def part(self, place: Place, role: Role, type_: int, hider: Hider | None = None) -> Part:
         number, path = place.layer, place.path
         part = Part(place, role, TYPES[type_], hider)
         if type_ == DT_DIR:
             mark = self.marks(number, path)
-            return replace(part, opaque=mark.opaque or self._view(number, path).opaque, redirect=mark.redirect)
+            return replace(part, opaque=mark.opaque or self._views.of(number, path).opaque, redirect=mark.redirect)
         layer = self._union.stack.work if place.in_work else self._union.stack.layer(number)
-        part = replace(part, links=layer.lstat(path).st_nlink, link_below=None if place.in_work else self._below(place))
+        below = None if place.in_work else link_below(layer, path)
+        part = replace(part, links=layer.lstat(path).st_nlink, link_below=below)
         if type_ == DT_REG and not place.in_work and is_metacopy(self._union, number, path):
             values = [layer.getxattr(path, name) for name in self._union.stack.marks_of(number).redirect]
             return replace(part, metacopy=True, redirect=next((value for value in values if value is not None), None))
         return part
-
-    def _below(self, place: Place) -> Path | None:
-        """What a hard link of a tar leads to, where only a layer below can have that."""
-        layer = self._union.stack.layer(place.layer)
-        if not getattr(layer, "lower_links", 0):
-            return None
-        directory, _, name = place.path.rpartition(b"/")
-        link: Path | None = layer.item(directory, name).extra.lower_link  # type: ignore[attr-defined]  # a TarLayer
-        return link
 
 
 class _Run:

@@ -55,6 +55,13 @@ class Image:
         return list(self.config.rootfs.diff_ids)
 
     @property
+    def steps(self) -> list[str]:
+        """What its history says of each layer's making (`created_by`), base first; "" of those that it does not tell
+        of, which are the lowest, as docker shows them."""
+        told = [step.created_by for step in self.config.history if not step.empty_layer]
+        return [""] * (len(self.manifest.layers) - len(told)) + told
+
+    @property
     def chain_ids(self) -> list[Digest]:
         return chain_ids(self.config.rootfs.diff_ids)
 

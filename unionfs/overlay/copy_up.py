@@ -61,7 +61,7 @@ def copy_up(
     union.check_writable()
     if not _lacks(inode, data):
         return False
-    if size != 0 and inode.type == DT_REG and (data or not metacopy.wanted(union, inode)):
+    if union.stack.fetches and size != 0 and inode.type == DT_REG and (data or not metacopy.wanted(union, inode)):
         _bring(union, inode, size)
     with union.lock:
         if _lacks(inode, data) and _is_quick(union, inode, data):

@@ -96,10 +96,7 @@ class Stack:
         if not lowers and upper is None:
             raise ValueError("a union needs at least one layer")
         self.lowers = tuple(lowers)
-        for layer in self.lowers:
-            limit = getattr(layer, "limit_dir_fds", None)
-            if limit is not None:
-                limit(max(8, _DIR_FDS // len(self.lowers)))
+        self.share_dir_fds()
         self._upper = upper
         self._work = work
         #: Who is told what is done to the layers, while somebody wants to know.
@@ -116,6 +113,13 @@ class Stack:
         self.fetches = any(getattr(layer, "fetches", False) for layer in self.lowers)
         self._foreign: dict[tuple[int, int, int], int] = {}
         self.aufs = upper is not None and whiteout.AUFS_MARKER in (entry.name for entry in upper.scan(b""))
+
+    def share_dir_fds(self) -> None:
+        """Each lower may keep its part of the descriptors that all of them may."""
+        for layer in self.lowers:
+            limit = getattr(layer, "limit_dir_fds", None)
+            if limit is not None:
+                limit(max(8, _DIR_FDS // len(self.lowers)))
 
     @staticmethod
     def _device(layer: Layer | None) -> int:

@@ -93,11 +93,15 @@ class Command:
         is_option = one.param_type_name == "option"
         takes_value = not (is_option and (one.is_flag or getattr(one, "count", False)))
         choices = one.shell_complete(self._context, "") if takes_value and one.metavar is None else ()
+        spelled = (*one.opts, *one.secondary_opts) if is_option else ()
+        if "--help" in spelled:  # typer has these in a set, in any order
+            spelled = tuple(sorted(spelled, key=len))
+            usage = ", ".join(spelled)
         return Parameter(
             usage=usage,
             help=" ".join((help or "").split()),
             metavar=one.metavar or one.name.upper() if takes_value else None,
-            spelled=(*one.opts, *one.secondary_opts) if is_option else (),
+            spelled=spelled,
             choices=tuple(str(item.value) for item in choices),
             many=one.nargs == -1 or bool(getattr(one, "multiple", False)),
             required=bool(one.required),

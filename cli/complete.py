@@ -118,6 +118,11 @@ def _diff_formats(place: Place) -> Offer:
     return Offer((word, "") for word in ("docker", "podman", "table", "json"))
 
 
+def _image_or_mount(place: Place) -> Offer:
+    layer = _layer(place)
+    return layer._replace(candidates=[*_mountpoints(place), *layer.candidates])
+
+
 def _lessons(place: Place) -> Offer:
     from unionfs.api import suggestions
 
@@ -220,7 +225,6 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "LAYER": _layer,
     "TREE": _tree,
     "REASON,": _reasons,
-    "GLOB": _nothing,
     "diff FORMAT": _diff_formats,
     "UPPER | LAYER": _directories,
     "UPPER": _directories,
@@ -239,6 +243,12 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
+    "IMAGE|MOUNTPOINT": _image_or_mount,
+    "PERCENT%|SIZE": _nothing,
+    "SIZE": _nothing,
+    "FRACTION": _nothing,
+    "LOWEST_EFFICIENCY": _nothing,
+    "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
     "inspect NAME": _container_or_image,
     "COMMAND] [ARG": _nothing,  # of the container's own
@@ -253,6 +263,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "OPTION": _security,
     "SIGNAL": _signals,
     "TIME": _nothing,
+    "GLOB": _files,
+    "OP": _nothing,
     "HOST[:PORT]": _registries,
     "mount NAME": _kept_changes,
     "image changes NAME": _kept_changes,

@@ -45,6 +45,7 @@ VERBS = {
     "replay": "replay:replay",
     "blame": "blame:blame",
     "waste": "waste:waste",
+    "explore": "explore:explore",
     "show": "show:show",
     "diff": "diff:diff",
     "snapshot": "snapshot:snapshot",

@@ -239,6 +239,9 @@ def pages() -> dict[str, str]:
 
 
 def main(argv: Sequence[str]) -> int:
+    if argv and argv[0].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        return 2
     directory = Path(argv[0]) if argv else PAGES
     for name, text in pages().items():
         path = directory / name

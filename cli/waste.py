@@ -19,7 +19,7 @@ CREATED_BY_WIDTH = 60
 MaybeTarget = Annotated[
     str | None,
     typer.Argument(
-        metavar="[IMAGE|MOUNTPOINT]",
+        metavar="IMAGE|MOUNTPOINT",
         help="An image as for -l, or a live mount; instead of -l and -u.",
         show_default=False,
     ),
@@ -44,7 +44,14 @@ def waste(
     ] = None,
     lowest_efficiency: Annotated[
         float | None,
-        typer.Option("--lowest-efficiency", min=0, max=1, help="dive's rule lowestEfficiency.", show_default=False),
+        typer.Option(
+            "--lowest-efficiency",
+            metavar="FRACTION",
+            min=0,
+            max=1,
+            help="dive's rule lowestEfficiency.",
+            show_default=False,
+        ),
     ] = None,
     highest_wasted_bytes: Annotated[
         str | None,
@@ -56,6 +63,7 @@ def waste(
         float | None,
         typer.Option(
             "--highest-user-wasted-percent",
+            metavar="FRACTION",
             min=0,
             max=1,
             help="dive's rule highestUserWastedPercent, a fraction as there.",

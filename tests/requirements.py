@@ -75,6 +75,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "the Python module fuse", "python3-fusepy, or pip install fusepy",
         lambda: importlib.util.find_spec("fuse") is not None,
     ),
+    "textual": Requirement(
+        "the Python module textual", "python3-textual, or pip install textual",
+        lambda: importlib.util.find_spec("textual") is not None,
+    ),
     "isal": Requirement(
         "the Python module isal", "python3-isal, or pip install isal",
         lambda: importlib.util.find_spec("isal") is not None,

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,10 @@ class Box(Images):
                     process.kill()
 
     def until_said(self, name: str, text: str) -> None:
-        """Wait until the log of a container that runs has a line with `text`."""
-        with self.process("logs", "-f", name) as logs:
-            assert logs.stdout is not None
-            for line in logs.stdout:
-                if text.encode() in line:
-                    return
-        raise AssertionError(f"{name} never said {text!r}: {self.call('logs', name)}")
+        """Wait until the log of a container that runs has `text`."""
+        deadline = time.monotonic() + 30
+        while text.encode() not in (ran := self.call("logs", name)).out:
+            assert time.monotonic() < deadline, f"{name} never said {text!r}: {ran}"
 
     def detached(self, name: str, script: str, *options: str) -> str:
         """The ID of a container that runs a shell script, and says "ready" first."""

@@ -214,6 +214,25 @@ def test_a_recording_is_there_whole_or_not_at_all(stack: RealStack) -> None:
     refused(program("trace", stack.mnt, "--record", recording, "--json"), 2, "a recording has everything", "--help")
 
 
+@each_transport("devfuse")
+def test_what_is_told_of_a_mount_is_not_written_to_it(stack: RealStack) -> None:
+    """Each write would be told of in turn."""
+    filled(stack)
+    with stack.mounted() as mnt:
+        refused(program("trace", mnt, "--record", mnt / "recording"), 1, "lies in the mount", "outside")
+        with open(mnt / "out", "wb") as out:
+            code = "import sys; from cli.main import main; sys.exit(main())"
+            ran = subprocess.run(
+                [sys.executable, "-c", code, "trace", mnt], stdout=out, stderr=subprocess.PIPE, timeout=60, cwd=PROJECT
+            )
+        assert ran.returncode == 1 and b"standard output lies in the mount" in ran.stderr
+        assert not (mnt / "recording").exists() and listening(mnt) == 0
+        outside = stack.directory / "recording"
+        with traced(mnt, "--record", str(outside)):
+            (mnt / "made").mkdir()
+        assert outside.stat().st_mode & 0o777 == 0o600
+
+
 @each_transport("devfuse", "fusepy")
 def test_a_trace_ends_with_the_mount_and_the_mount_not_with_the_trace(stack: RealStack) -> None:
     filled(stack)

@@ -100,6 +100,8 @@ def test_one_file_of_a_large_image_moves_little(
         assert (mnt / "etc/motd").read_bytes() == b"hello\n"
         assert len(os.listdir(mnt / "data")) == 16
         assert (mnt / "data/3").stat().st_size == 6 << 20
+        (counted,) = [one for one in json.loads(images.run("mounts", "--json")) if one["mountpoint"] == str(mnt)]
+        assert 6 < counted["statistics"]["fetched_bytes"] < 1000
     assert blob_bytes(proxy) < len(made.blob) // 100
     assert len(made.blob) > 96 << 20
 

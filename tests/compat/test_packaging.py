@@ -152,5 +152,7 @@ def test_the_dependencies_are_exactly_what_is_imported() -> None:
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 used.add((node.module or "").partition(".")[0])
     config = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    required = [re.split(r"[><=; ]", line)[0] for line in config["project"]["dependencies"]]
+    project = config["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["explore"]]
+    required = [re.split(r"[><=; ]", line)[0] for line in lines]
     assert used - own - sys.stdlib_module_names == {MODULES.get(name, name) for name in required}

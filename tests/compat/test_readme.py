@@ -23,71 +23,28 @@ from cli import (
     waste_schemas,
     which_schemas,
 )
+from tests.compat.conversation import PROJECT, blocks, own_environment, run
 from tests.requirements import requires
 
-PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()
 REFERENCE = (PROJECT / "docs/reference.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-def conversation(block: str) -> list[tuple[str, str]]:
-    """The commands of a console block, each with the output that is shown below it. A here-document's lines begin with
-    the shell's second prompt."""
-    turns = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-    found = []
-    for turn in turns:
-        document = re.match(r"[^\n]*<<[^\n]*\n(?:> [^\n]*\n)+", turn)
-        command, output = (document[0], turn[document.end() :]) if document else turn.split("\n", 1)
-        found.append((re.sub(r"^> ", "", command, flags=re.MULTILINE), output))
-    return found
-
-
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Both commands on PATH, whether installed or not; what stays mounted is unmounted."""
-    bin_dir = tmp_path / "bin"
-    bin_dir.mkdir()
-    for name, module in {"unionfs": "cli.main", "unionfs-mount": "unionfs.api.mount_helper"}.items():
-        script = bin_dir / name
-        script.write_text(f"#!{sys.executable}\nimport sys\nfrom {module} import main\nsys.exit(main())\n")
-        script.chmod(0o755)
-    env = {
-        **os.environ,
-        "PATH": f"{bin_dir}:{os.environ['PATH']}",
-        "PYTHONPATH": str(PROJECT),
-        "LC_ALL": "C.UTF-8",
-        "UNIONFS_STORE": str(tmp_path / "store"),
-        "UNIONFS_CACHE": str(tmp_path / "cache"),
-    }
-    yield env
-    subprocess.run(["unionfs", "umount", "--lazy", tmp_path / "tree"], env=env, capture_output=True, check=False)
+    with own_environment(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.needs_fuse
 @requires("fuse", "tar", "busybox")
-@pytest.mark.parametrize("block", blocks("console"), ids=["quick-start", "images", "learn"])
+@pytest.mark.parametrize("block", blocks(README, "console"), ids=["quick-start", "images", "learn"])
 def test_a_conversation_prints_what_it_says(tmp_path: Path, environment: dict[str, str], block: str) -> None:
-    for command, expected in conversation(block):
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=tmp_path,
-            env=environment,
-            timeout=60,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        pattern = ".*".join(re.escape(part) for part in expected.split("…"))
-        assert (done.returncode, bool(re.fullmatch(pattern, done.stdout))) == (0, True), f"$ {command}\n{done.stdout}"
+    run(block, tmp_path, environment)
 
 
 def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) -> None:
-    (code,) = blocks("python")
+    (code,) = blocks(README, "python")
     for name in ("top", "base"):
         (tmp_path / name / "etc").mkdir(parents=True)
     (tmp_path / "base/etc/b").touch()
@@ -151,6 +108,6 @@ def test_every_path_in_the_tree_exists() -> None:
     assert len(paths) > 8 and [path for path in paths if not (PROJECT / path).is_dir()] == []
 
 
-@pytest.mark.parametrize("command", re.findall(r"^(\S+) ", "".join(blocks("bash")), re.MULTILINE))
+@pytest.mark.parametrize("command", re.findall(r"^(\S+) ", "".join(blocks(README, "bash")), re.MULTILINE))
 def test_the_two_commands_exist(command: str) -> None:
     assert os.access(PROJECT / command, os.X_OK)

@@ -62,7 +62,7 @@ def test_changes_are_kept_without_rm(box: Box) -> None:
     ("argv", "status", "message"),
     [
         (("box", "nothing"), 127, "not found"),
-        (("box", "/bin/nothing"), 127, "no such file or directory"),
+        (("box", "/bin/nothing"), 127, "o such file or directory"),
         (("box", "/etc/motd"), 126, "ermission denied"),
         (("box", "/etc"), 126, "exec"),
         (("-u", "nobody-there", "box", "true"), 125, "unable to find user nobody-there"),
@@ -142,6 +142,16 @@ def test_options_of_the_root_and_the_user(box: Box) -> None:
     assert box.run("run", "--rm", "--network", "none", "--entrypoint", "echo", "box", "a", "b") == "a b"
 
 
+def test_the_umask_of_who_runs_it_is_not_the_containers(box: Box) -> None:
+    argv = ["sh", "-c", 'umask 077; exec "$@"', "sh", *box.command(), "run", "--rm", "--network", "none"]
+    script = "cat /etc/motd /etc/hosts >/dev/null; ls -d /made; umask"
+    done = subprocess.run(
+        [*argv, "-u", "daemon", "-v", "/made", "box", "sh", "-c", script],
+        env=box.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"/made\n0022\n", b"")
+
+
 def test_a_volume_is_the_hosts(box: Box, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("from the host\n")
     script = "cat /data/in; echo back > /data/out"
@@ -161,8 +171,8 @@ def test_a_terminal_with_its_size_and_keys(box: Box) -> None:
         typist.resize(41, 77)
         typist.types("stty size\n")
         typist.sees("41 77")
-        typist.types("sleep 60\n")
-        typist.sees("sleep 60")
+        typist.types("sh -c 'echo go''ing; exec sleep 60'\n")
+        typist.sees("going")
         typist.types("\x03")  # ctrl-C is for what runs in it
         typist.types("exit 5\n")
         assert typist.end() == 5

@@ -39,7 +39,7 @@ def test_of_every_value_it_is_known_what_may_stand_there() -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("unionfs image rm -", ["-f", "--force", "--help", "-h"]),
+        ("unionfs image rm -", ["-f", "--force", "-h", "--help"]),
         ("unionfs convert --to=", ["kernel", "xattr", "aufs", "fuse-overlayfs"]),
         ("unionfs convert --to x", ["xattr"]),
         ("unionfs commit -l a -u b --comp", ["--compression"]),

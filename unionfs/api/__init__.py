@@ -9,6 +9,7 @@
     write_snapshot   a tree written down, to compare with later
     blame, blame_lines, blame_tree    which layer did what to a path, to its lines, to all in a directory
     waste            the bytes of layers that nobody sees
+    explorer         a stack to be walked through, layer by layer
     layer_tree       all paths, with what each layer has there; draw_layers: as SVG, or as a page of HTML
     diff, commit     what an upper changes: listed, or written as an OCI layer tar
     apply            a layer tar put on a directory
@@ -25,6 +26,7 @@
     list_containers, find_container, inspect_container, read_logs, execute
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
+    tracing          (a module) what a live mount is asked and does, while it does; recordings, and their replay
     simulation       (a module) the engine on layers in memory, one command at a time, and the lessons
 
 Every failure is an `OSError` (what a file system operation came to) or a `UnionFSError`, whose `hint` says what to do.
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     )
     from unionfs.api.demonstration import DemoStep, demo
     from unionfs.api.doctor import Diagnosis, doctor
+    from unionfs.api.exploring import Entry, Explorer, explorer
     from unionfs.api.hold import Held, held
     from unionfs.api.image_commit import CommittedImage, commit_image
     from unionfs.api.image_diff import diff_images
@@ -168,6 +171,7 @@ __all__ = [
     "blame_lines",
     "blame_tree",
     "waste",
+    "explorer",
     "layer_tree",
     "draw_layers",
     "fold_rows",
@@ -245,6 +249,8 @@ __all__ = [
     "LogEntry",
     "Diagnosis",
     "Duplicate",
+    "Entry",
+    "Explorer",
     "Fault",
     "Finding",
     "FoldedRow",
@@ -362,6 +368,7 @@ _HOMES = {
     "unionfs.api.image_import": ("import_image",),
     "unionfs.api.image_mounts": ("KeptChanges", "kept_changes", "mount_image", "remove_changes"),
     "unionfs.api.images": ("image_store", "prune_images"),
+    "unionfs.api.exploring": ("Entry", "Explorer", "explorer"),
     "unionfs.api.hold": ("Held", "held"),
     "unionfs.api.info": (
         "ContainersInfo",

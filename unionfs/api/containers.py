@@ -24,7 +24,6 @@ from unionfs.containers import (
     cgroups,
     client,
     executed,
-    inspection,
     monitor,
     option_texts,
     recovery,
@@ -195,6 +194,8 @@ def read_logs(
 
 def inspect_container(containers: Containers, name: str) -> dict[str, Any]:
     """As `docker container inspect` shows it."""
+    from unionfs.containers import inspection
+
     container, state = find_container(containers, name)
     lowers = [_shown_layer(diff_id) for diff_id in reversed(container.layers)]
     return inspection.inspect(container, state, containers.place(container.id), lowers)
@@ -301,7 +302,7 @@ def stop_container(
 ) -> None:
     """Have it end: by its stop signal, and after `seconds` (10; negative: never) by SIGKILL. One that does not run is
     as it should be. ContainerError where there is none of that name."""
-    found = find_container(containers, name)
+    found = _started_or_ended(containers, name)
     if not found.state.lives:
         return
     wanted = signal_text or str(found.container.config.get("StopSignal") or "SIGTERM")
@@ -359,19 +360,28 @@ def wait_container(containers: Containers, name: str) -> int:
     return find_container(containers, name).state.exit_code
 
 
+def _started_or_ended(containers: Containers, name: str) -> FoundContainer:
+    """One that is just being started, or put away, when that is done; for a while."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    while True:
+        found = find_container(containers, name)
+        if found.state.lives or not found.state.watched or time.monotonic() > deadline:
+            return found
+        time.sleep(FOLLOW_SECONDS)
+
+
 def remove_container(containers: Containers, name: str, *, force: bool = False) -> None:
     """Remove a container with all it has changed. One that runs by `force` only, which kills it. ContainerError."""
-    found = find_container(containers, name)
+    found = _started_or_ended(containers, name)
     container = found.container
     if found.state.lives or found.state.watched:
-        if found.state.lives and not force:
+        if not force:
             raise ContainerError(
                 f'cannot remove container "/{container.name}": container is running: stop the container before '
                 "removing or force remove",
                 hint=f"unionfs stop {name}, or: unionfs rm -f {name}",
             )
-        if force:
-            send_signal(containers, found, signal.SIGKILL)
+        send_signal(containers, found, signal.SIGKILL)
         _wait_for_end(containers, found, None)
     try:
         with containers.locked(container, seconds=ENDING_SECONDS):

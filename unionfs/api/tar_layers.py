@@ -12,8 +12,6 @@ from contextlib import contextmanager
 
 from unionfs.errors import LayerError, TarError
 from unionfs.image.layer_cache import user_cache
-from unionfs.image.lazy import opening
-from unionfs.image.lazy.notes import note_at
 from unionfs.image.merged import MAX_LAYERS
 from unionfs.layers.layer import Layer
 from unionfs.layers.tar import TarLayer
@@ -37,6 +35,9 @@ def open_tar(path: bytes) -> TarLayer:
 
 def make_noted_ready(path: bytes) -> bool:
     """The same for a layer that was not fetched, whose blob would be at `path`. False where there is none such."""
+    from unionfs.image.lazy import opening  # few need it, and it takes as long as all else of a mount
+    from unionfs.image.lazy.notes import note_at
+
     note = note_at(path)
     if note is not None:
         opening.make_noted_ready(note, opening.lazy_cache(user_cache()))
@@ -45,6 +46,9 @@ def make_noted_ready(path: bytes) -> bool:
 
 def open_noted(path: bytes) -> TarLayer | None:
     """The same, and open it; None where there is none such."""
+    from unionfs.image.lazy import opening
+    from unionfs.image.lazy.notes import note_at
+
     note = note_at(path)
     return None if note is None else opening.open_noted(note, opening.lazy_cache(user_cache()), path)
 

@@ -105,7 +105,19 @@ def trace(
     MountError where there is no such mount, OptionError for an operation that there is not.
     """
     wanted = choose(paths, ops, errors=errors, copy_ups=copy_ups)
+    for fd, what in ((1, "standard output"), (2, "standard error")):
+        try:
+            _check_outside(mountpoint, os.fstat(fd).st_dev, what)
+        except OSError:
+            continue  # closed
     return Listening(_stream(mountpoint, wanted.to_json()))
+
+
+def _check_outside(mountpoint: LayerSpec, device: int, what: str) -> None:
+    """What is told of a mount must not be written to it: each write would be told of in turn."""
+    live_record(os.fsencode(mountpoint))
+    if device == os.stat(mountpoint).st_dev:
+        raise MountError(f"{what} lies in the mount that is traced", hint="write it to a place outside")
 
 
 def _stream(mountpoint: LayerSpec, params: dict[str, object]) -> Streamed:
@@ -125,7 +137,9 @@ class RecordingListener(Listening):
         self._path = path
         self._temporary = path + b".%d.part" % os.getpid()
         self._ended = False
-        self._file = open(self._temporary, "wb")  # noqa: SIM115  # closed by `close`
+        # It has what was in the files: it is for nobody else.
+        fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = open(fd, "wb")  # noqa: SIM115  # closed by `close`
         self._note(streamed.answer)
 
     def _note(self, told: dict[str, Any]) -> None:
@@ -162,6 +176,8 @@ class RecordingListener(Listening):
 
 def record(mountpoint: LayerSpec, file: LayerSpec) -> RecordingListener:
     """Listen to a mount, and write to `file` what it is asked, with the data, and what of the layers that touches."""
+    directory = os.path.dirname(os.path.abspath(os.fsencode(file)))
+    _check_outside(mountpoint, os.stat(directory).st_dev, os.fsdecode(file))
     streamed = _stream(mountpoint, {**choose((), ()).to_json(), "record": True})
     try:
         return RecordingListener(streamed, os.fsencode(file))

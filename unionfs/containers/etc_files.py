@@ -10,7 +10,6 @@ What docker writes (libnetwork etchosts, resolvconf) with the names that it has 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from typing import Final
 
@@ -55,6 +54,8 @@ def private_resolv_conf(host: str) -> str:
 
 
 def _is_loopback(address: str) -> bool:
+    import ipaddress  # few have a nameserver that this is asked of
+
     try:
         return ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:

@@ -85,6 +85,7 @@ def start(task: Task, lock: int, watcher: socket.socket | None) -> None:
 def _main(task: Task, lock: int, watcher: socket.socket | None) -> NoReturn:
     try:
         os.setsid()
+        os.umask(0o022)  # of volumes that are made, not of who ran it
         # In a user namespace it is root, who would take another.
         os.environb[b"UNIONFS_RUNTIME_DIR"] = task.runtime_directory
         set_child_subreaper()
@@ -458,12 +459,10 @@ class _Monitor:
     # the end --------------------------------------------------------------------------------------------------------
     def _ended(self) -> None:
         """The init has ended, and is waited for."""
-        _, status = os.waitpid(self._init, 0)
-        code = os.waitstatus_to_exitcode(status)
+        code = runtime.finished(self._init)
         self._init = -1
         if self._log is not None:
             self._log.close()
-        code = code if code >= 0 else 128 - code
         self._finish(
             self._state._replace(
                 running=False, process=None, monitor=None, finished=time.time(), exit_code=code, error=self._killed_for
@@ -489,11 +488,14 @@ class _Monitor:
     def _finish(self, state: State, told: dict[str, Any]) -> None:
         """Nothing of the run stays but what it wrote; then who watches hears of it."""
         self._clean_up(state)
-        if self._container.auto_remove:
-            os.chdir("/")
-            self._containers.remove(self._container)
-        else:
-            self._containers.write_state(self._container, state, flush=True)
+        try:
+            if self._container.auto_remove:
+                os.chdir("/")
+                self._containers.remove(self._container)
+            else:
+                self._containers.write_state(self._container, state, flush=True)
+        except OSError:
+            traceback.print_exc()  # whoever looks next settles it
         for watcher in self._watchers:
             watcher.send_json(frames.EXIT, told)
         self._last_words()
@@ -501,14 +503,15 @@ class _Monitor:
     def _clean_up(self, state: State) -> None:
         if self._listener is not None:
             self._listener.close()
-        if state.runtime:
-            runtime.call(state.runtime, "delete", "--force", self._container.id)
+        deleting = runtime.begin(state.runtime, "delete", "--force", self._container.id) if state.runtime else -1
         for path in (self._place.attach, self._place.console, self._place.pid_file):
             _unlink(path)
         try:
             self._task.mounts.unmount(self._place)
         except (UnionFSError, OSError):
             traceback.print_exc()
+        if deleting > 0:
+            runtime.finished(deleting)
 
     def _last_words(self) -> None:
         """What waits for the watchers, as long as they are there."""

@@ -11,7 +11,6 @@ Whatever is wrong is an OptionError. What depends on the caller (environment, di
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import posixpath
 import re
@@ -106,6 +105,8 @@ def _ports(text: str) -> Iterator[Port]:
     elif ":" in address:
         raise OptionError(f"invalid IP address: {address}", hint="an IPv6 address stands in brackets: [::1]:80:80")
     if address:
+        import ipaddress  # of few ports
+
         try:
             address = str(ipaddress.ip_address(address))
         except ValueError:

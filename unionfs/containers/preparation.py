@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from unionfs.changeset.replacing import replace_file
 from unionfs.containers import cgroups, network, seccomp, spec, volumes
 from unionfs.containers import runtime as runtimes
 from unionfs.containers.container import Container, Place
@@ -122,6 +121,7 @@ def prepare(container: Container, place: Place, host: Host, connection: NetworkO
         seccomp=None if profile is None else seccomp.resolve(profile, spec.CAPABILITIES, os.uname()),
     )
     made: dict[str, Any] = spec.runtime_spec(settings, config, given)
-    replace_file(place.bundle, spec.encode(made), 0o600)
+    with open(place.bundle, "wb") as file:  # made anew at each start
+        file.write(spec.encode(made))
     connection.connect()
     return runtimes.arguments(host.runtime, host.runtime_root, with_cgroups=host.with_cgroups)

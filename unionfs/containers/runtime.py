@@ -13,11 +13,13 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from unionfs.containers.cgroups import Cgroups
+from unionfs.containers.container import UNSEEN_EXIT
 from unionfs.errors import ContainerError
 
 RUNTIMES: Final = ("crun", "runc")
@@ -92,20 +94,35 @@ def spawn(
     )
 
 
-def call(runtime: Sequence[str], *arguments: str | bytes) -> int:
-    """The exit status of one call that reads and says nothing."""
+def begin(runtime: Sequence[str], *arguments: str | bytes) -> int:
+    """The pid of one call that reads and says nothing."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        pid = spawn([*runtime, *arguments], (null, null, null))
+        return spawn([*runtime, *arguments], (null, null, null))
     finally:
         os.close(null)
-    return finished(pid)
+
+
+def call(runtime: Sequence[str], *arguments: str | bytes) -> int:
+    """The exit status of one."""
+    return finished(begin(runtime, *arguments))
 
 
 def finished(pid: int) -> int:
-    """Wait for a child; its exit status as a shell has it."""
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code if code >= 0 else 128 - code
+    """Wait for a child; its exit status as a shell has it. UNSEEN_EXIT where somebody else had it.
+
+    A process that crun has made in the background (`run --detach`, `exec --detach`) is a child of a crun that ends a
+    moment after the one that was called, and only then of this process, a subreaper.
+    """
+    while True:
+        try:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            if not os.path.exists(f"/proc/{pid}"):
+                return UNSEEN_EXIT
+            time.sleep(0.001)
+        else:
+            return code if code >= 0 else 128 - code
 
 
 @contextmanager

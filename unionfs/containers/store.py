@@ -120,7 +120,8 @@ class Containers:
             place = self.place(container.id)
             os.mkdir(place.directory, 0o700)
             for path in (place.upper, place.work, place.root):
-                os.mkdir(path, 0o755)
+                os.mkdir(path)
+                os.chmod(path, 0o755)  # the upper's is that of the container's root, whatever the umask
             if container.auto_remove:
                 # Nobody wants it after a crash.
                 with open(place.record, "xb") as file:

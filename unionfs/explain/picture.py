@@ -158,7 +158,8 @@ def _marks(layer: MemoryLayer, path: Path) -> tuple[str, ...]:
 
 def summary(data: bytes) -> str:
     """What of a file can be shown in a table: its lines, with " / " between them."""
-    line = " / ".join(data.decode("utf-8", "replace").splitlines())
+    # More than is shown: a character has four bytes at most, a line break becomes three characters.
+    line = " / ".join(data[: 8 * _TEXT].decode("utf-8", "replace").splitlines())
     line = "".join(character if character.isprintable() else "·" for character in line)
     return line if len(line) <= _TEXT else line[: _TEXT - 1] + "…"
 

@@ -40,6 +40,9 @@ from unionfs.vfs import DT_DIR, Asked, NodeId
 VERSION: Final = 1
 #: Of larger files a recording has the size alone.
 DATA_LIMIT: Final = 1 << 20
+#: Operations that do nothing with a file's data, and are not a reason to look at it. All others are: whoever unlinks a
+#: file may have it open, and what is seen in a replay should be what was there.
+_LOOKING: Final = frozenset(("lookup", "getattr", "readlink", "getxattr", "listxattr", "access", "statfs", "statx"))
 #: Operations that need all names of a directory.
 _LISTING: Final = frozenset(("readdir", "readdirplus", "opendir", "rmdir", "rename"))
 
@@ -84,7 +87,7 @@ class Scene:
     def before(self, asked: Asked) -> None:
         with self._union.lock:
             for path in self._paths(asked):
-                self._touch(path)
+                self._touch(path, data=asked.op not in _LOOKING)
                 if asked.op in _LISTING:
                     self._names(path)
             if asked.op == "rename":
@@ -127,7 +130,7 @@ class Scene:
         fields = {"size": size} if known else {"size": size, "missing": 1}
         path = place_of(self._union, node)
         if path is not None:
-            self._touch(path)
+            self._touch(path, data=True)
         self._tell_event(Event(time.time(), "contents", path, node=node, fh=fh, fields=fields, data=data))
 
     # paths --------------------------------------------------------------------------------------------------------
@@ -148,12 +151,12 @@ class Scene:
             places.update(inode.lowers)
         return places
 
-    def _touch(self, path: Path) -> None:
+    def _touch(self, path: Path, *, data: bool) -> None:
         """Each layer where it has the path, by whatever redirects; and all layers there, so that what is hidden at
         such a place, or seen there, is so in the replay."""
         for place in {path, *self._places(path).values()}:
             for number in self._numbers():
-                self._with_marks(number, place, data=True)
+                self._with_marks(number, place, data=data)
 
     def _with_marks(self, number: int, path: Path, *, data: bool) -> None:
         self._object(number, path, data=data)

@@ -25,16 +25,18 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from typing import BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from unionfs.changeset.compression import HEAD, recognise
-from unionfs.changeset.tar_indexer import TarIndexer
-from unionfs.changeset.tar_reader import TarReader
 from unionfs.errors import LayerError, OptionError, TarError
 from unionfs.image.cache_directory import CacheDirectory, cache_directory, unlink
 from unionfs.layers.tar import MergedTarLayer, TarLayer
 from unionfs.layers.tar_index import IndexDamaged, IndexHeader, TarIndex
 from unionfs.linux.data import pwrite_sparse
+
+# What reads a tar is imported where a layer is read the first time: most are opened by their index.
+if TYPE_CHECKING:
+    from unionfs.changeset.tar_reader import TarReader
 
 Progress = Callable[[int], None]
 
@@ -222,6 +224,9 @@ class LayerCache(CacheDirectory):
         self, stream: BinaryIO | _Positioned, wanted: str | None, progress: Progress | None, place: bytes | None
     ) -> Added:
         """Read a layer to its end. `place`: where it lies and can stay, if it is a plain tar; None: nowhere."""
+        from unionfs.changeset.tar_indexer import TarIndexer
+        from unionfs.changeset.tar_reader import TarReader
+
         shown = f"layer {os.fsdecode(place)}" if place else "layer"
         with self._new_file() as (index_file, publish_index), self._new_file() as (tar_file, publish_tar):
             reader = TarReader(stream, progress, marked=wanted is None)  # type: ignore[arg-type]  # it uses read() only
@@ -304,6 +309,9 @@ class LayerCache(CacheDirectory):
 
     def _index(self, fd: int, key: str, file: BinaryIO) -> None:
         """Write the index of an uncompressed tar. LayerError where that is not the tar `key`."""
+        from unionfs.changeset.tar_indexer import TarIndexer
+        from unionfs.changeset.tar_reader import TarReader
+
         reader, indexer = TarReader(_Positioned(fd), marked=False), TarIndexer()  # type: ignore[arg-type]
         for entry in reader:
             indexer.add(entry)

@@ -99,7 +99,8 @@ class Layer(Protocol):
                                those that the layers below have, if they do
         stat_handle(handle)    what a handle says of its object, from who makes its handles itself
         fetches                True: files may have `fetch(size, offset, check)`, which waits until what `pread` would
-                               give has come from a network, and asks `check` meanwhile, which raises to end that
+                               give has come from a network, and asks `check` meanwhile, which raises to end that;
+                               `fetched_bytes` counts what came
     """
 
     name: str

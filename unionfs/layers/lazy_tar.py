@@ -28,6 +28,11 @@ class LayerData(Protocol):
     @property
     def fd(self) -> int: ...
 
+    @property
+    def bytes_fetched(self) -> int:
+        """How much was asked for, compressed as it is."""
+        ...
+
     def has(self, start: int, end: int) -> bool:
         """Has [start, end) come? Does not wait for a network."""
         ...
@@ -57,6 +62,10 @@ class LazyTarLayer(TarLayer):
         except BaseException:
             os.close(fd)
             raise
+
+    @property
+    def fetched_bytes(self) -> int:
+        return self.data.bytes_fetched
 
     def open(self, path: Path, flags: int = os.O_RDONLY) -> LayerFile:
         """As of any tar."""

@@ -123,6 +123,10 @@ class LayerOver:
     def fetches(self) -> bool:
         return getattr(self._layer, "fetches", False)
 
+    @property
+    def fetched_bytes(self) -> int:
+        return getattr(self._layer, "fetched_bytes", 0)
+
     def lstat(self, path: Path) -> os.stat_result:
         return self._layer.lstat(path)
 

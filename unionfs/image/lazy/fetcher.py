@@ -115,16 +115,18 @@ class Fetcher:
         return list(jobs.values())
 
     def _along(self, wanted: Sequence[int], limit: int) -> Iterable[int]:
+        """What else of the file is to come; and of the next files a little, where one was read after the other."""
         if not wanted:
             return
+        file = self._file
+        in_order = wanted[0] > 0 and file.state(wanted[0] - 1) == HERE
+        bound = IN_ORDER if in_order else AHEAD
+        size = sum(_stored(file.chunk(at)) for at in wanted)
         at = wanted[-1] + 1
-        first = self._file.chunk(wanted[0])
-        in_order = wanted[0] > 0 and self._file.state(wanted[0] - 1) == HERE
-        size = sum(max(0, one.end - one.offset) for one in map(self._file.chunk, wanted))
-        bound = IN_ORDER if in_order and self._file.chunk(wanted[0] - 1).end == first.offset else AHEAD
-        while at < limit and size < bound and at not in self._jobs and self._file.state(at) == ABSENT:
-            chunk = self._file.chunk(at)
-            size += max(0, chunk.end - chunk.offset)
+        while at < file.count and at not in self._jobs and file.state(at) == ABSENT:
+            if at >= limit:
+                bound = AHEAD if in_order else 0
+            size += _stored(file.chunk(at))
             if size > bound:
                 return
             yield at
@@ -210,6 +212,11 @@ class Fetcher:
                 continue
             self._file.put(at, plain)
         return wrong
+
+
+def _stored(chunk: Chunk) -> int:
+    """Bytes that a chunk takes in the blob."""
+    return max(0, chunk.end - chunk.offset)
 
 
 class _Job:

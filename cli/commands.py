@@ -64,7 +64,7 @@ class Command:
     @property
     def summary(self) -> str:
         """What the list of verbs says of it."""
-        return str(self._made.get_short_help_str(100))
+        return str(self._made.get_short_help_str())
 
     @property
     def help(self) -> str:

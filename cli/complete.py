@@ -139,6 +139,10 @@ def _container_or_image(place: Place) -> Offer:
     return Offer([*_container(place).candidates, *_images(place)])
 
 
+def _mount_or_container(place: Place) -> Offer:
+    return Offer([*_mountpoints(place), *_container(place).candidates])
+
+
 def _stack(place: Place) -> Offer:
     """What `show` takes in place of layers."""
     lessons = [(f"lesson:{name}", title) for name, title in _lessons(place).candidates]
@@ -221,6 +225,8 @@ def _nothing(place: Place) -> Offer:
 VALUES: dict[str, Callable[[Place], Offer]] = {
     "MOUNTPOINT": _mounted,
     "mount MOUNTPOINT": _directories,
+    "diff MOUNTPOINT": _mount_or_container,
+    "commit MOUNTPOINT": _mount_or_container,
     "PATH": _mounted_or_path,
     "LAYER": _layer,
     "TREE": _tree,
@@ -251,8 +257,7 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
     "inspect NAME": _container_or_image,
-    "COMMAND] [ARG": _nothing,  # of the container's own
-    "COMMAND [ARG]": _nothing,
+    "COMMAND [ARG]": _nothing,  # of the container's own
     "PROGRAM": _nothing,
     "NAME": _nothing,  # a new one
     "KEY[=VALUE]": _variables,

@@ -14,7 +14,7 @@ from unionfs import api
 from .options import store_directory
 from .output import ContainerStatus, error, text
 
-Names = Annotated[list[str], typer.Argument(metavar="CONTAINER...", help="Names, or IDs.", show_default=False)]
+Names = Annotated[list[str], typer.Argument(metavar="CONTAINER", help="Names, or IDs.", show_default=False)]
 Signal = Annotated[
     str | None, typer.Option("-s", "--signal", metavar="SIGNAL", help="By name or number.", show_default=False)
 ]

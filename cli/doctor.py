@@ -16,7 +16,7 @@ def doctor(
     directory: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DIRECTORY]", help="Where uppers are to be. Default: where ephemeral ones are.", show_default=False
+            metavar="DIRECTORY", help="Where uppers are to be. Default: where ephemeral ones are.", show_default=False
         ),
     ] = None,
     json: AsJson = False,

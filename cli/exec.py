@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def exec_(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="CONTAINER", help="A name, or an ID.", show_default=False)],
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG]...", show_default=False)],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG]", show_default=False)],
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Do not wait for it.")] = False,
     interactive: Interactive = False,
     tty: Terminal = False,

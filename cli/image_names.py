@@ -25,7 +25,7 @@ def untag(
     context: typer.Context,
     name: ImageName,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME[:TAG]...", help="Default: all.", show_default=False)
+        list[str] | None, typer.Argument(metavar="NAME[:TAG]", help="Default: all.", show_default=False)
     ] = None,
 ) -> None:
     """Take names from an image, which stays, as podman does. To remove it with its last name there is rm."""

@@ -19,7 +19,7 @@ KINDS = ("container", "image")
 def inspect(
     context: typer.Context,
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Names, or IDs, of containers or images.", show_default=False)
+        list[str], typer.Argument(metavar="NAME", help="Names, or IDs, of containers or images.", show_default=False)
     ],
     fmt: Annotated[
         str | None,

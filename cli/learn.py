@@ -23,7 +23,7 @@ _PROMPT = "your answer: "
 def learn(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[LESSON]", help="Its number, or how its name begins.", show_default=False),
+        typer.Argument(metavar="LESSON", help="Its number, or how its name begins.", show_default=False),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Which lessons there are; so it is without LESSON.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Run all, and compare the answers with what happens.")] = False,

@@ -63,6 +63,8 @@ VERBS = {
     "kill": "container_verbs:kill",
     "wait": "container_verbs:wait",
     "rm": "container_verbs:rm",
+    "cp": "cp:cp",
+    "export": "cp:export",
     "doctor": "doctor:doctor",
     "info": "info:info",
     "demo": "demo:demo",

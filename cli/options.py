@@ -33,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; docs/reference
 MaybeMountpoint = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MOUNTPOINT]", help="A live mount, or a container; instead of -l and -u.", show_default=False
+        metavar="MOUNTPOINT", help="A live mount, or a container; instead of -l and -u.", show_default=False
     ),
 ]
 StoreOption = Annotated[
@@ -46,7 +46,7 @@ StoreOption = Annotated[
     ),
 ]
 ImageName = Annotated[str, typer.Argument(metavar="IMAGE", help="A name, or an ID.", show_default=False)]
-ImageNames = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Names, or IDs.", show_default=False)]
+ImageNames = Annotated[list[str], typer.Argument(metavar="IMAGE", help="Names, or IDs.", show_default=False)]
 RowFormat = Annotated[
     str,
     typer.Option(

@@ -42,7 +42,7 @@ def run(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A name, or an ID.", show_default=False)],
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[COMMAND] [ARG]...", help="In place of the image's.", show_default=False),
+        typer.Argument(metavar="COMMAND [ARG]", help="In place of the image's.", show_default=False),
     ] = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Leave it running, and print its ID.")] = False,
     interactive: Interactive = False,

@@ -20,7 +20,7 @@ _ROWS, _PAGE_ROWS = 100, 50_000
 StackArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[STACK]",
+        metavar="STACK",
         help="A live mount, an image, a script of sim, or lesson:NAME; instead of -l and -u.",
         show_default=False,
     ),

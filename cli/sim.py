@@ -50,7 +50,7 @@ EncodingOption = Annotated[
 def sim(
     script: Annotated[
         Path | None,
-        typer.Argument(metavar="[SCRIPT]", help="Commands, one a line; - or nothing: as typed.", show_default=False),
+        typer.Argument(metavar="SCRIPT", help="Commands, one a line; - or nothing: as typed.", show_default=False),
     ] = None,
     as_: AsOption = As.UNIONFS,
     encoding: EncodingOption = Encoding.KERNEL,

@@ -5,6 +5,7 @@ A verb may need what takes longer to import than another takes to run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any
@@ -64,8 +65,20 @@ def _command(name: str, place: str) -> Any:
         verb, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         found.command(name)(verb)
     command = get_command(found)
+    if not command.short_help:
+        command.short_help = in_short(command.help or "")
     _take_texts(command)
     return command
+
+
+#: Characters of a line of the list of verbs, beside their names.
+SHORT = 64
+
+
+def in_short(help: str) -> str:
+    """Its first sentence for a list of verbs, where nothing is cut off in its middle: to its first comma, if longer."""
+    sentence = re.split(r"[.:;] |\.$", " ".join(help.partition("\n\n")[0].split()))[0]
+    return sentence if len(sentence) <= SHORT else sentence.partition(",")[0]
 
 
 class _Texts:

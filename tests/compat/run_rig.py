@@ -50,6 +50,7 @@ class Box(Images):
         (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\ndaemon:x:7:8::/srv:/bin/sh\n")
         (root / "etc/group").write_text("root:x:0:\ndaemon:x:8:\nextra:x:9:daemon\n")
         (root / "etc/motd").write_text("of the image\n")
+        root.chmod(0o711)
         pack(root, self.directory / "box.tar")
         if self.user is not None:
             os.chown(self.directory / "box.tar", self.user, self.user)

@@ -152,6 +152,11 @@ def test_the_umask_of_who_runs_it_is_not_the_containers(box: Box) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"/made\n0022\n", b"")
 
 
+def test_the_root_has_the_images_mode(box: Box) -> None:
+    said = box.run("run", "--rm", "--network", "none", "-u", "daemon", "box", "sh", "-c", "ls -ld /")
+    assert said.split()[0] == "drwx--x--x", said
+
+
 def test_a_volume_is_the_hosts(box: Box, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("from the host\n")
     script = "cat /data/in; echo back > /data/out"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,3 +121,37 @@ def test_what_is_left_when_its_monitor_is_killed_is_removed(with_ids: UserBox) -
 def test_memory_is_for_root_to_limit(without_ids: UserBox) -> None:
     ran = without_ids.call("run", "--rm", "--network", "none", "-m", "64m", "box", "true")
     refused(ran, 125, "memory cannot be limited", "without --memory")
+
+
+SECRET = "echo s > /srv/secret; chmod 600 /srv/secret; chown daemon:daemon /srv/secret; rm /etc/group"
+
+
+@pytest.mark.parametrize("state", ["running", "ended"])
+def test_changes_are_the_containers_own_ids(with_ids: UserBox, state: str, place: Path) -> None:
+    """Listed, in an image, in a layer, in a tar of the root and copied out: what only a subordinate ID may read."""
+    box = with_ids
+    if state == "running":
+        box.detached("it", f"{SECRET}; echo made; {WAIT}")
+        box.until_said("it", "made")
+    else:
+        box.run("run", "--network", "none", "--name", "it", "box", "sh", "-c", SECRET)
+    assert {"A /srv/secret", "D /etc/group"} <= set(box.run("diff", "it").splitlines())
+    box.run("commit", "it", f"made-{state}")
+    shown = box.run(
+        "run", "--rm", "--network", "none", f"made-{state}", "sh", "-c", "cat /srv/secret; ls -ln /srv/secret"
+    )
+    assert shown.split()[0] == "s" and shown.split()[3:5] == ["7", "8"]
+    layer = box.directory / f"{state}.tar"
+    told = json.loads(box.run("commit", "it", "--json", "-o", layer))
+    assert (told["held_seconds"] is None) is (state == "ended")
+    root = box.directory / f"{state}-root.tar"
+    box.run("export", "-o", root, "it")
+    with open(box.directory / "out.tar", "wb") as file:
+        file.write(box.call("cp", "it:/srv/secret", "-").out)
+    for path, name in ((layer, "srv/secret"), (root, "srv/secret"), (box.directory / "out.tar", "secret")):
+        with tarfile.open(path) as tar:
+            entry = tar.getmember(name)
+            assert (entry.uid, entry.gid, entry.mode) == (7, 8, 0o600)
+    box.run("cp", root, "it:/srv")
+    box.run("rm", "-f", "it")
+    box.run("image", "rm", f"made-{state}")

@@ -35,6 +35,12 @@ def test_help_on_images_names_every_verb(capsysbinary: Capture) -> None:
     assert [line.split()[0] for line in ran.lines[-len(IMAGE_VERBS) :]] == list(IMAGE_VERBS)
 
 
+@pytest.mark.parametrize("group", [(), ("image",)])
+def test_what_the_list_says_of_a_verb_is_whole(capsysbinary: Capture, group: tuple[str, ...]) -> None:
+    listed = call(capsysbinary, *group, "--help").out.partition(b"Commands:")[2].decode()
+    assert "..." not in listed and all(re.match(r"  \w+ +\S", line) for line in listed.splitlines()[1:])
+
+
 def section(document: str, title: str) -> str:
     return (PROJECT / document).read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
 
@@ -84,7 +90,7 @@ def test_every_option_in_a_verbs_help_stands_in_the_reference(capsysbinary: Capt
         (("mount", "--name", "x", "m"), "--name and --platform are about an --image", "unionfs mount --help"),
         (("image",), "missing command", "unionfs image --help"),
         (("image", "explode"), "no such command 'explode'", "unionfs image --help"),
-        (("image", "rm"), "missing argument 'IMAGE...'", "unionfs image rm --help"),
+        (("image", "rm"), "missing argument 'IMAGE'", "unionfs image rm --help"),
         (("image", "tag", "x"), "missing argument 'TARGET[:TAG]'", "unionfs image tag --help"),
         (("image", "ls", "--format", "{{.Bogus}}"), "there is no field Bogus", "unionfs image ls --help"),
         (("commit", "m", "-o", "x.tar", "--compression", "arj"), "arj", "unionfs commit --help"),

@@ -21,7 +21,7 @@ from unionfs.compare.view import FilesystemView
 from unionfs.compare.walk import Side
 from unionfs.compare.walk import differences as compared
 from unionfs.errors import LayerError
-from unionfs.explain.blame import Touch, blame, blame_lines, blame_tree
+from unionfs.explain.blame import MAX_TEXT, Touch, blame, blame_lines, blame_tree
 from unionfs.explain.versions import Versions
 from unionfs.layers.directory import DirectoryLayer
 from unionfs.layers.upper import WritableDirectory
@@ -132,6 +132,19 @@ def test_lines_keep_the_layer_they_came_with_until_the_file_is_deleted(tmp_path:
             (2, "deleted"),
             (4, "added"),
         ]
+    finally:
+        fs.close()
+
+
+def test_a_version_that_is_too_large_has_no_lines(tmp_path: Path) -> None:
+    tree(tmp_path / "base", f="")
+    tree(tmp_path / "top", f="small\n")
+    os.truncate(tmp_path / "base/f", MAX_TEXT + 1)
+    fs = union(tmp_path, "top", "base")
+    try:
+        with pytest.raises(LayerError, match=f"layer 2 has {MAX_TEXT + 1} bytes"):
+            blame_lines(fs, b"f")
+        assert blame(fs, b"f").touches[0].what[0] == "content"
     finally:
         fs.close()
 

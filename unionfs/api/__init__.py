@@ -24,6 +24,7 @@
     container_store  the containers of a store; container_settings: what one is asked to be
     create_container, run_container, stop_container, kill_container, wait_container, remove_container
     list_containers, find_container, inspect_container, read_logs, execute
+    copy_from_container, copy_to_container, export_container
     doctor           what this machine has and lacks, and what mounts left behind on it
     demo             all of it, step by step, on throw-away directories
     tracing          (a module) what a live mount is asked and does, while it does; recordings, and their replay
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
         compare,
         tally,
     )
+    from unionfs.api.container_changes import export_container
+    from unionfs.api.container_copy import copy_from_container, copy_to_container
     from unionfs.api.container_settings import container_settings, execution
     from unionfs.api.containers import (
         Container,
@@ -206,6 +209,9 @@ __all__ = [
     "logout",
     "search",
     "container_settings",
+    "copy_from_container",
+    "copy_to_container",
+    "export_container",
     "execution",
     "container_command",
     "container_store",
@@ -340,6 +346,8 @@ _HOMES = {
         "compare",
         "tally",
     ),
+    "unionfs.api.container_changes": ("export_container",),
+    "unionfs.api.container_copy": ("copy_from_container", "copy_to_container"),
     "unionfs.api.container_settings": ("container_settings", "execution"),
     "unionfs.api.containers": (
         "Container",

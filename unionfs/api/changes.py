@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from unionfs.api import HOLD_SECONDS
 from unionfs.api.container_changes import Target, find_target
+from unionfs.api.container_inside import call_inside, is_elsewhere
 from unionfs.api.hold import Held, held
 from unionfs.api.layers import LayerSpec, StackSpec, open_layer, plan
 from unionfs.api.mounting import find_stack
@@ -21,14 +23,14 @@ from unionfs.api.snapshot import pays, snapshot
 from unionfs.api.union import open_union
 from unionfs.changeset.apply import AppliedLayer
 from unionfs.changeset.apply import apply as _apply
-from unionfs.changeset.change import Change
+from unionfs.changeset.change import Change, Kind
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.diff import diff as _diff
 from unionfs.changeset.tar_writer import AllRead, write_layer
 from unionfs.errors import LayerError, MountError
 from unionfs.layers.layer import Layer
 from unionfs.overlay import UnionOptions
-from unionfs.vfs import Filesystem
+from unionfs.vfs import Attr, Filesystem
 
 __all__ = [
     "AppliedLayer",
@@ -91,8 +93,20 @@ def diff(
     looked for. MountError, ContainerError or LayerError where they are not there. `pause`: hold the mount's changes
     meanwhile, for `pause_limit` seconds at most; MountError where that is not enough.
     """
-    spec, mountpoint, container = changed(mountpoint, layers, upper, work, store)
-    with holding(mountpoint, pause, pause_limit, on_hold):
+    spec, place, container = changed(mountpoint, layers, upper, work, store)
+    if container is not None and is_elsewhere(container):
+        told = call_inside(
+            container,
+            lambda: [
+                [os.fsdecode(change.path), change.kind, change.attr, change.was]
+                for change in diff(mountpoint, store=store, pause=pause, pause_limit=pause_limit, on_hold=on_hold)
+            ],
+        )
+        return [
+            Change(os.fsencode(path), Kind(kind), None if attr is None else Attr(*attr), was)
+            for path, kind, attr, was in told
+        ]
+    with holding(place, pause, pause_limit, on_hold):
         found = diff_spec(spec)
     return found if container is None else container.made_by_people(found)
 
@@ -119,11 +133,23 @@ def commit(
     `clamp_mtime`: no later time (in seconds, SOURCE_DATE_EPOCH) is written. The same changes give the same bytes.
     Atomic: `output` appears complete, or stays as it was. ChangesetError names what a layer cannot hold.
     """
-    spec, mountpoint, _ = changed(mountpoint, layers, upper, work, store)
-    if mountpoint is not None and pause:
-        check_outside(output, mountpoint)
-    copied = mountpoint is not None and pause and pays(spec)
-    with holding(mountpoint, pause, pause_limit, on_hold) as hold, snapshot(spec, hold, copied) as seen:
+    spec, place, container = changed(mountpoint, layers, upper, work, store)
+    if container is not None and is_elsewhere(container):
+        # Without the progress: it is this process's to show.
+        told = call_inside(
+            container,
+            lambda: _told(
+                commit(
+                    mountpoint, output=output, compression=compression, clamp_mtime=clamp_mtime,
+                    skip_sockets=skip_sockets, store=store, pause=pause, pause_limit=pause_limit, on_hold=on_hold,
+                )
+            ),
+        )  # fmt: skip
+        return CommitResult(**{**told, "path": os.fsencode(told["path"]), "unfrozen": tuple(told["unfrozen"])})
+    if place is not None and pause:
+        check_outside(output, place)
+    copied = place is not None and pause and pays(spec)
+    with holding(place, pause, pause_limit, on_hold) as hold, snapshot(spec, hold, copied) as seen:
         result = commit_spec(
             seen,
             output,
@@ -134,6 +160,11 @@ def commit(
             all_read=hold.end,
         )
     return replace(result, held_seconds=hold.seconds, unfrozen=hold.unfrozen, unseen=hold.unseen)
+
+
+def _told(result: CommitResult) -> dict[str, Any]:
+    """As JSON, for another process."""
+    return asdict(result) | {"path": os.fsdecode(result.path)}
 
 
 def apply(

@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from unionfs.api.changes import changed_stack, holding, views
+from unionfs.api.changes import changed, holding, views
+from unionfs.api.container_inside import is_elsewhere
 from unionfs.api.layers import LayerSpec
 from unionfs.api.trees import OnWarning, Pausing, named_below, open_tree
 from unionfs.changeset.content import Digests
@@ -27,7 +28,7 @@ from unionfs.compare.summary import Tally, tally
 from unionfs.compare.unified import is_text, unified
 from unionfs.compare.view import FilesystemView
 from unionfs.compare.walk import Difference, OnFailure, Side, State, differences, raise_failure
-from unionfs.errors import OptionError
+from unionfs.errors import MountError, OptionError
 from unionfs.vfs import DT_REG
 
 __all__ = [
@@ -195,13 +196,19 @@ def changes_with_reasons(
     pausing: Pausing | None = None,
     on_failure: OnFailure | None = None,
 ) -> Iterator[Comparison]:
-    """What the upper of a mount, or of layers, changes, and in what: the changes of `diff`, compared as `compare` does.
-    All that is not in `ignore` counts, as in `diff`."""
+    """What the upper of a mount, of a container, or of layers, changes, and in what: the changes of `diff`, compared as
+    `compare` does. All that is not in `ignore` counts, as in `diff`."""
     wanted, scope = EVERY - reasons_named(ignore), Scope(paths, exclude)
-    spec = changed_stack(mountpoint, layers, upper, work, store)
+    spec, place, container = changed(mountpoint, layers, upper, work, store)
+    if container is not None and is_elsewhere(container):
+        shown = os.fsdecode(mountpoint or b"")
+        raise MountError(
+            f"{shown} is mounted in a user namespace of its own",
+            hint="unionfs diff without reasons lists what it changes",
+        )
     pausing = pausing or Pausing()
     with (
-        holding(mountpoint, pausing.wanted, pausing.limit, pausing.on_hold),
+        holding(place, pausing.wanted, pausing.limit, pausing.on_hold),
         views(spec) as (before, after, stored),
         ExitStack() as stack,
     ):

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import BinaryIO, Final, NamedTuple
 
 from unionfs.api.hold import held
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec
 from unionfs.api.union import open_union
 from unionfs.changeset.change import Change, Kind
-from unionfs.containers.container import Container, Place
+from unionfs.changeset.replacing import replacing
+from unionfs.changeset.tar_writer import write_tree
+from unionfs.containers.container import Container, Place, State
 from unionfs.containers.spec import arguments
 from unionfs.containers.spec import volumes as volumes_of
 from unionfs.containers.store import Containers
@@ -36,6 +39,7 @@ class Target(NamedTuple):
     """`mountpoint` None: it is not mounted, and nobody changes it."""
 
     container: Container
+    state: State
     spec: StackSpec
     mountpoint: bytes | None
 
@@ -70,10 +74,10 @@ def find_target(name: LayerSpec, store: LayerSpec | None) -> Target | None:
             f"{text} is neither a directory nor a container",
             hint="unionfs mounts and unionfs ps -a list those there are",
         ) from None
-    return target(containers, found)
+    return target_of(containers, found)
 
 
-def target(containers: Containers, container: Container) -> Target:
+def target_of(containers: Containers, container: Container) -> Target:
     """A container's stack, to be looked at."""
     place = containers.place(container.id)
     cache = user_cache()
@@ -86,7 +90,7 @@ def target(containers: Containers, container: Container) -> Target:
         read_only=True,
         images=(ImagePart(0, len(lowers), container.image, store),) if lowers else (),
     )
-    return Target(container, spec, _mountpoint(place))
+    return Target(container, containers.state(container), spec, _mountpoint(place))
 
 
 def _mountpoint(place: Place) -> bytes | None:
@@ -97,25 +101,32 @@ def _mountpoint(place: Place) -> bytes | None:
 
 
 def export_container(
-    containers: Containers, name: str, out: BinaryIO, progress: Callable[[int], None] | None = None
+    containers: Containers,
+    name: str,
+    target: LayerSpec | BinaryIO,
+    *,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write the root file system of a container, without its volumes, as one tar. Of a running one it is one moment."""
-    from unionfs.changeset.tar_writer import write_tree
+    """Write the root file system of a container, without its volumes, as one tar; to a file that appears complete or
+    not at all, or a stream. Of a running container it is one moment."""
+    from unionfs.api.container_inside import call_inside, is_elsewhere
 
-    found = target(containers, containers.find(name))
-    if found.mountpoint is None:
-        _write(found.spec, write_tree, out, progress)
+    found = target_of(containers, containers.find(name))
+    if is_elsewhere(found):
+        call_inside(found, lambda: export_container(containers, name, target))
         return
-    with held(found.mountpoint):
-        _write(found.spec, write_tree, out, progress)
+    with ExitStack() as stack:
+        if isinstance(target, str | bytes | os.PathLike):
+            target = stack.enter_context(replacing(os.path.abspath(os.fsencode(target))))
+        if found.mountpoint is not None:
+            stack.enter_context(held(found.mountpoint))
+        _write(found.spec, target, progress)
 
 
-def _write(
-    spec: StackSpec, write: Callable[..., object], out: BinaryIO, progress: Callable[[int], None] | None
-) -> None:
+def _write(spec: StackSpec, out: BinaryIO, progress: Callable[[int], None] | None) -> None:
     union = open_union(spec, UnionOptions(metacopy=True))
     try:
-        write(union, out, progress=progress)
+        write_tree(union, out, progress=progress)
     finally:
         union.close()
 

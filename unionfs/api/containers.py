@@ -14,11 +14,12 @@ import json
 import os
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from unionfs.api.layers import LayerSpec, remove_temporary
+from unionfs.api.layers import LayerSpec, open_layer, remove_temporary
 from unionfs.api.mounting import mount, umount
 from unionfs.containers import (
     cgroups,
@@ -247,6 +248,7 @@ def start_container(containers: Containers, container: Container, watcher: socke
         cgroups=groups,
         rootless=mapping is not None or in_user_namespace(),
         ids=userns.ids_here() if mapping is None else mapping.ids,
+        console_size=terminal.window_size(),
     )
     try:
         lock = containers.lock(container, seconds=ENDING_SECONDS)
@@ -262,11 +264,45 @@ def start_container(containers: Containers, container: Container, watcher: socke
 def _mounts(container: Container) -> monitor.Mounts:
     def mounted(place: Place) -> int:
         layers = _layers(user_cache(), container)
+        if layers and not os.listdir(place.upper):
+            _take_root(layers[0], place.upper)
         options = ["suid", "dev", *(["volatile"] if container.auto_remove else [])]
         made = mount(place.root, layers, place.upper, place.work, options=options, log_file=place.monitor_log)
         return made.pid
 
     return monitor.Mounts(mounted, unmounted)
+
+
+def mounted_root(containers: Containers, container: Container, function: Callable[[int], Any]) -> Any:
+    """What `function` returns (JSON), called with the root of a container that does not run, mounted for the moment,
+    where IDs are what they are in it. ContainerError where it is being started or removed."""
+    place = containers.place(container.id)
+
+    def look() -> Any:
+        _mounts(container).mount(place)
+        try:
+            root_fd = os.open(place.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return function(root_fd)
+            finally:
+                os.close(root_fd)
+        finally:
+            unmounted(place)
+
+    try:
+        with containers.locked(container, seconds=ENDING_SECONDS):
+            return look() if os.geteuid() == 0 else userns.within(userns.mapping(), look)
+    except BlockingIOError:
+        raise ContainerError(f'container "/{container.name}" is just being started or removed') from None
+
+
+def _take_root(layer: bytes, upper: bytes) -> None:
+    """Give a new upper, whose own directory is the root that will be seen, the mode and owner of the image's root."""
+    with contextlib.closing(open_layer(layer)) as opened:
+        found = opened.lstat(b"")
+    os.chmod(upper, stat.S_IMODE(found.st_mode))
+    with contextlib.suppress(OSError):  # EINVAL: an ID that an ordinary user has not
+        os.chown(upper, found.st_uid, found.st_gid)
 
 
 def unmounted(place: Place) -> None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from unionfs.api import HOLD_SECONDS
 from unionfs.api.changes import CommitResult, OnHold, Progress, changed, check_outside, commit_spec, holding
+from unionfs.api.container_inside import call_inside, is_elsewhere
 from unionfs.api.image_diff import view
 from unionfs.api.images import image_store
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec, open_layer
@@ -89,7 +90,18 @@ def commit_image(
     if wanted.digest is not None:
         raise ImageError(f"{name}: a new image cannot be named by a digest", hint="give NAME[:TAG]")
     familiar, created, changes = wanted.familiar(), commit.now(epoch), tuple(changes)
-    spec, mountpoint, container = changed(mountpoint, layers, upper, work, store.directory)
+    spec, place, container = changed(mountpoint, layers, upper, work, store.directory)
+    if container is not None and is_elsewhere(container):
+        told = call_inside(
+            container,
+            lambda: asdict(
+                commit_image(
+                    store, name, mountpoint, author=author, message=message, changes=changes, compression=compression,
+                    epoch=epoch, skip_sockets=skip_sockets, pause=pause, pause_limit=pause_limit, on_hold=on_hold,
+                )
+            ),
+        )  # fmt: skip
+        return CommittedImage(**{**told, "unfrozen": tuple(told["unfrozen"])})
     below = _lowest(store, spec)
     commit.child(below, (), created=created, changes=changes)  # what is wrong with them is said before much is read
     for part in spec.images:  # no image is made of layers that are not there
@@ -99,10 +111,10 @@ def commit_image(
         base = _Base(below)
         _add_lowers(base, store, staging, spec, compression, epoch)
         path = staging.new_file()
-        if mountpoint is not None and pause:
-            check_outside(path, mountpoint)
-        copied = mountpoint is not None and pause and pays(spec)
-        with holding(mountpoint, pause, pause_limit, on_hold) as hold, snapshot(spec, hold, copied) as seen:
+        if place is not None and pause:
+            check_outside(path, place)
+        copied = place is not None and pause and pays(spec)
+        with holding(place, pause, pause_limit, on_hold) as hold, snapshot(spec, hold, copied) as seen:
             result = commit_spec(
                 seen,
                 path,

@@ -13,8 +13,11 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from unionfs.containers import network
 from unionfs.containers.settings import Network
+
+#: Of a private network (`network`): the container's, and who is asked for names.
+ADDRESS: Final = "10.0.2.100"
+NAMESERVER: Final = "10.0.2.3"
 
 LOCALHOST: Final = """\
 127.0.0.1\tlocalhost
@@ -24,7 +27,7 @@ ff00::0\tip6-mcastprefix
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
-_ADDRESSES: Final = {"private": network.ADDRESS, "none": "127.0.1.1", "host": "127.0.1.1"}
+_ADDRESSES: Final = {"private": ADDRESS, "none": "127.0.1.1", "host": "127.0.1.1"}
 
 
 def write_etc_files(directory: bytes, hostname: str, kind: Network, host_etc: bytes = b"/etc") -> None:
@@ -43,7 +46,7 @@ def write_etc_files(directory: bytes, hostname: str, kind: Network, host_etc: by
 
 def private_resolv_conf(host: str) -> str:
     """The host's, with the helper as the first nameserver, which can ask those on the host's loopback too."""
-    lines = [f"nameserver {network.NAMESERVER}"]
+    lines = [f"nameserver {NAMESERVER}"]
     for line in host.splitlines():
         words = line.split("#")[0].split(";")[0].split()
         if words[:1] == ["nameserver"] and (len(words) < 2 or _is_loopback(words[1])):
@@ -54,7 +57,7 @@ def private_resolv_conf(host: str) -> str:
 
 
 def _is_loopback(address: str) -> bool:
-    import ipaddress  # few have a nameserver that this is asked of
+    import ipaddress  # here, since a network that is not private does without
 
     try:
         return ipaddress.ip_address(address.partition("%")[0]).is_loopback

@@ -53,6 +53,9 @@ def process_of(bundle: Mapping[str, Any], asked: Execution, root_fd: int) -> dic
             environment[name] = pair
         else:
             environment.pop(name, None)
+    process.pop("consoleSize", None)
+    if asked.terminal and (size := terminal.window_size()) is not None:
+        process["consoleSize"] = spec.console_size(size)
     return process | {
         "args": list(asked.command),
         "env": list(environment.values()),

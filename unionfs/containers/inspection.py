@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from unionfs.containers import network, spec
+from unionfs.containers import etc_files, spec
 from unionfs.containers.container import Container, Place, State
 from unionfs.containers.logs import timestamp
 from unionfs.containers.settings import Port
@@ -149,8 +149,8 @@ def _network(container: Container, state: State) -> dict[str, Any]:
     exposed: dict[str, Any] = dict.fromkeys(container.config.get("ExposedPorts") or {})
     return {
         "Ports": {**exposed, **_bindings(state.ports)} if private else {},
-        "IPAddress": network.ADDRESS if private else "",
-        "Networks": {container.settings.network: {"IPAddress": network.ADDRESS if private else ""}},
+        "IPAddress": etc_files.ADDRESS if private else "",
+        "Networks": {container.settings.network: {"IPAddress": etc_files.ADDRESS if private else ""}},
     }
 
 

@@ -26,12 +26,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from unionfs.containers.etc_files import ADDRESS
 from unionfs.containers.settings import Port
 from unionfs.errors import ContainerError
 
 PROGRAM: Final = "slirp4netns"
-ADDRESS: Final = "10.0.2.100"
-NAMESERVER: Final = "10.0.2.3"
 #: In the container's directory.
 LOG: Final = b"network.log"
 _SOCKET: Final = b"network.sock"

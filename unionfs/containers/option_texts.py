@@ -105,7 +105,7 @@ def _ports(text: str) -> Iterator[Port]:
     elif ":" in address:
         raise OptionError(f"invalid IP address: {address}", hint="an IPv6 address stands in brackets: [::1]:80:80")
     if address:
-        import ipaddress  # of few ports
+        import ipaddress  # here, since most have none
 
         try:
             address = str(ipaddress.ip_address(address))

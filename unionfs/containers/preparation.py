@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unionfs.containers import cgroups, network, seccomp, spec, volumes
+from unionfs.containers import cgroups, seccomp, spec, volumes
 from unionfs.containers import runtime as runtimes
 from unionfs.containers.container import Container, Place
 from unionfs.containers.etc_files import write_etc_files
@@ -16,19 +16,23 @@ from unionfs.containers.users import find_user
 from unionfs.errors import ContainerError
 from unionfs.linux.namespace import new_network_namespace
 
+if TYPE_CHECKING:
+    from unionfs.containers.network import Helper
+
 #: Where control groups of containers are, below those of the machine.
 CGROUP_PARENT = "/unionfs/"
 
 
 class Host(NamedTuple):
     """Where the container is to run. `runtime`: the program; `runtime_root`: where it keeps its own. `rootless`: in a
-    user namespace, with `ids` IDs."""
+    user namespace, with `ids` IDs. `console_size`: of the terminal of who starts it."""
 
     runtime: str
     runtime_root: bytes
     cgroups: cgroups.Cgroups
     rootless: bool = False
     ids: int | None = None
+    console_size: tuple[int, int] | None = None
 
     @property
     def with_cgroups(self) -> bool:
@@ -47,7 +51,7 @@ class NetworkOf:
         self._place = place
         self._until_end = ExitStack()
         self._until_connected = ExitStack()
-        self._helper: network.Helper | None = None
+        self._helper: Helper | None = None
         self.namespace: str | None = None
         self.ports: tuple[Port, ...] = ()
 
@@ -61,6 +65,8 @@ class NetworkOf:
         return self
 
     def _begin(self) -> None:
+        from unionfs.containers import network  # here, since it takes as long to import as all else
+
         network.check()
         self.ports = self._until_connected.enter_context(network.published(self._settings.ports))
         fd = new_network_namespace()
@@ -118,6 +124,7 @@ def prepare(container: Container, place: Place, host: Host, connection: NetworkO
         network_namespace=connection.namespace,
         cgroup=CGROUP_PARENT + container.id if host.with_cgroups else None,
         swap_limits=host.cgroups.swap,
+        console_size=host.console_size,
         seccomp=None if profile is None else seccomp.resolve(profile, spec.CAPABILITIES, os.uname()),
     )
     made: dict[str, Any] = spec.runtime_spec(settings, config, given)

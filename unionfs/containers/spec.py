@@ -47,6 +47,7 @@ class Surroundings(NamedTuple):
     that have none: the container's own directories. `rootless`: the runtime is root in a user namespace alone, in which
     the IDs 0 to `ids` - 1 exist (None: all). `network_namespace`: a path, to join; None: the runtime makes one.
     `cgroup` its path, None where there may be none. `swap_limits`: the kernel counts swap. `seccomp`: resolved.
+    `console_size`: rows and columns of its terminal, if they are known.
     """
 
     root: bytes
@@ -61,6 +62,7 @@ class Surroundings(NamedTuple):
     cgroup: str | None = None
     swap_limits: bool = False
     seccomp: Mapping[str, Any] | None = None
+    console_size: tuple[int, int] | None = None
 
 
 def runtime_spec(settings: Settings, config: Mapping[str, Any], given: Surroundings) -> dict[str, Any]:
@@ -127,6 +129,11 @@ def volumes(settings: Settings, config: Mapping[str, Any]) -> tuple[Volume, ...]
     return tuple(sorted(found.values(), key=lambda volume: volume.target.split("/")))
 
 
+def console_size(size: tuple[int, int]) -> dict[str, int]:
+    """Of `process`. To be there from the beginning, since some programs ask but once."""
+    return {"height": size[0], "width": size[1]}
+
+
 def _process(settings: Settings, config: Mapping[str, Any], given: Surroundings) -> dict[str, Any]:
     user = given.user
     process: dict[str, Any] = {
@@ -138,6 +145,8 @@ def _process(settings: Settings, config: Mapping[str, Any], given: Surroundings)
         "capabilities": capabilities(user),
         "noNewPrivileges": settings.no_new_privileges,
     }
+    if settings.terminal and given.console_size is not None:
+        process["consoleSize"] = console_size(given.console_size)
     if given.rootless:
         # setgroups(2) of an ID that is not mapped is EINVAL.
         process["user"]["additionalGids"] = [gid for gid in user.groups if given.ids is None or gid < given.ids]

@@ -11,9 +11,7 @@ on the way leaves a directory without its final name, which is made anew.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import subprocess
 from collections.abc import Iterable
 from typing import Final
 
@@ -59,6 +57,8 @@ def _fill(path: bytes, root_fd: int, target: str) -> None:
     """The directory `path`, filled, unless it is there."""
     if os.path.isdir(path):
         return
+    import shutil
+
     new = path + b".new"
     shutil.rmtree(new, ignore_errors=True)
     os.makedirs(new, 0o755)
@@ -80,6 +80,8 @@ def _fill(path: bytes, root_fd: int, target: str) -> None:
 def _copy(fd: int, new: bytes, target: str) -> None:
     """cp -a follows no link in what it copies, and knows all kinds of files. The dot makes it the directory's contents,
     its own owner and mode included."""
+    import subprocess  # here, since most containers need none
+
     readable = openat2(fd, b".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         copied = subprocess.run(

@@ -226,7 +226,10 @@ class _History:
 # lines ----------------------------------------------------------------------------------------------------------------
 def _text(tree: Tree, node: Node, layer: int) -> list[bytes]:
     if node.attr.size > MAX_TEXT:
-        raise LayerError(f"its version of layer {layer} has {node.attr.size} bytes; lines are told of up to {MAX_TEXT}")
+        raise LayerError(
+            f"its version of layer {layer} has {node.attr.size} bytes; lines are told of up to {MAX_TEXT}",
+            hint="leave --lines out",
+        )
     opened = tree.fs.open(node.node, os.O_RDONLY)
     try:
         pieces = range(0, node.attr.size, _PIECE)

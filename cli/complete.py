@@ -135,8 +135,20 @@ def _container(place: Place) -> Offer:
     return Offer(suggestions.containers(place.store, place.word))
 
 
+def _container_path(place: Place) -> Offer:
+    """A file here, or NAME: of a container; what is in it is not looked at."""
+    return Offer([(f"{name}:", about) for name, about in _container(place).candidates], "files")
+
+
 def _container_or_image(place: Place) -> Offer:
     return Offer([*_container(place).candidates, *_images(place)])
+
+
+def _container_path(place: Place) -> Offer:
+    """A path here, or `NAME:`, and then a path that only the container knows."""
+    if ":" in place.word:
+        return Offer()
+    return Offer([(f"{name}:", image) for name, image in _container(place).candidates], "files")
 
 
 def _mount_or_container(place: Place) -> Offer:
@@ -249,6 +261,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
+    "[CONTAINER:]SOURCE|-": _container_path,
+    "[CONTAINER:]TARGET|-": _container_path,
     "IMAGE|MOUNTPOINT": _image_or_mount,
     "PERCENT%|SIZE": _nothing,
     "SIZE": _nothing,
@@ -256,6 +270,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "LOWEST_EFFICIENCY": _nothing,
     "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
+    "CONTAINER:]SOURCE|-": _container_path,
+    "CONTAINER:]TARGET|-": _container_path,
     "inspect NAME": _container_or_image,
     "COMMAND [ARG]": _nothing,  # of the container's own
     "PROGRAM": _nothing,

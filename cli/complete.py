@@ -135,11 +135,6 @@ def _container(place: Place) -> Offer:
     return Offer(suggestions.containers(place.store, place.word))
 
 
-def _container_path(place: Place) -> Offer:
-    """A file here, or NAME: of a container; what is in it is not looked at."""
-    return Offer([(f"{name}:", about) for name, about in _container(place).candidates], "files")
-
-
 def _container_or_image(place: Place) -> Offer:
     return Offer([*_container(place).candidates, *_images(place)])
 
@@ -270,8 +265,6 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "LOWEST_EFFICIENCY": _nothing,
     "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
-    "CONTAINER:]SOURCE|-": _container_path,
-    "CONTAINER:]TARGET|-": _container_path,
     "inspect NAME": _container_or_image,
     "COMMAND [ARG]": _nothing,  # of the container's own
     "PROGRAM": _nothing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def test_what_a_crash_left_of_a_removal_goes_with_the_next_container(box: Box) -
     assert box.run("ps", "-aq") == ""
     box.run("run", "--rm", "--network", "none", "box", "true")
     assert not directory.exists()
+
+
+def test_a_cache_that_was_removed_is_made_anew(box: Box) -> None:
+    script = "cat /etc/motd; echo changed > /etc/motd"
+    box.run("run", "--network", "none", "--name", "main", "box", "sh", "-c", script)
+    shutil.rmtree(box.directory / "cache")
+    assert box.run("start", "-a", "main") == "changed"
+    shutil.rmtree(box.directory / "cache")
+    assert box.run("run", "--rm", "--network", "none", "box") == "said by the image"
 
 
 def test_a_monitor_that_is_asked_to_end_ends_its_container(box: Box) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.run_rig import Box
+from tests.compat.run_services import fetched, page, port
 from tests.requirements import requires
 from tests.unit.cli_runner import refused
 
@@ -33,7 +36,11 @@ class UserBox(Box):
 
     def command(self) -> list[str]:
         inner = super().command()
-        script = 'for name in passwd subuid subgid; do mount --bind "$0/$name" /etc/$name; done; exec "$@"'
+        script = """
+            for name in passwd subuid subgid; do mount --bind "$0/$name" /etc/$name; done
+            if test -e "$0/tun"; then mount --bind "$0/tun" /dev/net/tun; fi
+            exec "$@"
+        """
         return ["unshare", "-m", "--propagation", "private", "sh", "-c", script, str(self.directory / "etc"), *inner]
 
 
@@ -155,3 +162,22 @@ def test_changes_are_the_containers_own_ids(with_ids: UserBox, state: str, place
     box.run("cp", root, "it:/srv")
     box.run("rm", "-f", "it")
     box.run("image", "rm", f"made-{state}")
+
+
+@requires("slirp4netns", "tun")
+@pytest.mark.parametrize("who", ["with_ids", "without_ids"])
+def test_web_server_on_a_network_of_its_own(request: pytest.FixtureRequest, who: str) -> None:
+    box: UserBox = request.getfixturevalue(who)
+    tun = box.directory / "etc/tun"  # as distributions have it: for all
+    os.mknod(tun, stat.S_IFCHR | 0o600, os.makedev(10, 200))
+    tun.chmod(0o666)
+    www = page(box.directory / "www", "of a user")
+    box.run(
+        "run", "-d", "--name", "web", "-p", "127.0.0.1::80", "-v", f"{www}:/www:ro", "box", "httpd", "-f", "-h", "/www"
+    )
+    assert fetched(port(box, "web")) == "of a user"
+    tun.chmod(0o600)
+    refused(box.call("run", "box", "true"), 125, "/dev/net/tun may not be opened", "chmod 666 /dev/net/tun")
+    below = box.call("run", "--network", "host", "-p", "127.0.0.1::80", "box", "true")
+    assert below.status in (2, 125) and b"conflicting options" in below.err
+    box.run("rm", "-f", "web")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import BinaryIO, Final, NamedTuple
 
+from unionfs.api.containers import container_layers
 from unionfs.api.hold import held
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec
 from unionfs.api.union import open_union
@@ -25,7 +26,6 @@ from unionfs.containers.spec import arguments
 from unionfs.containers.spec import volumes as volumes_of
 from unionfs.containers.store import Containers
 from unionfs.errors import ContainerError
-from unionfs.image.layer_cache import user_cache
 from unionfs.overlay import UnionOptions
 
 #: What a runtime makes in a root to mount on. podman leaves them out of a diff as well (libpod/diff.go); docker has
@@ -80,8 +80,7 @@ def find_target(name: LayerSpec, store: LayerSpec | None) -> Target | None:
 def target_of(containers: Containers, container: Container) -> Target:
     """A container's stack, to be looked at."""
     place = containers.place(container.id)
-    cache = user_cache()
-    lowers = tuple(cache.path(diff_id) for diff_id in reversed(container.layers))
+    lowers = tuple(container_layers(containers, container))
     store = os.path.dirname(containers.directory)
     spec = StackSpec(
         lowers,

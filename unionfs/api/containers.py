@@ -43,7 +43,7 @@ from unionfs.containers.settings import Settings
 from unionfs.containers.store import Containers, no_such
 from unionfs.errors import ContainerError, LayerError, MountError
 from unionfs.image import known, locks
-from unionfs.image.layer_cache import LayerCache, user_cache
+from unionfs.image.layer_cache import user_cache
 from unionfs.linux.process import in_user_namespace
 from unionfs.mounts.registry import MountRecord, Registry, runtime_directory
 
@@ -97,22 +97,18 @@ def create_container(
     """
     root = os.path.dirname(containers.directory)
     with locks.reading(root):
-        found = _known(root, image, platform)
+        found = known.recall(root, _key(image, platform))
         if found is not None:
             return containers.create(_maker(found, image, settings, auto_remove), name)
     from unionfs.api.images import image_store
 
-    with image_store(root).using(image, platform) as resolved:
+    with image_store(root).catalog() as catalog:
+        resolved = catalog.resolve(image, platform)
         config = json.loads(resolved.config_bytes).get("config") or {}
-        found = known.KnownImage(str(resolved.id), config, tuple(map(str, resolved.diff_ids)))
+        blobs = tuple(str(layer.digest) for layer in resolved.layers)
+        found = known.KnownImage(str(resolved.id), config, tuple(map(str, resolved.diff_ids)), blobs)
         known.remember(root, _key(image, platform), found)
         return containers.create(_maker(found, image, settings, auto_remove), name)
-
-
-def _known(root: bytes, image: str, platform: str | None) -> known.KnownImage | None:
-    """What is known of an image whose layers are ready, without looking it up."""
-    found = known.recall(root, _key(image, platform))
-    return found if found is not None and all(map(user_cache().has, found.layers)) else None
 
 
 def _key(image: str, platform: str | None) -> str:
@@ -133,6 +129,7 @@ def _maker(
             settings=settings,
             config=image.config,
             layers=tuple(image.layers),
+            blobs=tuple(image.blobs),
             auto_remove=auto_remove,
         )
 
@@ -198,15 +195,8 @@ def inspect_container(containers: Containers, name: str) -> dict[str, Any]:
     from unionfs.containers import inspection
 
     container, state = find_container(containers, name)
-    lowers = [_shown_layer(diff_id) for diff_id in reversed(container.layers)]
+    lowers = [os.fsdecode(path) for path in container_layers(containers, container)]
     return inspection.inspect(container, state, containers.place(container.id), lowers)
-
-
-def _shown_layer(diff_id: str) -> str:
-    try:
-        return os.fsdecode(user_cache().path(diff_id))
-    except LayerError:
-        return diff_id  # not ready
 
 
 # starting and stopping ------------------------------------------------------------------------------------------------
@@ -255,15 +245,15 @@ def start_container(containers: Containers, container: Container, watcher: socke
     except BlockingIOError:
         raise ContainerError(f"container {container.name} is running already") from None
     try:
-        task = monitor.Task(containers, container, _mounts(container), host, runtime_directory(), mapping)
+        task = monitor.Task(containers, container, _mounts(containers, container), host, runtime_directory(), mapping)
         monitor.start(task, lock, watcher)
     finally:
         os.close(lock)
 
 
-def _mounts(container: Container) -> monitor.Mounts:
+def _mounts(containers: Containers, container: Container) -> monitor.Mounts:
     def mounted(place: Place) -> int:
-        layers = _layers(user_cache(), container)
+        layers = container_layers(containers, container)
         if layers and not os.listdir(place.upper):
             _take_root(layers[0], place.upper)
         options = ["suid", "dev", *(["volatile"] if container.auto_remove else [])]
@@ -279,7 +269,7 @@ def mounted_root(containers: Containers, container: Container, function: Callabl
     place = containers.place(container.id)
 
     def look() -> Any:
-        _mounts(container).mount(place)
+        _mounts(containers, container).mount(place)
         try:
             root_fd = os.open(place.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -328,9 +318,20 @@ def _end_daemon(record: MountRecord) -> None:
             return
 
 
-def _layers(cache: LayerCache, container: Container) -> list[bytes]:
-    """Its layer tars, topmost first."""
-    return [cache.path(diff_id) for diff_id in reversed(container.layers)]
+def container_layers(containers: Containers, container: Container) -> list[bytes]:
+    """Its layers, topmost first, as layer specifications: tars, and blobs of those that are not ready, or not fetched.
+    LayerError where one is lost."""
+    cache, root = user_cache(), os.path.dirname(containers.directory)
+    blobs = dict(zip(container.layers, container.blobs, strict=False))
+    found = []
+    for diff_id in reversed(container.layers):
+        try:
+            found.append(cache.path(diff_id))
+        except LayerError:
+            if diff_id not in blobs:
+                raise
+            found.append(os.path.join(root, b"blobs", *os.fsencode(blobs[diff_id]).split(b":")))
+    return found
 
 
 def stop_container(

@@ -47,7 +47,8 @@ class Container(NamedTuple):
     """What a container was made of. It does not change.
 
     `image` the ID; `image_name` as it was named. `config`: the object of that name in the image's configuration.
-    `layers`: diff_ids, base first. `created` in seconds since the epoch. `auto_remove`: gone with its end (--rm).
+    `layers`: diff_ids, base first, and `blobs` the digests of what they are stored as. `created` in seconds since the
+    epoch. `auto_remove`: gone with its end (--rm).
     """
 
     id: str
@@ -59,6 +60,7 @@ class Container(NamedTuple):
     settings: Settings
     config: Mapping[str, Any]
     layers: tuple[str, ...]
+    blobs: tuple[str, ...] = ()
     auto_remove: bool = False
     labels: Mapping[str, str] = {}
 
@@ -76,7 +78,7 @@ class Container(NamedTuple):
         try:
             told = json.loads(data)
             told["settings"] = _settings_from_json(told["settings"])
-            told["layers"] = tuple(told["layers"])
+            told["layers"], told["blobs"] = tuple(told["layers"]), tuple(told["blobs"])
             return cls(**told)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ContainerError(f"not the record of a container: {type(error).__name__}: {error}") from None

@@ -1,6 +1,6 @@
 """What was found out of a store's images when they were last looked up, to be known at once the next time.
 
-    STORE/.unionfs/known.json   {"index": sha256 of index.json, "images": {NAME: {"id", "config", "layers"}}}
+    STORE/.unionfs/known.json   {"index": sha256 of index.json, "images": {NAME: {"id", "config", "layers", "blobs"}}}
 
 To look an image up takes index.json, a manifest and a configuration, all compared with their digests, and the models
 they are read by: a tenth of a second, which a container need not wait for each time. What was found holds as long as
@@ -26,11 +26,13 @@ _MOST: Final = 100
 
 
 class KnownImage(NamedTuple):
-    """`id`, and `config`: the object of that name in its configuration; `layers` diff_ids, base first."""
+    """`id`, and `config`: the object of that name in its configuration; `layers` diff_ids, base first, and `blobs` the
+    digests of what they are stored as."""
 
     id: str
     config: Mapping[str, Any]
     layers: tuple[str, ...]
+    blobs: tuple[str, ...]
 
 
 def recall(directory: bytes, name: str) -> KnownImage | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import Final
+from typing import Final, NoReturn
 
 from unionfs.linux import syscalls
 from unionfs.linux.syscalls import c_int, call
@@ -28,14 +29,38 @@ def setns(fd: int, kind: int) -> None:
 def new_network_namespace() -> int:
     """A network namespace, of this process's user namespace, that nobody is in. It lives as long as descriptors of it.
 
-    This thread is in it for a moment: what another opens meanwhile through /proc/thread-self is not affected.
+    A child makes it: in a user namespace of one's own there is no way back into the network of the one above, which
+    setns(2) wants CAP_SYS_ADMIN in.
     """
-    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    told, teller = os.pipe()
+    waits, end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _make_network(teller, waits, (told, end))
     try:
-        unshare(CLONE_NEWNET)
-        try:
-            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            setns(own, CLONE_NEWNET)
+        os.close(teller)
+        os.close(waits)
+        code = os.read(told, 1)
+        if code != b"\0":
+            raise syscalls.error(code[0] if code else errno.EAGAIN)
+        return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     finally:
-        os.close(own)
+        os.close(told)
+        os.close(end)
+        os.waitpid(pid, 0)
+
+
+def _make_network(teller: int, waits: int, others: tuple[int, int]) -> NoReturn:
+    """The child: tell how it went, an errno, and be there until it was seen."""
+    try:
+        for fd in others:
+            os.close(fd)
+        try:
+            unshare(CLONE_NEWNET)
+            code = 0
+        except OSError as error:
+            code = error.errno or errno.EIO
+        os.write(teller, bytes((code,)))
+        os.read(waits, 1)
+    finally:
+        os._exit(0)

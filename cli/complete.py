@@ -256,8 +256,6 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
-    "[CONTAINER:]SOURCE|-": _container_path,
-    "[CONTAINER:]TARGET|-": _container_path,
     "IMAGE|MOUNTPOINT": _image_or_mount,
     "PERCENT%|SIZE": _nothing,
     "SIZE": _nothing,

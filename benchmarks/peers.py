@@ -11,8 +11,8 @@ user of that engine would write, the same for every workload; none is tuned to a
     ours-cached          the same, --passthrough off         ours-fusepy           unionfs, transport fusepy
     ours-tars            the layers as tars                  ratarmount            another engine for tars (tars.py)
 
-`tar-sha256sum` and `skopeo` are no engines but what commits and the image store are measured beside; they take part in
-those workloads only.
+`tar-sha256sum`, `skopeo` and `diff` are no engines but what commits, images and comparisons are measured beside; they
+take part in those workloads only.
 """
 
 from __future__ import annotations
@@ -263,7 +263,8 @@ def _tool(name: str, title: str, pattern: str, programs: Mapping[str, str]) -> P
 
 TAR = _tool("tar-sha256sum", "tar -cf - | sha256sum", r"tar \(.*", {"tar": "tar", "sha256sum": "coreutils"})
 SKOPEO = _tool("skopeo", "skopeo", r"skopeo version \S+", {"skopeo": "skopeo"})
-TOOLS = frozenset((TAR.name, SKOPEO.name))
+DIFF = _tool("diff", "diff -rq", r"diff \(.*", {"diff": "diffutils"})
+TOOLS = frozenset((TAR.name, SKOPEO.name, DIFF.name))
 
 
 def all_peers(programs: Mapping[str, str] | None = None) -> dict[str, Peer]:
@@ -286,5 +287,6 @@ def all_peers(programs: Mapping[str, str] | None = None) -> dict[str, Peer]:
         tars.ratarmount(use["ratarmount"]),
         TAR,
         SKOPEO,
+        DIFF,
     ]
     return {peer.name: peer for peer in peers}

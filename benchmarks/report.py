@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.workloads import Target, Workload
 
 SCHEMA = 1
-_REFERENCES = ("kernel", "fuse-overlayfs", "fuse-overlayfs-user", "tar-sha256sum", "skopeo")
+_REFERENCES = ("kernel", "fuse-overlayfs", "fuse-overlayfs-user", "tar-sha256sum", "skopeo", "diff")
 
 
 @dataclass(slots=True)

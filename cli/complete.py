@@ -93,6 +93,31 @@ def _layer(place: Place) -> Offer:
     return Offer([*_images(place), *(media if place.word else ())], "tars")
 
 
+def _tree(place: Place) -> Offer:
+    """What `diff` compares: a mount, any layer, or one of these as something special."""
+    special = (
+        ("layer:", "a layer as a changeset"), ("upper:", "an upper as a changeset"), ("snapshot:", "an mtree(5)"),
+    )  # fmt: skip
+    for medium, _ in special:
+        if place.word.startswith(medium):
+            return Offer((), "directories" if medium == "upper:" else "files", medium)
+    layers = _layer(place)
+    if layers.prefix:
+        return layers
+    return Offer([*_mountpoints(place), *layers.candidates, *(special if place.word else ())], "files")
+
+
+def _reasons(place: Place) -> Offer:
+    from unionfs import api
+
+    done, comma, _ = place.word.rpartition(",")
+    return Offer((done + comma + reason, "") for reason in api.Reason)
+
+
+def _diff_formats(place: Place) -> Offer:
+    return Offer((word, "") for word in ("docker", "podman", "table", "json"))
+
+
 def _image_or_mount(place: Place) -> Offer:
     layer = _layer(place)
     return layer._replace(candidates=[*_mountpoints(place), *layer.candidates])
@@ -110,8 +135,20 @@ def _container(place: Place) -> Offer:
     return Offer(suggestions.containers(place.store, place.word))
 
 
+def _container_path(place: Place) -> Offer:
+    """A file here, or NAME: of a container; what is in it is not looked at."""
+    return Offer([(f"{name}:", about) for name, about in _container(place).candidates], "files")
+
+
 def _container_or_image(place: Place) -> Offer:
     return Offer([*_container(place).candidates, *_images(place)])
+
+
+def _container_path(place: Place) -> Offer:
+    """A path here, or `NAME:`, and then a path that only the container knows."""
+    if ":" in place.word:
+        return Offer()
+    return Offer([(f"{name}:", image) for name, image in _container(place).candidates], "files")
 
 
 def _mount_or_container(place: Place) -> Offer:
@@ -204,6 +241,9 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "commit MOUNTPOINT": _mount_or_container,
     "PATH": _mounted_or_path,
     "LAYER": _layer,
+    "TREE": _tree,
+    "REASON,": _reasons,
+    "diff FORMAT": _diff_formats,
     "UPPER | LAYER": _directories,
     "UPPER": _directories,
     "WORK": _directories,
@@ -221,6 +261,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
+    "[CONTAINER:]SOURCE|-": _container_path,
+    "[CONTAINER:]TARGET|-": _container_path,
     "IMAGE|MOUNTPOINT": _image_or_mount,
     "PERCENT%|SIZE": _nothing,
     "SIZE": _nothing,
@@ -228,6 +270,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "LOWEST_EFFICIENCY": _nothing,
     "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
+    "CONTAINER:]SOURCE|-": _container_path,
+    "CONTAINER:]TARGET|-": _container_path,
     "inspect NAME": _container_or_image,
     "COMMAND [ARG]": _nothing,  # of the container's own
     "PROGRAM": _nothing,

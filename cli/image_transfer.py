@@ -63,7 +63,7 @@ def fetch(
     context: typer.Context,
     name: ImageName,
     platform: PlatformOption = None,
-    quiet: TransferQuiet = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing.")] = False,
 ) -> None:
     """Fetch what a lazy pull has left out of an image, from where it was pulled.
 

@@ -14,7 +14,7 @@ from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
 from .options import SETTINGS, StoreOption, choose_store
-from .output import ContainerStatus, error, flush, text
+from .output import ContainerStatus, Trouble, error, flush, os_error_message, text
 from .verbs import group
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
@@ -48,6 +48,7 @@ VERBS = {
     "explore": "explore:explore",
     "show": "show:show",
     "diff": "diff:diff",
+    "snapshot": "snapshot:snapshot",
     "commit": "commit:commit",
     "apply": "apply:apply",
     "check": "check:check",
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush()
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except (typer.Abort, UsageError, UnionFSError, OSError) as e:
+    except (typer.Abort, UsageError, UnionFSError, OSError, Trouble) as e:
         return _report(e)
     if isinstance(status, ContainerStatus):
         return int(status)
@@ -135,12 +136,16 @@ def _report(e: Exception) -> int:
     if isinstance(e, UnionFSError):
         error(str(e), e.hint)
         return 2 if isinstance(e, OptionError) else 1
+    if isinstance(e, Trouble):
+        assert isinstance(e.cause, Exception)
+        _report(e.cause)
+        return e.status
     if isinstance(e, BrokenPipeError):
         # Whoever read our output has had enough. Python's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     if isinstance(e, OSError):
-        error(_os_error_message(e), HINTS.get(e.errno or 0))
+        error(os_error_message(e), HINTS.get(e.errno or 0))
         return 1
     error("interrupted")  # typer.Abort
     return 1
@@ -150,9 +155,3 @@ def _usage_message(e: Exception) -> str:
     format_message = getattr(e, "format_message", None)
     message = " ".join(str(format_message() if format_message is not None else e).split())  # choices come one a line
     return message[:1].lower() + message[1:].rstrip(".")
-
-
-def _os_error_message(e: OSError) -> str:
-    what = e.strerror or str(e)
-    names = [os.fsdecode(name) for name in (e.filename, e.filename2) if isinstance(name, str | bytes)]
-    return f"{' -> '.join(names)}: {what}" if names else what

@@ -99,6 +99,17 @@ Message = Annotated[
 ]
 
 
+OnlyPaths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--path",
+        metavar="GLOB",
+        help="Only these, and what is in them: '*.conf' is a name anywhere, '/etc/**/x' a path. Repeat it.",
+    ),
+]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="But not these. Repeat it.")]
+
+
 def choose_store(context: typer.Context, store: str | None) -> None:
     """Remember a --store; the one nearest to the verb counts."""
     if store is not None:

@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 ProgressCallback = Callable[[int], None]
 
 
+class Trouble(Exception):
+    """`cause`, in a command to which status 1 means something else."""
+
+    def __init__(self, cause: Exception, status: int) -> None:
+        super().__init__(str(cause))
+        self.cause, self.status = cause, status
+
+
+def os_error_message(e: OSError) -> str:
+    what = e.strerror or str(e)
+    names = [os.fsdecode(name) for name in (e.filename, e.filename2) if isinstance(name, str | bytes)]
+    return f"{' -> '.join(names)}: {what}" if names else what
+
+
 class ContainerStatus(int):
     """The exit status of a container's process, to be that of this command, whatever it is."""
 

@@ -122,6 +122,8 @@ REQUIREMENTS: dict[str, Requirement] = {
     "make": _command("make", "make"),
     "git": _command("git", "git"),
     "rsync": _command("rsync", "rsync"),
+    "patch": _command("patch", "patch"),
+    "mtree": _command("mtree", "mtree-netbsd"),
     "taskset": _command("taskset", "util-linux"),
     "unshare": _command("unshare", "util-linux"),
     "newuidmap": _command("newuidmap", "uidmap"),

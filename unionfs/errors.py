@@ -15,6 +15,7 @@
     │   ├── ChangeError           an instruction that changes no image's configuration
     │   ├── RegistryError         a registry that refuses, cannot be reached, or does not keep to its protocol
     │   └── ImageFormatError      an archive, layout or document that breaks its format or lies about its contents
+    ├── SnapshotError             a line of a tree's snapshot that is no mtree(5)
     ├── ContainerError            a container that cannot be made, found, or told what it was asked
     ├── ScriptError               a line of a simulator's script that makes no sense, or whose command failed
     └── ProtocolError             bytes from a peer (kernel, control socket) that break their protocol
@@ -59,6 +60,14 @@ class TarError(ChangesetError):
     def __init__(self, message: str, *, offset: int | None = None, hint: str | None = None) -> None:
         super().__init__(message if offset is None else f"{message} (at byte {offset})", hint=hint)
         self.offset = offset
+
+
+class SnapshotError(UnionFSError):
+    """A snapshot of a tree that breaks its format, mtree(5). `line` counts from 1; None: no single one is wrong."""
+
+    def __init__(self, message: str, *, line: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message if line is None else f"line {line}: {message}", hint=hint)
+        self.line = line
 
 
 class ScriptError(UnionFSError):

@@ -30,9 +30,9 @@ ROOT: Final[NodeId] = 1
 #: ino size blocks | atime mtime ctime (s) | atime mtime ctime (ns part) | mode nlink uid gid rdev blksize flags
 ATTR_RECORD: Final = struct.Struct("<QQQqqqIIIIIIIIII")
 
-DT_UNKNOWN, DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK = 0, 1, 2, 4, 6, 8, 10, 12
+DT_UNKNOWN, DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK, DT_WHT = 0, 1, 2, 4, 6, 8, 10, 12, 14
 #: What people call them.
-TYPES: Final = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket"}
+TYPES: Final = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "symlink", 12: "socket", 14: "whiteout"}
 
 # renameat2(2)
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4

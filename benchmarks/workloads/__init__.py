@@ -70,6 +70,7 @@ _MODULES = (
     "commit",
     "image_commit",
     "image_load",
+    "compare",
 )
 
 

@@ -114,7 +114,7 @@ def test_a_damaged_store_is_silence(shell: Shell, place: Path) -> None:
     ("begun", "line"),
     [
         ("unionfs umount tr", "unionfs umount tree\\ of\\ mine "),
-        ("unionfs diff ./tree", "unionfs diff ./tree\\ of\\ mine "),
+        ("unionfs commit ./tree", "unionfs commit ./tree\\ of\\ mine "),
         ("unionfs umount trees", "unionfs umount trees"),  # a directory, but no mount
     ],
 )

@@ -268,8 +268,13 @@ def test_what_needs_whole_layers_says_so_where_they_cannot_be_had(
     serve_layers(registry, tmp_path, estargz(FILES[:2]))
     name = pull(images, proxy)
     proxy.plan = lambda request: Fault(status=404)
-    ran = images.call("image", "save", "-o", tmp_path / "saved.tar", name)
-    refused(ran, 1, "not found")
+    for verb in (
+        ("save", "-o", tmp_path / "saved.tar"),
+        ("push",),
+        ("export", "-o", tmp_path / "saved.tar"),
+        ("fetch",),
+    ):
+        refused(images.call("image", *verb, name), 1, "a layer of it was not fetched yet, and cannot be", "check name")
     assert not (tmp_path / "saved.tar").exists()
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from cli import (
     blame_schemas,
+    diff_schemas,
     info_schemas,
     replay_schemas,
     schemas,
@@ -73,6 +74,9 @@ def test_the_python_example_runs(tmp_path: Path, environment: dict[str, str]) ->
         ("waste", waste_schemas.Waste),
         ("show", show_schemas.LayerTree),
         ("diff", schemas.Change),
+        ("diff` of two trees, `diff --reasons`", diff_schemas.Difference),
+        ("diff --stat`, `diff --summary", diff_schemas.Tally),
+        ("snapshot", diff_schemas.Snapshot),
         ("commit", schemas.Commit),
         ("apply", schemas.Apply),
         ("mounts", schemas.Mount),

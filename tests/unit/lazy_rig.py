@@ -128,7 +128,7 @@ def estargz(
 
 
 def _gz(data: bytes) -> bytes:
-    return gzip.compress(data, 1, mtime=0)
+    return gzip.compress(data, 1 if len(data) < 1 << 20 else 0, mtime=0)  # what is large is noise
 
 
 def _footer(offset: int) -> bytes:

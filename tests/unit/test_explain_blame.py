@@ -15,8 +15,11 @@ from tests.model import strategies
 from tests.unit.overlay_rig import tree
 from tests.unit.test_explain_which import ENCODINGS, Change, changes, every_path, needs_root, read_only
 from unionfs.api.paths import Tree
-from unionfs.changeset.diff import diff
 from unionfs.changeset.tree import Tree as Handles
+from unionfs.compare.changes import as_change
+from unionfs.compare.view import FilesystemView
+from unionfs.compare.walk import Side
+from unionfs.compare.walk import differences as compared
 from unionfs.errors import LayerError
 from unionfs.explain.blame import MAX_TEXT, Touch, blame, blame_lines, blame_tree
 from unionfs.explain.versions import Versions
@@ -36,7 +39,10 @@ def differences(versions: Versions, paths: set[bytes]) -> dict[int, dict[bytes, 
         before = versions.before(number)
         if before is None:
             continue
-        found = list(diff(before, versions.at(number), None))
+        sides = [Side(FilesystemView(fs)) for fs in (before, versions.at(number))]
+        found = [as_change(one) for one in compared(*sides, exact=True, parents=True) if one.path]
+        for side in sides:
+            side.view.close()
         # Of what was in a directory that is gone, or something else now, a diff does not speak.
         gone = tuple(change.path + b"/" for change in found if change.was == DT_DIR and change.kind in ("C", "D"))
         with Handles(before) as below, Handles(versions.at(number)) as above:

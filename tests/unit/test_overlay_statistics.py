@@ -13,7 +13,7 @@ from unionfs.vfs import ROOT
 
 def test_without_a_transport_only_what_layers_were_asked(tmp_path: Path) -> None:
     with union(tmp_path, [tree(tmp_path / "base", d__f="f")]) as rig:
-        assert rig.fs.statistics() == {**dict.fromkeys(COUNTERS, 0), "inodes": 1, "handles": 0}
+        assert rig.fs.statistics() == {**dict.fromkeys(COUNTERS, 0), "inodes": 1, "handles": 0, "fetched_bytes": 0}
         rig.read("d/f")
         assert not rig.exists("d/no")
         assert (rig.fs.statistics()["lookups"], rig.fs.statistics()["negative_lookups"]) == (3, 1)

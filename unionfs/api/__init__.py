@@ -5,6 +5,8 @@
     mounts           the live mounts
     remount          have a mount notice changed layers
     which, which_all the layer that a path comes from, what hides what, where the bytes are
+    compare          two trees of any kind: layers, images, mounts, uppers, directories, snapshots; changes_with_reasons
+    write_snapshot   a tree written down, to compare with later
     blame, blame_lines, blame_tree    which layer did what to a path, to its lines, to all in a directory
     waste            the bytes of layers that nobody sees
     explorer         a stack to be walked through, layer by layer
@@ -52,6 +54,18 @@ if TYPE_CHECKING:
         blame_tree,
     )
     from unionfs.api.changes import AppliedLayer, CommitResult, apply, commit, diff
+    from unionfs.api.comparing import (
+        SEMANTIC,
+        Comparison,
+        Difference,
+        Reason,
+        State,
+        Tally,
+        Text,
+        changes_with_reasons,
+        compare,
+        tally,
+    )
     from unionfs.api.container_changes import export_container
     from unionfs.api.container_copy import copy_from_container, copy_to_container
     from unionfs.api.container_settings import container_settings, execution
@@ -111,6 +125,7 @@ if TYPE_CHECKING:
     from unionfs.api.sources import Hider, Part, Place, Source, Stored, Which, which, which_all
     from unionfs.api.stack import Stack
     from unionfs.api.stacks import LayerInfo
+    from unionfs.api.trees import Pausing, Snapshot, write_snapshot
     from unionfs.api.upkeep import Checked, Converted, Finding, check, convert
     from unionfs.api.wasting import Duplicate, LayerWaste, Score, StackWaste, Waste, WastedPath, waste
     from unionfs.changeset.change import Change
@@ -127,6 +142,7 @@ if TYPE_CHECKING:
         OptionError,
         ReferenceFormatError,
         RegistryError,
+        SnapshotError,
         TarError,
         TransportUnavailable,
         UnionFSError,
@@ -164,6 +180,10 @@ __all__ = [
     "fold_rows",
     "diff",
     "commit",
+    "compare",
+    "changes_with_reasons",
+    "tally",
+    "write_snapshot",
     "apply",
     "held",
     "check",
@@ -215,6 +235,15 @@ __all__ = [
     "Caller",
     "Change",
     "Checked",
+    "Comparison",
+    "Difference",
+    "Reason",
+    "SEMANTIC",
+    "State",
+    "Tally",
+    "Text",
+    "Pausing",
+    "Snapshot",
     "CommitResult",
     "CommittedImage",
     "Converted",
@@ -285,6 +314,7 @@ __all__ = [
     "OptionError",
     "ReferenceFormatError",
     "RegistryError",
+    "SnapshotError",
     "TarError",
     "TransportUnavailable",
     "UnionFSError",
@@ -304,6 +334,18 @@ _HOMES = {
         "blame_tree",
     ),
     "unionfs.api.changes": ("AppliedLayer", "CommitResult", "apply", "commit", "diff"),
+    "unionfs.api.comparing": (
+        "SEMANTIC",
+        "Comparison",
+        "Difference",
+        "Reason",
+        "State",
+        "Tally",
+        "Text",
+        "changes_with_reasons",
+        "compare",
+        "tally",
+    ),
     "unionfs.api.container_changes": ("export_container",),
     "unionfs.api.container_copy": ("copy_from_container", "copy_to_container"),
     "unionfs.api.container_settings": ("container_settings", "execution"),
@@ -371,6 +413,7 @@ _HOMES = {
     "unionfs.api.registries": ("fetch_image", "login", "logout", "pull_image", "push_image", "search"),
     "unionfs.api.sources": ("Hider", "Part", "Place", "Source", "Stored", "Which", "which", "which_all"),
     "unionfs.api.stack": ("Stack",),
+    "unionfs.api.trees": ("Pausing", "Snapshot", "write_snapshot"),
     "unionfs.api.upkeep": ("Checked", "Converted", "Finding", "check", "convert"),
     "unionfs.changeset.change": ("Change",),
     "unionfs.errors": (
@@ -386,6 +429,7 @@ _HOMES = {
         "OptionError",
         "ReferenceFormatError",
         "RegistryError",
+        "SnapshotError",
         "TarError",
         "TransportUnavailable",
         "UnionFSError",

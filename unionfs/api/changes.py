@@ -186,7 +186,7 @@ def apply(
 
 def diff_spec(spec: StackSpec) -> list[Change]:
     """`diff` of a checked stack."""
-    with _views(spec) as (before, after, upper):
+    with views(spec) as (before, after, upper):
         return list(_diff(before, after, upper))
 
 
@@ -202,7 +202,7 @@ def commit_spec(
 ) -> CommitResult:
     """`commit` of a checked stack. `all_read` is called when nothing more is read; what it raises is a failure."""
     path = os.path.abspath(os.fsencode(output))
-    with _views(spec) as (before, after, upper):
+    with views(spec) as (before, after, upper):
         written = write_layer(
             before,
             after,
@@ -285,8 +285,8 @@ def check_outside(output: LayerSpec, mountpoint: LayerSpec) -> None:
 
 
 @contextmanager
-def _views(spec: StackSpec) -> Iterator[tuple[Filesystem, Filesystem, Layer]]:
-    """The tree of the lowers alone, the whole tree, and the upper as it is stored."""
+def views(spec: StackSpec) -> Iterator[tuple[Filesystem, Filesystem, Layer]]:
+    """The tree of the lowers alone, the whole tree, and the upper as it is stored, of a checked stack."""
     if spec.upper is None:
         raise LayerError("a stack that has no upper has no changes", hint="give an upper")
     with ExitStack() as stack:

@@ -12,6 +12,9 @@ from unionfs.api.layers import StackSpec, open_layer
 from unionfs.api.union import open_union
 from unionfs.changeset.change import Change
 from unionfs.changeset.diff import diff
+from unionfs.compare.changes import as_change
+from unionfs.compare.view import FilesystemView
+from unionfs.compare.walk import Side, differences
 from unionfs.image.store import Store
 from unionfs.vfs import Filesystem
 
@@ -28,7 +31,12 @@ def diff_images(store: Store, name: str, other: str | None = None) -> list[Chang
             stack.callback(top.close)
             return list(diff(before, after, top))
     with view(layer_paths(store, store.resolve(other))) as before, view(paths) as after:
-        return list(diff(before, after, None))
+        sides = Side(FilesystemView(before)), Side(FilesystemView(after))
+        try:
+            return [as_change(found) for found in differences(*sides, exact=True, parents=True) if found.path]
+        finally:
+            for side in sides:
+                side.view.close()
 
 
 @contextmanager

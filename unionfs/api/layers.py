@@ -146,7 +146,7 @@ def expand(
     lowers: list[bytes] = []
     images: list[ImagePart] = []
     for spec in layers:
-        if not _names_image(spec):
+        if not names_image(spec):
             lowers.append(check_layer(spec))
             continue
         from unionfs.api.image_layers import image_part
@@ -157,7 +157,7 @@ def expand(
     return tuple(lowers), tuple(images)
 
 
-def _names_image(spec: LayerSpec) -> bool:
+def names_image(spec: LayerSpec) -> bool:
     """Whether it is no path: it begins as one of the archive formats, or nothing is there, nor looks like a path."""
     name = os.fsencode(spec)
     if os.fsdecode(name).startswith(IMAGE_SCHEMES):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unionfs.errors import ImageError
+from unionfs.errors import ImageError, RegistryError
 from unionfs.image import reference as references
 from unionfs.image.lazy.notes import Note, Origin
 from unionfs.image.registry import login as _login
@@ -72,8 +72,14 @@ def fetch_layers(
     for origin, some in by_origin.items():
         reference = references.parse_normalized(origin.name)
         chosen = options or RegistryOptions(origin.insecure, origin.cert_dir, origin.authfile)
-        with Client(reference.domain, chosen, reference.path) as client:
-            _fetch_layers(store, client, reference, some, report or (lambda transfer: None))
+        try:
+            with Client(reference.domain, chosen, reference.path) as client:
+                _fetch_layers(store, client, reference, some, report or (lambda transfer: None))
+        except RegistryError as error:
+            what = f"{len(some)} of its layers were" if len(some) > 1 else "a layer of it was"
+            raise RegistryError(
+                f"{origin.name}: {what} not fetched yet, and cannot be: {error}", hint=error.hint
+            ) from error
 
 
 def push_image(

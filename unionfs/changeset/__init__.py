@@ -1,6 +1,8 @@
 """A changeset: the difference between the lowers and the union, as an OCI image layer (image-spec layer.md).
 
     diff.py        what changed, in O(changes)                  before, after, upper -> Change
+    difference.py  in what two objects differ                   attributes, readers -> Reason
+    content.py     data compared and digested, holes not read   LayerFile, Filesystem -> Content
     tar_writer.py  a reproducible layer tar of it               -> WrittenLayer (diff_id, digest)
     tar_reader.py  the one door for tars of unknown origin      bytes -> TarEntry
     member.py      what a member of a layer tar stands for      -> Member

@@ -23,19 +23,20 @@ The walk is iterative: paths may be longer than any recursion limit.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
 from unionfs.changeset import links
 from unionfs.changeset.change import Change, Kind, shown, sort_key
-from unionfs.changeset.tree import Node, Tree, same_content
+from unionfs.changeset.difference import EVERY, Reason, differing
+from unionfs.changeset.tree import Node, Tree
 from unionfs.layers import whiteout
 from unionfs.layers.layer import Layer
-from unionfs.vfs import DT_DIR, DT_LNK, DT_REG, DT_UNKNOWN, Attr, Filesystem, NodeId, d_type
+from unionfs.vfs import DT_DIR, DT_UNKNOWN, Attr, Filesystem, NodeId, d_type
 
-_DEVICES = (stat.S_IFBLK, stat.S_IFCHR)
+#: The root's mtime alone is that of the upper directory's own making.
+_OF_ROOT = EVERY - {Reason.DIRMTIME}
 
 
 class _Mode(Enum):
@@ -54,13 +55,13 @@ class _Directory(NamedTuple):
     hidden: bool  # below a directory that the layer declares opaque: everything must be written
 
 
-def diff(before: Filesystem, after: Filesystem, upper: Layer | None) -> Iterator[Change]:
+def diff(before: Filesystem, after: Filesystem, upper: Layer) -> Iterator[Change]:
     """The changes as `docker diff` shows them, in order of path components.
 
     `before` is the union of the lowers alone, `after` the union with the upper, `upper` its stored tree, an
-    object of its own where the union is in use (layers are not synchronised); None where the two have no stack in
-    common: then all of both is compared. For hard links to be right, `after` must see the index in the work directory.
-    The `node`s of the changes are not valid any more. Fails with OSError as the three do.
+    object of its own where the union is in use (layers are not synchronised). For hard links to be right, `after` must
+    see the index in the work directory. The `node`s of the changes are not valid any more. Fails with OSError as the
+    three do. (Two trees with no stack in common: `unionfs.compare`.)
     """
     with Survey(before, after, upper) as survey:
         changes = shown(survey.changes)
@@ -74,7 +75,7 @@ class Survey:
     handles back.
     """
 
-    def __init__(self, before: Filesystem, after: Filesystem, upper: Layer | None) -> None:
+    def __init__(self, before: Filesystem, after: Filesystem, upper: Layer) -> None:
         self.before, self.after, self.upper = Tree(before), Tree(after), upper
         self._records: dict[bytes, Change] = {}
         self._merged: dict[bytes, Node] = {}  # directories on both sides: the possible parents of changes
@@ -107,8 +108,7 @@ class Survey:
 
     # the walk -----------------------------------------------------------------------------------------------------
     def _walk(self) -> None:
-        mode = _Mode.FULL if self.upper is None else _Mode.UPPER
-        self._work.append(_Directory(b"", self.before.root(), self.after.root(), mode, False))
+        self._work.append(_Directory(b"", self.before.root(), self.after.root(), _Mode.UPPER, False))
         while self._work:
             directory = self._work.pop()
             if directory.before is None:
@@ -200,28 +200,15 @@ class Survey:
 
     # comparison ---------------------------------------------------------------------------------------------------
     def _same(self, old: Node, new: Node, path: bytes) -> bool:
-        a, b = old.attr, new.attr
-        if a.mode != b.mode or a.uid != b.uid or a.gid != b.gid:
-            return False
-        if a.mtime_ns != b.mtime_ns and path:
-            return False
-        kind = d_type(a.mode)
-        if kind != DT_DIR and a.size != b.size:
-            return False
-        if stat.S_IFMT(a.mode) in _DEVICES and a.rdev != b.rdev:
-            return False
-        if self.before.xattrs(old.node) != self.after.xattrs(new.node):
-            return False
-        if kind == DT_LNK:
-            return self.before.fs.readlink(old.node) == self.after.fs.readlink(new.node)
-        return kind != DT_REG or same_content(self.before, old.node, self.after, new.node, a.size)
+        found = differing(
+            self.before, old.node, old.attr, self.after, new.node, new.attr, EVERY if path else _OF_ROOT, exact=True
+        )
+        return next(found, None) is None
 
     def _stored(self, path: bytes) -> tuple[bool, bool, set[bytes]]:
         """Of the upper's own directory at `path`: opaque? redirected? names that may differ. (False, False, none) where
         the upper stores no directory there."""
         upper = self.upper
-        if upper is None:
-            return False, False, set()
         try:
             entries = upper.scan(path)
             marks = upper.listxattr(path)

@@ -1,17 +1,17 @@
 """`Tree`: reading a `vfs.Filesystem` by handles, with every lookup given back.
 
-It adds nothing to the file system but bookkeeping and plain loops: complete listings, xattrs as a mapping, data of
-two files compared. What does not exist is None here; every other failure is the OSError of the file system.
+It adds nothing to the file system but bookkeeping and plain loops: complete listings, xattrs as a mapping. What does
+not exist is None here; every other failure is the OSError of the file system.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple
 
+from unionfs.changeset.content import OpenContent
 from unionfs.layers.whiteout import PRIVATE_XATTRS
 from unionfs.vfs import ROOT, Attr, Filesystem, NodeId
 
@@ -20,7 +20,6 @@ from unionfs.vfs import ROOT, Attr, Filesystem, NodeId
 HOST_XATTRS = frozenset((b"security.selinux", b"system.nfs4_acl"))
 
 _LISTING = 1 << 18
-_CHUNK = 1 << 20
 #: EINVAL: a union that keeps `.wh.` names for itself answers so. ENAMETOOLONG: no such name can exist.
 _ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG))
 
@@ -117,28 +116,9 @@ class Tree:
             raise
         return {name: self.fs.getxattr(node, name) for name in sorted(names) if is_carried(name)} if names else {}
 
+    def readlink(self, node: NodeId) -> bytes:
+        return self.fs.readlink(node)
 
-def same_content(one: Tree, one_node: NodeId, other: Tree, other_node: NodeId, size: int) -> bool:
-    """Whether two regular files of `size` bytes hold the same. One inode read twice is not read at all."""
-    if not size:
-        return True
-    first = one.fs.open(one_node, os.O_RDONLY)
-    try:
-        second = other.fs.open(other_node, os.O_RDONLY)
-        try:
-            if first.fd >= 0 and second.fd >= 0:
-                if os.path.sameopenfile(first.fd, second.fd):
-                    return True
-                return _same_data(first.fd, second.fd, size)
-            return all(
-                one.fs.read(first.fh, at, _CHUNK) == other.fs.read(second.fh, at, _CHUNK)
-                for at in range(0, size, _CHUNK)
-            )
-        finally:
-            other.fs.release(second.fh)
-    finally:
-        one.fs.release(first.fh)
-
-
-def _same_data(first: int, second: int, size: int) -> bool:
-    return all(os.pread(first, _CHUNK, at) == os.pread(second, _CHUNK, at) for at in range(0, size, _CHUNK))
+    def content(self, node: NodeId) -> OpenContent:
+        """The data of a regular file, to be closed."""
+        return OpenContent(self.fs, node, Attr.unpack(self.fs.getattr(node)).size)

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from unionfs.changeset.change import TYPES
-from unionfs.changeset.tree import Node, Tree, same_content
+from unionfs.changeset.difference import same_data
+from unionfs.changeset.tree import Node, Tree
 from unionfs.errors import LayerError
 from unionfs.explain.versions import Versions
 from unionfs.explain.which import Part, Place, which
@@ -206,7 +207,7 @@ class _History:
         kind = d_type(b.mode)
         if d_type(a.mode) != kind:
             yield "type"
-        elif kind == DT_REG and (a.size != b.size or not same_content(before, old.node, after, new.node, a.size)):
+        elif kind == DT_REG and (a.size != b.size or not same_data(before, old.node, after, new.node)):
             yield "content"
         elif stat.S_ISLNK(b.mode) and before.fs.readlink(old.node) != after.fs.readlink(new.node):
             yield "link"

@@ -438,8 +438,7 @@ class UnionFilesystem:
         union = self._union
         with self._lock:
             engine = {**union.counters, "inodes": len(union.table), "handles": len(union.handles)}
-            if union.stack.fetches:
-                engine["fetched_bytes"] = sum(getattr(layer, "fetched_bytes", 0) for layer in union.stack.lowers)
+            engine["fetched_bytes"] = sum(getattr(layer, "fetched_bytes", 0) for layer in union.stack.lowers)
         return with_hits(self._transport(), engine)
 
     def check_invariants(self) -> None:

@@ -8,7 +8,7 @@ that came, so answering from memory costs nothing for being counted.
     listings            merged listings read from the layers        listing_hits    uses of one that was in memory
     attribute_misses    GETATTRs that had to ask a layer            attribute_hits  GETATTRs answered from memory
     copy_ups, copy_up_bytes                                         inodes, handles now in use
-    fetched_bytes       asked of registries for layers that are fetched lazily, where there are any
+    fetched_bytes       asked of registries for layers that are fetched lazily
 
 The `_hits` are there only where a transport counts its requests (`request_lookup` …, see vfs.Filesystem). What is also
 counted outside of requests (a directory read for an unlink, say) makes them a little too small.

@@ -135,11 +135,6 @@ def _container(place: Place) -> Offer:
     return Offer(suggestions.containers(place.store, place.word))
 
 
-def _container_path(place: Place) -> Offer:
-    """A file here, or NAME: of a container; what is in it is not looked at."""
-    return Offer([(f"{name}:", about) for name, about in _container(place).candidates], "files")
-
-
 def _container_or_image(place: Place) -> Offer:
     return Offer([*_container(place).candidates, *_images(place)])
 

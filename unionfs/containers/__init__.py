@@ -8,6 +8,8 @@
     volumes    their sources: made, or filled with what the image has
     cgroups    what control groups the machine has
     seccomp    the profile of docker and podman, reduced to one container's
+    compiled_filters  such a filter as crun has compiled it, kept
+    copying    files copied between a container's tree and the host's; tar_copying: by way of a tar
     network    private networks and published ports, by slirp4netns
     etc_files  a container's /etc/hosts, /etc/hostname and /etc/resolv.conf
     container  one container: its record, its directory, its states

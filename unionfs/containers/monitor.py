@@ -214,10 +214,12 @@ class _Monitor:
 
     def _start(self, network: preparation.NetworkOf) -> None:
         self._daemon = self._task.mounts.mount(self._place)
-        called = preparation.prepare(self._container, self._place, self._task.preparation, network)
-        self._state = self._state._replace(runtime=called, rootless=self._task.preparation.rootless)
+        prepared = preparation.prepare(self._container, self._place, self._task.preparation, network)
+        self._state = self._state._replace(runtime=prepared.runtime, rootless=self._task.preparation.rootless)
         with self._standard_streams() as theirs:
-            self._create(called, theirs)
+            self._create(prepared.runtime, theirs)
+        if prepared.filter is not None:
+            prepared.filter.keep(self._container.id)
         self._listen()
         self._state = self._state._replace(
             running=True, process=Process.of(self._init), started=time.time(), finished=None, exit_code=0,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unionfs.containers import cgroups, seccomp, spec, volumes
 from unionfs.containers import runtime as runtimes
+from unionfs.containers.compiled_filters import CompiledFilter
 from unionfs.containers.container import Container, Place
 from unionfs.containers.etc_files import write_etc_files
 from unionfs.containers.settings import Port, Settings
@@ -92,10 +93,17 @@ class NetworkOf:
         self._end()
 
 
-def prepare(container: Container, place: Place, host: Host, connection: NetworkOf) -> tuple[str, ...]:
+class Prepared(NamedTuple):
+    """`runtime`: what each call of it begins with. `filter`: to be kept when the container is made."""
+
+    runtime: tuple[str, ...]
+    filter: CompiledFilter | None
+
+
+def prepare(container: Container, place: Place, host: Host, connection: NetworkOf) -> Prepared:
     """Write the config.json of a container whose root is mounted, and have its network there.
 
-    Returns what each call of the runtime begins with. ContainerError as the parts have it.
+    ContainerError as the parts have it.
     """
     settings, config = container.settings, container.config
     if settings.memory is not None and not host.with_cgroups:
@@ -112,6 +120,8 @@ def prepare(container: Container, place: Place, host: Host, connection: NetworkO
         os.close(root_fd)
     write_etc_files(place.directory, container.hostname, settings.network)
     profile = seccomp.load_profile()
+    resolved = None if profile is None else seccomp.resolve(profile, spec.CAPABILITIES, os.uname())
+    compiled = None if resolved is None else CompiledFilter(host.runtime_root, host.runtime, resolved)
     given = spec.Surroundings(
         root=place.root,
         directory=place.directory,
@@ -125,10 +135,11 @@ def prepare(container: Container, place: Place, host: Host, connection: NetworkO
         cgroup=CGROUP_PARENT + container.id if host.with_cgroups else None,
         swap_limits=host.cgroups.swap,
         console_size=host.console_size,
-        seccomp=None if profile is None else seccomp.resolve(profile, spec.CAPABILITIES, os.uname()),
+        seccomp=resolved,
+        annotations={} if compiled is None else compiled.annotations(),
     )
     made: dict[str, Any] = spec.runtime_spec(settings, config, given)
     with open(place.bundle, "wb") as file:  # made anew at each start
         file.write(spec.encode(made))
     connection.connect()
-    return runtimes.arguments(host.runtime, host.runtime_root, with_cgroups=host.with_cgroups)
+    return Prepared(runtimes.arguments(host.runtime, host.runtime_root, with_cgroups=host.with_cgroups), compiled)

@@ -47,7 +47,7 @@ class Surroundings(NamedTuple):
     that have none: the container's own directories. `rootless`: the runtime is root in a user namespace alone, in which
     the IDs 0 to `ids` - 1 exist (None: all). `network_namespace`: a path, to join; None: the runtime makes one.
     `cgroup` its path, None where there may be none. `swap_limits`: the kernel counts swap. `seccomp`: resolved.
-    `console_size`: rows and columns of its terminal, if they are known.
+    `console_size`: rows and columns of its terminal, if they are known. `annotations`: for the runtime.
     """
 
     root: bytes
@@ -63,6 +63,7 @@ class Surroundings(NamedTuple):
     swap_limits: bool = False
     seccomp: Mapping[str, Any] | None = None
     console_size: tuple[int, int] | None = None
+    annotations: Mapping[str, str] = {}
 
 
 def runtime_spec(settings: Settings, config: Mapping[str, Any], given: Surroundings) -> dict[str, Any]:
@@ -76,7 +77,10 @@ def runtime_spec(settings: Settings, config: Mapping[str, Any], given: Surroundi
         "root": {"path": _text(given.root), "readonly": settings.read_only},
         "hostname": given.hostname,
         "mounts": _mounts(settings, config, given),
-        "annotations": {"org.opencontainers.image.stopSignal": config.get("StopSignal") or "SIGTERM"},
+        "annotations": {
+            "org.opencontainers.image.stopSignal": config.get("StopSignal") or "SIGTERM",
+            **given.annotations,
+        },
         "linux": _linux(settings, given),
     }
 

@@ -256,8 +256,6 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "REPOSITORY[:TAG]": _image,
     "LESSON": _lessons,
     "STACK": _stack,
-    "[CONTAINER:]SOURCE|-": _container_path,
-    "[CONTAINER:]TARGET|-": _container_path,
     "IMAGE|MOUNTPOINT": _image_or_mount,
     "PERCENT%|SIZE": _nothing,
     "SIZE": _nothing,
@@ -265,8 +263,6 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "LOWEST_EFFICIENCY": _nothing,
     "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
-    "CONTAINER:]SOURCE|-": _container_path,
-    "CONTAINER:]TARGET|-": _container_path,
     "inspect NAME": _container_or_image,
     "COMMAND [ARG]": _nothing,  # of the container's own
     "PROGRAM": _nothing,

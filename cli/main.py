@@ -154,4 +154,6 @@ def _report(e: Exception) -> int:
 def _usage_message(e: Exception) -> str:
     format_message = getattr(e, "format_message", None)
     message = " ".join(str(format_message() if format_message is not None else e).split())  # choices come one a line
+    if message.startswith("Invalid value: "):  # what we raise, of no one option
+        return message.removeprefix("Invalid value: ")
     return message[:1].lower() + message[1:].rstrip(".")

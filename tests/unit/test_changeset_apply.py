@@ -91,6 +91,12 @@ def test_dangling_symlink_parent_is_made_inside(root: Path) -> None:
     assert (root / "opt/real/f").exists()
 
 
+def test_a_directory_named_through_a_link_gets_its_mode_though_the_link_is_replaced_since(root: Path) -> None:
+    put(root, entry(b"s", SYMLINK, linkname=b"."), entry(b"s/d", DIR, mode=0o751), entry(b"s", data=b"a file now"))
+    assert stat.S_IMODE((root / "d").stat().st_mode) == 0o751
+    assert (root / "s").read_bytes() == b"a file now"
+
+
 def test_symlink_in_last_component_is_replaced_not_followed(root: Path) -> None:
     os.symlink("../canary", root / "f")
     put(root, entry(b"f", data=b"new"))

@@ -109,6 +109,10 @@ def test_a_process_of_its_own_says_and_returns_the_same(capsysbinary: Capture, a
     assert program(*argv) == call(capsysbinary, *argv)
 
 
+def test_what_is_wrong_with_several_options_is_said_without_ado(capsysbinary: Capture) -> None:
+    assert call(capsysbinary, "commit", "m").err.startswith(b"error: give NAME[:TAG]")
+
+
 def test_it_runs_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cli", "--version"], capture_output=True, timeout=60, cwd=PROJECT, check=True

@@ -64,9 +64,9 @@ def test_a_command_that_died_has_left_the_old_or_the_new(work: str, place: Path)
         check_after_the_next_command(store)
         at += 1
     assert states[0] == before and states[-1] != before
-    # The old ones, and from one moment on the new one. (`prune` has two such moments, for it removes image by image.)
+    # The old ones, and from one moment on the new one.
     distinct = [one for one, previous in zip(states, [None, *states], strict=False) if one != previous]
-    assert len(distinct) == (3 if work == "prune" else 2)
+    assert len(distinct) == 2
     assert at > 3
 
 

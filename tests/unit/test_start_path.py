@@ -89,3 +89,25 @@ def test_a_verb_imports_what_it_needs_and_not_what_others_do() -> None:
         "cli.main", "cli.options", "cli.output", "cli.umount", "cli.verbs",
     }  # fmt: skip
     assert found & {"httpx2", "pydantic", "rich", "tarfile", "unionfs.changeset", "unionfs.image"} == set()
+
+
+_RUN = """
+import json, sys
+from cli.main import main
+import unionfs.api.containers, unionfs.api.tar_layers, unionfs.transport.devfuse
+main(["run", "-it", "--rm", "-eA=1", "--pull", "never", "--network", "nowhere", "missing", "true"])
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_a_container_waits_for_nothing_that_it_has_no_use_for() -> None:
+    """A known image's: to look one up takes pydantic."""
+    run = subprocess.run(
+        [sys.executable, "-c", _RUN],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdin=subprocess.DEVNULL, capture_output=True, check=True,
+    )  # fmt: skip
+    assert run.stderr.startswith(b"error: ")
+    found = set(json.loads(run.stdout))
+    unwanted = {"httpx2", "pydantic", "rich", "tarfile", "platformdirs", "email", "asyncio", "textual"}
+    assert found & unwanted == set()
+    assert found & {"unionfs.changeset.tar_reader", "unionfs.changeset.diff", "unionfs.image.catalog"} == set()

@@ -189,10 +189,12 @@ class _Applier:
         self._directories[identity(self._root.fd)] = _Directory((), entry)
 
     def _object(self, parts: Parts, entry: TarEntry) -> None:
-        dir_fd, name = self._root.open(parts[:-1], create=True), parts[-1]
-        assert dir_fd is not None
+        parent, name = self._root.resolve(parts[:-1], create=True), parts[-1]
+        assert parent is not None
+        dir_fd = parent.fd
         if entry.type == tar.DIR:
-            self._make_directory(dir_fd, parts, entry)
+            # By where it is: a link on the way there may be replaced before it gets its attributes.
+            self._make_directory(dir_fd, (*parent.parts, name), entry)
         elif entry.type == tar.LINK:
             self._link(dir_fd, name, entry)
         else:

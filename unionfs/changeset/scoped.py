@@ -14,7 +14,7 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 Parts = tuple[bytes, ...]
 
@@ -24,13 +24,20 @@ _MAX_LINKS: Final = 40  # as the kernel (MAXSYMLINKS)
 _KEPT: Final = 16
 
 
+class Opened(NamedTuple):
+    """A directory: its O_PATH descriptor, and where it really is."""
+
+    fd: int
+    parts: Parts
+
+
 class ScopedRoot:
     """The directory `path`, held by a descriptor. `made` is told of each directory that `open` had to create."""
 
     def __init__(self, path: bytes, made: Callable[[int], None]) -> None:
         self.fd = os.open(path, _ROOT)
         self._made = made
-        self._open: OrderedDict[Parts, int] = OrderedDict()
+        self._open: OrderedDict[Parts, Opened] = OrderedDict()
         self._stale: list[int] = []
 
     def close(self) -> None:
@@ -41,7 +48,7 @@ class ScopedRoot:
     def invalidate(self) -> None:
         """A directory or symbolic link below went away or became another: resolve anew from now on. Descriptors
         already handed out stay open until the next `open`."""
-        self._stale += self._open.values()
+        self._stale += (opened.fd for opened in self._open.values())
         self._open.clear()
 
     def _close_stale(self) -> None:
@@ -54,22 +61,27 @@ class ScopedRoot:
         Missing directories are made with mode 0755 if `create`, else the answer is None. The descriptor belongs to
         this object and survives several further calls. ENOTDIR for what is no directory, ELOOP for too many links.
         """
+        opened = self.resolve(parts, create=create)
+        return None if opened is None else opened.fd
+
+    def resolve(self, parts: Parts, *, create: bool) -> Opened | None:
+        """The same, with the names that lead there without symbolic links."""
         self._close_stale()
         if not parts:
-            return self.fd
-        fd = self._open.get(parts)
-        if fd is not None:
+            return Opened(self.fd, ())
+        opened = self._open.get(parts)
+        if opened is not None:
             self._open.move_to_end(parts)
-            return fd
-        fd = self._walk(parts, create)
-        if fd is None:
+            return opened
+        opened = self._walk(parts, create)
+        if opened is None:
             return None
-        self._open[parts] = fd
+        self._open[parts] = opened
         if len(self._open) > _KEPT:
-            os.close(self._open.popitem(last=False)[1])
-        return fd
+            os.close(self._open.popitem(last=False)[1].fd)
+        return opened
 
-    def _walk(self, parts: Parts, create: bool) -> int | None:
+    def _walk(self, parts: Parts, create: bool) -> Opened | None:
         at = os.open(b".", _STEP, dir_fd=self.fd)
         real: list[bytes] = []
         todo, links = list(reversed(parts)), 0
@@ -103,7 +115,7 @@ class ScopedRoot:
         except BaseException:
             os.close(at)
             raise
-        return at
+        return Opened(at, tuple(real))
 
     def _child(self, at: int, name: bytes, create: bool) -> int | None:
         try:

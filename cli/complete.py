@@ -263,6 +263,8 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "LOWEST_EFFICIENCY": _nothing,
     "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
+    "CONTAINER:]SOURCE|-": _container_path,
+    "CONTAINER:]TARGET|-": _container_path,
     "inspect NAME": _container_or_image,
     "COMMAND [ARG]": _nothing,  # of the container's own
     "PROGRAM": _nothing,

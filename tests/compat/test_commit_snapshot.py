@@ -91,10 +91,10 @@ def test_layer_of_a_copy_is_that_of_the_upper(place: Place, tmp_path: Path) -> N
     assert copied.held_seconds is not None and read.held_seconds is None
 
 
-@pytest.mark.parametrize("how", ["mixed", "mmap"])
-def test_copy_is_one_moment(place: Place, tmp_path: Path, how: str) -> None:
+def test_copy_is_one_moment(place: Place, tmp_path: Path) -> None:
+    """Of a shared mapping and write(2)."""
     enough(place.tree)
-    with running(lockstep(how, place.tree)) as client:
+    with running(lockstep("mixed", place.tree)) as client:
         seen = []
         for _ in range(3):
             result = api.commit(place.tree, output=tmp_path / "layer.tar")

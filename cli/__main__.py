@@ -1,7 +1,5 @@
 """`python -m unionfs_cli`."""
 
-import sys
+from .main import program
 
-from .main import main
-
-sys.exit(main())
+program()

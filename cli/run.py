@@ -34,63 +34,73 @@ User = Annotated[
 WorkingDirectory = Annotated[
     str | None, typer.Option("-w", "--workdir", metavar="DIR", help="Where it begins.", show_default=False)
 ]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", help="A name, or an ID.", show_default=False)]
+Command = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="COMMAND [ARG]", help="In place of the image's.", show_default=False),
+]
+Detach = Annotated[bool, typer.Option("-d", "--detach", help="Leave it running, and print its ID.")]
+Rm = Annotated[bool, typer.Option("--rm", help="Remove it when it has ended.")]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Default: one made up.", show_default=False)]
+Volume = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-v",
+        "--volume",
+        metavar="[SOURCE:]TARGET[:ro]",
+        help="A directory or file of the host in the container; without SOURCE one of the container's own.",
+    ),
+]
+Publish = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--publish", metavar="[[ADDRESS:]PORT:]PORT[/udp]", help="A port of the container."),
+]
+Network = Annotated[
+    str,
+    typer.Option(
+        "--network", metavar="private|host|none", help="Its own behind the host's, the host's, or loopback alone."
+    ),
+]
+Entrypoint = Annotated[
+    str | None,
+    typer.Option("--entrypoint", metavar="PROGRAM", help="In place of the image's.", show_default=False),
+]
+Hostname = Annotated[
+    str | None, typer.Option("--hostname", metavar="NAME", help="Default: its short ID.", show_default=False)
+]
+Memory = Annotated[
+    str | None, typer.Option("-m", "--memory", metavar="BYTES", help="A limit: 64m, 1g.", show_default=False)
+]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Nothing is written to the root.")]
+SecurityOpt = Annotated[list[str] | None, typer.Option("--security-opt", metavar="OPTION", help="no-new-privileges")]
+Pull = Annotated[
+    str, typer.Option("--pull", metavar="missing|always|never", help="When the image is fetched from its registry.")
+]
 
 
 @app.command("run", context_settings={"allow_interspersed_args": False})
 def run(
     context: typer.Context,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A name, or an ID.", show_default=False)],
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="COMMAND [ARG]", help="In place of the image's.", show_default=False),
-    ] = None,
-    detach: Annotated[bool, typer.Option("-d", "--detach", help="Leave it running, and print its ID.")] = False,
+    image: Image,
+    command: Command = None,
+    detach: Detach = False,
     interactive: Interactive = False,
     tty: Terminal = False,
-    rm: Annotated[bool, typer.Option("--rm", help="Remove it when it has ended.")] = False,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Default: one made up.", show_default=False)
-    ] = None,
+    rm: Rm = False,
+    name: Name = None,
     env: Environment = None,
     env_file: EnvironmentFiles = None,
-    volume: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-v",
-            "--volume",
-            metavar="[SOURCE:]TARGET[:ro]",
-            help="A directory or file of the host in the container; without SOURCE one of the container's own.",
-        ),
-    ] = None,
-    publish: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--publish", metavar="[[ADDRESS:]PORT:]PORT[/udp]", help="A port of the container."),
-    ] = None,
-    network: Annotated[
-        str,
-        typer.Option(
-            "--network", metavar="private|host|none", help="Its own behind the host's, the host's, or loopback alone."
-        ),
-    ] = "private",
+    volume: Volume = None,
+    publish: Publish = None,
+    network: Network = "private",
     workdir: WorkingDirectory = None,
     user: User = None,
-    entrypoint: Annotated[
-        str | None,
-        typer.Option("--entrypoint", metavar="PROGRAM", help="In place of the image's.", show_default=False),
-    ] = None,
-    hostname: Annotated[
-        str | None, typer.Option("--hostname", metavar="NAME", help="Default: its short ID.", show_default=False)
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option("-m", "--memory", metavar="BYTES", help="A limit: 64m, 1g.", show_default=False)
-    ] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Nothing is written to the root.")] = False,
-    security_opt: Annotated[
-        list[str] | None, typer.Option("--security-opt", metavar="OPTION", help="no-new-privileges")
-    ] = None,
-    pull: Annotated[
-        str, typer.Option("--pull", metavar="missing|always|never", help="When the image is fetched from its registry.")
-    ] = "missing",
+    entrypoint: Entrypoint = None,
+    hostname: Hostname = None,
+    memory: Memory = None,
+    read_only: ReadOnly = False,
+    security_opt: SecurityOpt = None,
+    pull: Pull = "missing",
     platform: PlatformOption = None,
 ) -> ContainerStatus:
     """Run a command in a new container of an image, which is fetched where it is not here.

@@ -24,6 +24,40 @@ MaybeTarget = Annotated[
         show_default=False,
     ),
 ]
+Top = Annotated[int, typer.Option("--top", metavar="N", min=0, help="List so many paths; 0: all.")]
+Duplicates = Annotated[
+    bool, typer.Option("--duplicates", help="Look for the same content in several layers, too: reads the files.")
+]
+FailAbove = Annotated[
+    str | None,
+    typer.Option("--fail-above", metavar="PERCENT%|SIZE", help="Exit status 1 if more is wasted.", show_default=False),
+]
+LowestEfficiency = Annotated[
+    float | None,
+    typer.Option(
+        "--lowest-efficiency",
+        metavar="FRACTION",
+        min=0,
+        max=1,
+        help="dive's rule lowestEfficiency.",
+        show_default=False,
+    ),
+]
+HighestWastedBytes = Annotated[
+    str | None,
+    typer.Option("--highest-wasted-bytes", metavar="SIZE", help="dive's rule highestWastedBytes.", show_default=False),
+]
+HighestUserWasted = Annotated[
+    float | None,
+    typer.Option(
+        "--highest-user-wasted-percent",
+        metavar="FRACTION",
+        min=0,
+        max=1,
+        help="dive's rule highestUserWastedPercent, a fraction as there.",
+        show_default=False,
+    ),
+]
 
 
 def waste(
@@ -32,44 +66,12 @@ def waste(
     layers: Layers = None,
     upper: Upper = None,
     work: Work = None,
-    top: Annotated[int, typer.Option("--top", metavar="N", min=0, help="List so many paths; 0: all.")] = 20,
-    duplicates: Annotated[
-        bool, typer.Option("--duplicates", help="Look for the same content in several layers, too: reads the files.")
-    ] = False,
-    fail_above: Annotated[
-        str | None,
-        typer.Option(
-            "--fail-above", metavar="PERCENT%|SIZE", help="Exit status 1 if more is wasted.", show_default=False
-        ),
-    ] = None,
-    lowest_efficiency: Annotated[
-        float | None,
-        typer.Option(
-            "--lowest-efficiency",
-            metavar="FRACTION",
-            min=0,
-            max=1,
-            help="dive's rule lowestEfficiency.",
-            show_default=False,
-        ),
-    ] = None,
-    highest_wasted_bytes: Annotated[
-        str | None,
-        typer.Option(
-            "--highest-wasted-bytes", metavar="SIZE", help="dive's rule highestWastedBytes.", show_default=False
-        ),
-    ] = None,
-    highest_user_wasted: Annotated[
-        float | None,
-        typer.Option(
-            "--highest-user-wasted-percent",
-            metavar="FRACTION",
-            min=0,
-            max=1,
-            help="dive's rule highestUserWastedPercent, a fraction as there.",
-            show_default=False,
-        ),
-    ] = None,
+    top: Top = 20,
+    duplicates: Duplicates = False,
+    fail_above: FailAbove = None,
+    lowest_efficiency: LowestEfficiency = None,
+    highest_wasted_bytes: HighestWastedBytes = None,
+    highest_user_wasted: HighestUserWasted = None,
     pause: Pause = True,
     pause_limit: PauseLimit = api.HOLD_SECONDS,
     json: AsJson = False,

@@ -41,61 +41,70 @@ class View(NamedTuple):
         return self.reasons or self.content_limit is not None or self.depth is not None or self.fmt is not None
 
 
+One = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TREE",
+        help="A live mount: its changes, instead of -l and -u. With another TREE: a directory, mount, layer tar, "
+        "image, layer:PATH, upper:DIR or snapshot.",
+        show_default=False,
+    ),
+]
+Other = Annotated[str | None, typer.Argument(metavar="TREE", help="What TREE is compared with.", show_default=False)]
+Reasons = Annotated[bool, typer.Option("--reasons", help="Say in what they differ; of two trees that is said anyway.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show what was there, and what is.")]
+Content = Annotated[bool, typer.Option("--content", help="Show the lines of text files that differ: a patch.")]
+ContentLimit = Annotated[
+    int, typer.Option("--content-limit", metavar="BYTES", min=0, help="Show none of larger files.")
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="REASON,...",
+        help="Of type, mode, owner, size, content, link, device, xattr, hardlink, mtime, dirmtime. Of two trees "
+        "dirmtime, as docker does.",
+    ),
+]
+Semantic = Annotated[bool, typer.Option("--semantic", help="Ignore times, as diffoci --semantic does.")]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Times of directories count too, and fractions of a second that only one has."),
+]
+Summary = Annotated[bool, typer.Option("--summary", help="Only how much differs, in one line.")]
+Stat = Annotated[bool, typer.Option("--stat", help="Only how much differs in each directory.")]
+Depth = Annotated[int, typer.Option("--depth", metavar="N", min=0, help="Of --stat: down to so many names.")]
+Fmt = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="docker, podman, table, json, 'table TEMPLATE' or a template as '{{.Kind}} {{.Path}}'.",
+        show_default=False,
+    ),
+]
+
+
 def diff(
     context: typer.Context,
-    one: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="TREE",
-            help="A live mount: its changes, instead of -l and -u. With another TREE: a directory, mount, layer tar, "
-            "image, layer:PATH, upper:DIR or snapshot.",
-            show_default=False,
-        ),
-    ] = None,
-    other: Annotated[
-        str | None, typer.Argument(metavar="TREE", help="What TREE is compared with.", show_default=False)
-    ] = None,
+    one: One = None,
+    other: Other = None,
     layers: Layers = None,
     upper: Upper = None,
     work: Work = None,
-    reasons: Annotated[
-        bool, typer.Option("--reasons", help="Say in what they differ; of two trees that is said anyway.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show what was there, and what is.")] = False,
-    content: Annotated[bool, typer.Option("--content", help="Show the lines of text files that differ: a patch.")] = (
-        False
-    ),
-    content_limit: Annotated[
-        int, typer.Option("--content-limit", metavar="BYTES", min=0, help="Show none of larger files.")
-    ] = 1 << 20,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--ignore",
-            metavar="REASON,...",
-            help="Of type, mode, owner, size, content, link, device, xattr, hardlink, mtime, dirmtime. Of two trees "
-            "dirmtime, as docker does.",
-        ),
-    ] = None,
-    semantic: Annotated[bool, typer.Option("--semantic", help="Ignore times, as diffoci --semantic does.")] = False,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Times of directories count too, and fractions of a second that only one has."),
-    ] = False,
+    reasons: Reasons = False,
+    verbose: Verbose = False,
+    content: Content = (False),
+    content_limit: ContentLimit = 1 << 20,
+    ignore: Ignore = None,
+    semantic: Semantic = False,
+    strict: Strict = False,
     paths: OnlyPaths = None,
     exclude: Exclude = None,
-    summary: Annotated[bool, typer.Option("--summary", help="Only how much differs, in one line.")] = False,
-    stat: Annotated[bool, typer.Option("--stat", help="Only how much differs in each directory.")] = False,
-    depth: Annotated[int, typer.Option("--depth", metavar="N", min=0, help="Of --stat: down to so many names.")] = 2,
-    fmt: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="docker, podman, table, json, 'table TEMPLATE' or a template as '{{.Kind}} {{.Path}}'.",
-            show_default=False,
-        ),
-    ] = None,
+    summary: Summary = False,
+    stat: Stat = False,
+    depth: Depth = 2,
+    fmt: Fmt = None,
     pause: Pause = True,
     pause_limit: PauseLimit = api.HOLD_SECONDS,
     json: AsJson = False,

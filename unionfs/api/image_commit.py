@@ -131,7 +131,7 @@ def commit_image(
 class _Hold(NamedTuple):
     """How the changes of a mount on `place` wait, as in `diff`; None: there is no mount."""
 
-    place: bytes | None
+    place: LayerSpec | None
     pause: bool
     limit: float
     on_hold: OnHold | None

@@ -16,7 +16,6 @@ from .options import (
     Layers,
     MaybeMountpoint,
     Message,
-    Pause,
     PauseLimit,
     Upper,
     Work,
@@ -61,6 +60,16 @@ SkipSockets = Annotated[
 ]
 
 
+CommitPause = Annotated[
+    bool,
+    typer.Option(
+        "--pause/--no-pause",
+        "-p",  # docker's
+        help="Hold the mount's changes while its upper is read: the result is of one moment.",
+    ),
+]
+
+
 def commit(
     context: typer.Context,
     mountpoint: MaybeMountpoint = None,
@@ -74,7 +83,7 @@ def commit(
     changes: Changes = None,
     compression: CompressionOption = Compression.AUTO,
     skip_sockets: SkipSockets = False,
-    pause: Pause = True,
+    pause: CommitPause = True,
     pause_limit: PauseLimit = api.HOLD_SECONDS,
     json: AsJson = False,
 ) -> None:

@@ -52,7 +52,9 @@ def ps(
         ),
     ] = None,
     fmt: RowFormat = "table",
-    last: Annotated[int, typer.Option("-n", "--last", metavar="N", help="The N newest, whatever they do.")] = -1,
+    last: Annotated[
+        int, typer.Option("-n", "--last", metavar="N", help="The N newest, whatever they do.", show_default=False)
+    ] = -1,
     latest: Annotated[bool, typer.Option("-l", "--latest", help="The newest, whatever it does.")] = False,
     no_trunc: NoTrunc = False,
     quiet: Quiet = False,

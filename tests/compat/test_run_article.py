@@ -114,7 +114,7 @@ def test_image_of_a_running_container_goes_round_by_a_registry(box: Box, tmp_pat
         box.run("run", "-d", "--name", "site", *ON_LOOPBACK, "box", "sh", "-c", serve)
         assert fetched(port(box, "site")) == "committed\n"
         assert box.run("diff", "site").splitlines()[-3:] == ["C /srv", "A /srv/www", "A /srv/www/index.html"]
-        box.run("commit", "-a", "me", "-m", "a page", "-c", 'CMD ["httpd","-f","-h","/srv/www"]', "site", name)
+        box.run("commit", "-p", "-a", "me", "-m", "a page", "-c", 'CMD ["httpd","-f","-h","/srv/www"]', "site", name)
         assert fetched(port(box, "site")) == "committed\n"  # it goes on
         box.run("image", "push", "-q", name)
         box.run("rm", "-f", "site")

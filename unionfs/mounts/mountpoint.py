@@ -19,7 +19,7 @@ import time
 from typing import Final, NamedTuple
 
 from unionfs.errors import MountError, TransportUnavailable
-from unionfs.linux.mount import MNT_DETACH, UMOUNT_NOFOLLOW, mountinfo, parse_mountinfo, umount2
+from unionfs.linux.mount import MNT_DETACH, UMOUNT_NOFOLLOW, MountInfo, mountinfo, parse_mountinfo, umount2
 from unionfs.mounts.registry import FSTYPE, Registry, open_process
 
 FUSERMOUNT: Final = (b"fusermount3", b"fusermount")
@@ -119,12 +119,12 @@ def umount(
     if mount is None:
         raise MountError(f"{os.fsdecode(mountpoint)} is not a unionfs mount", hint="unionfs mounts lists them")
     process = open_process(mount.record) if mount.state == "live" and mount.record is not None else None
-    device = _device(mount.mountpoint)
+    mounted = next((row for row in reversed(mountinfo()) if row.mountpoint == mount.mountpoint), None)
     held: tuple[Holder, ...] = ()
     try:
         detach(mount.mountpoint, lazy or mount.state == "dead")
         if process is not None and not lazy:
-            ended, held = _ended(process, timeout, device)
+            ended, held = _ended(process, timeout, mounted)
             if not (ended or held):
                 assert mount.record is not None
                 raise MountError(
@@ -145,7 +145,7 @@ class Holder(NamedTuple):
     name: str
 
 
-def _ended(process: int, timeout: float, device: tuple[int, int] | None) -> tuple[bool, tuple[Holder, ...]]:
+def _ended(process: int, timeout: float, mounted: MountInfo | None) -> tuple[bool, tuple[Holder, ...]]:
     """Whether the daemon ends within `timeout` seconds, and else who keeps it."""
     poll = select.poll()
     poll.register(process, select.POLLIN)
@@ -154,18 +154,15 @@ def _ended(process: int, timeout: float, device: tuple[int, int] | None) -> tupl
         left = end - time.monotonic()
         if poll.poll(max(0.0, min(left, _LOOK_SECONDS)) * 1000):
             return True, ()
-        held = () if device is None else _holders(device)
+        held = () if mounted is None else _holders(mounted)
         if held or left <= _LOOK_SECONDS:
             return False, held
 
 
-def _device(mountpoint: bytes) -> tuple[int, int] | None:
-    rows = [row for row in mountinfo() if row.mountpoint == mountpoint]
-    return (rows[-1].major, rows[-1].minor) if rows else None
-
-
-def _holders(device: tuple[int, int]) -> tuple[Holder, ...]:
-    """A process of each mount namespace, as far as this user may look, that has the file system with this number."""
+def _holders(mounted: MountInfo) -> tuple[Holder, ...]:
+    """A process of each mount namespace, as far as this user may look, that has the file system in the same place. (Its
+    number alone may be another's by now.)"""
+    what = (mounted.major, mounted.minor, mounted.mountpoint)
     seen: set[str] = set()
     found: list[Holder] = []
     for name in os.listdir("/proc"):
@@ -182,7 +179,7 @@ def _holders(device: tuple[int, int]) -> tuple[Holder, ...]:
                 command = file.read().strip()
         except OSError:
             continue  # it has ended, or is somebody else's
-        if any((row.major, row.minor) == device for row in rows):
+        if any((row.major, row.minor, row.mountpoint) == what for row in rows):
             found.append(Holder(int(name), command))
     return tuple(found)
 

@@ -126,6 +126,15 @@ def inflating(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("inflating")
+@pytest.mark.parametrize("at", [-8, -5, -4, -1])
+def test_the_check_value_and_length_of_gzip_are_compared(at: int) -> None:
+    damaged = bytearray(gzip.compress(GOOD))
+    damaged[at] ^= 1
+    with pytest.raises(TarError, match="corrupt gzip data"):
+        read(bytes(damaged))
+
+
+@pytest.mark.usefixtures("inflating")
 @pytest.mark.parametrize("kind", [kind for kind in COMPRESSED if "gzip" in kind])
 def test_gzip_read_by_either_library(kind: str) -> None:
     stored = COMPRESSED[kind](GOOD)

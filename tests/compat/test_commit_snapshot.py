@@ -91,6 +91,19 @@ def test_layer_of_a_copy_is_that_of_the_upper(place: Place, tmp_path: Path) -> N
     assert copied.held_seconds is not None and read.held_seconds is None
 
 
+def test_an_upper_that_has_the_name_of_the_index_is_not_mixed_up_with_it(place: Place, tmp_path: Path) -> None:
+    place.run("umount", place.tree)
+    place.mount("-u", place.path / "index")
+    enough(place.tree)
+    os.link(place.tree / "etc/motd", place.tree / "motd")  # now there is something in the index
+    layers = [tmp_path / "one.tar", tmp_path / "other.tar"]
+    assert (
+        api.commit(place.tree, output=layers[0]).diff_id
+        == api.commit(place.tree, output=layers[1], pause=False).diff_id
+    )
+    assert [name for name in members(layers[0]) if name != "."] == ["ab", "motd"]
+
+
 def test_copy_is_one_moment(place: Place, tmp_path: Path) -> None:
     """Of a shared mapping and write(2)."""
     enough(place.tree)

@@ -112,8 +112,8 @@ def _copy(upper: bytes, work: bytes, place: bytes) -> bool:
     """Both at once, so that names of one file stay so. cp keeps everything that a layer, and the index, is made of:
     kinds, owners, modes, times, links and extended attributes, as root those of trusted.* too."""
     index = os.path.join(work, _INDEX)
-    if shutil.which("cp") is None:
-        return False
+    if shutil.which("cp") is None or os.path.basename(upper.rstrip(b"/")) == _INDEX:
+        return False  # the two would become one
     sources = [upper, index] if os.path.isdir(index) else [upper]
     done = subprocess.run(
         ["cp", "-a", "--reflink=always", "--", *sources, place],

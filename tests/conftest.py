@@ -26,10 +26,11 @@ import pytest
 from tests import requirements
 from tests.rigs import DEVIATIONS, RIGS, Backing, Mounted, Population, Rig, SharedMount, Watchdog, mount
 
-# A shell starts background jobs with SIGINT ignored, and what is ignored stays so in our children, some of which are to
-# be interrupted.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with SIGINT ignored, nohup what it starts with SIGHUP, and what is ignored stays so in our
+# children, some of which are to be interrupted.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 #: Seconds after which a test's mount is broken under it.
 TEST_TIMEOUT = 30.0

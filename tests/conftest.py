@@ -26,7 +26,7 @@ import pytest
 from tests import requirements
 from tests.rigs import DEVIATIONS, RIGS, Backing, Mounted, Population, Rig, SharedMount, Watchdog, mount
 
-# A shell starts background jobs with SIGINT ignored, nohup what it starts with SIGHUP, and what is ignored stays so in our
+# A shell starts background jobs with SIGINT ignored, nohup its own with SIGHUP, and what is ignored stays so in our
 # children, some of which are to be interrupted.
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from tests.model import layers as model
 from tests.model import strategies
+from tests.unit.explain_rig import ENCODINGS, Change, changed, changes, every_path, needs_root, read_only
 from tests.unit.overlay_rig import tree
-from tests.unit.test_explain_which import ENCODINGS, Change, changes, every_path, needs_root, read_only
-from unionfs.api.paths import Tree
 from unionfs.changeset.tree import Tree as Handles
 from unionfs.compare.changes import as_change
 from unionfs.compare.view import FilesystemView
@@ -24,11 +23,9 @@ from unionfs.errors import LayerError
 from unionfs.explain.blame import MAX_TEXT, Touch, blame, blame_lines, blame_tree
 from unionfs.explain.versions import Versions
 from unionfs.layers.directory import DirectoryLayer
-from unionfs.layers.upper import WritableDirectory
-from unionfs.overlay import UnionFilesystem, UnionOptions
-from unionfs.vfs import DT_DIR, Caller
+from unionfs.overlay import UnionFilesystem
+from unionfs.vfs import DT_DIR
 
-ROOT = Caller(0, 0, 1, 0)
 WORDS = {"A": "added", "C": "changed", "D": "deleted"}
 
 
@@ -67,8 +64,8 @@ def check(fs: UnionFilesystem, paths: set[bytes]) -> None:
         assert (path in last) == (found.kind not in (None, "dir")), found
         assert last.get(path) in (None, found.touches[0].layer), (found, last[path])
         touches = {touch.layer: touch for touch in found.touches}
-        for number, changed in by_layer.items():
-            touch, change = touches.get(number), changed.get(path)
+        for number, theirs in by_layer.items():
+            touch, change = touches.get(number), theirs.get(path)
             action = None if touch is None or touch.action == "same" else touch.action
             # To a diff a directory is changed by what changes in it, and not by an opaque mark that hides nothing.
             if (change == "C" and action is None) or (action == "changed" and _is_dir(touch)):
@@ -92,23 +89,8 @@ def test_each_layer_of_any_stack_did_what_it_differs_in_from_those_below(stack: 
 def test_what_was_renamed_linked_or_changed_in_the_upper_is_the_uppers_doing(
     stack: model.Stack, made: list[Change]
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        lowers, upper, work = model.build(stack, directory)
-        fs = UnionFilesystem(
-            [DirectoryLayer(path) for path in lowers],
-            WritableDirectory(upper),
-            WritableDirectory(work),
-            UnionOptions(metacopy=True),
-        )
-        with Tree(fs, ROOT) as merged:
-            for change in made:
-                change(merged)
-            names = {
-                os.path.join(at, name).lstrip(b"/") for at, dirs, files in merged.walk(b"/") for name in (*dirs, *files)
-            }
-        fs.close()
-        with read_only(lowers, upper, work) as fs:
-            check(fs, names | set(every_path(upper, *lowers)))
+    with changed(stack, made) as (lowers, upper, work, names), read_only(lowers, upper, work) as fs:
+        check(fs, names | set(every_path(upper, *lowers)))
 
 
 def union(tmp_path: Path, *names: str) -> UnionFilesystem:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from tests.model import layers as model
 from tests.model import strategies
+from tests.unit.explain_rig import ENCODINGS, Change, changes, every_path, read_only
 from tests.unit.overlay_rig import Rig, tree, union
-from tests.unit.test_explain_which import ENCODINGS, Change, changes, every_path, read_only
 from unionfs.api.paths import Tree
 from unionfs.explain import drawing, page
 from unionfs.explain.layer_tree import LayerHeading, LayerTree, TreeRow, layer_tree

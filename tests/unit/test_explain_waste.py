@@ -16,21 +16,18 @@ from hypothesis import strategies as st
 
 from tests.model import layers as model
 from tests.model import strategies
+from tests.unit.explain_rig import ENCODINGS, ROOT, Change, changed, changes, layer_of, needs_root, read_only
 from tests.unit.overlay_rig import tree
 from tests.unit.tar_rig import cache_of
-from tests.unit.test_explain_which import ENCODINGS, Change, changes, layer_of, needs_root, read_only
 from unionfs.api.paths import Tree
 from unionfs.explain.duplicates import duplicates
 from unionfs.explain.waste import Waste, WastedPath, waste
 from unionfs.explain.which import Place, which
 from unionfs.layers.directory import DirectoryLayer
-from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.overlay.lower_links import bind_links
 from unionfs.overlay.metacopy import is_metacopy
-from unionfs.vfs import DT_DIR, DT_REG, Caller
-
-ROOT = Caller(0, 0, 1, 0)
+from unionfs.vfs import DT_DIR, DT_REG
 
 
 # what is seen ---------------------------------------------------------------------------------------------------------
@@ -95,18 +92,7 @@ def test_what_no_name_of_any_stack_leads_to_is_wasted(stack: model.Stack) -> Non
 def test_what_a_redirect_a_metacopy_or_a_hard_link_leads_to_is_not_wasted(
     stack: model.Stack, made: list[Change]
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        lowers, upper, work = model.build(stack, directory)
-        fs = UnionFilesystem(
-            [DirectoryLayer(path) for path in lowers],
-            WritableDirectory(upper),
-            WritableDirectory(work),
-            UnionOptions(metacopy=True),
-        )
-        with Tree(fs, ROOT) as merged:
-            for change in made:
-                change(merged)
-        fs.close()
+    with changed(stack, made) as (lowers, upper, work, _):
         check(lowers, upper, work)
 
 

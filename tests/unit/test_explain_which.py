@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,15 @@ from hypothesis import strategies as st
 
 from tests.model import layers as model
 from tests.model import strategies
+from tests.unit.explain_rig import (
+    ENCODINGS,
+    Change,
+    changes,
+    every_path,
+    layer_of,
+    needs_root,
+    read_only,
+)
 from tests.unit.overlay_rig import Rig, tree, union
 from unionfs.api.paths import Tree
 from unionfs.explain.which import Hider, Place, Which, which, which_all
@@ -22,37 +31,6 @@ from unionfs.layers.directory import DirectoryLayer
 from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.vfs import Caller
-
-ENCODINGS = ("kernel", "xattr", "aufs")
-Change = Callable[[Tree], None]
-
-needs_root = pytest.mark.needs_root
-
-
-@contextmanager
-def read_only(lowers: list[str], upper: str, work: str) -> Iterator[UnionFilesystem]:
-    fs = UnionFilesystem(
-        [DirectoryLayer(path) for path in lowers],
-        WritableDirectory(upper),
-        WritableDirectory(work),
-        UnionOptions(read_only=True, metacopy=True),
-    )
-    try:
-        yield fs
-        fs.check_invariants()
-    finally:
-        fs.close()
-
-
-def every_path(*roots: str) -> set[bytes]:
-    """What any layer has stored, and what its AUFS whiteouts name."""
-    found: set[bytes] = set()
-    for root in map(os.fsencode, roots):
-        for directory, directories, files in os.walk(root):
-            for name in [*directories, *files]:
-                path = os.path.relpath(os.path.join(directory, name.removeprefix(b".wh.")), root)
-                found.add(path)
-    return found
 
 
 def shown(merged: Tree, path: bytes) -> os.stat_result | None:
@@ -101,13 +79,6 @@ def check_path(fs: UnionFilesystem, merged: Tree, path: bytes) -> None:
         assert found.hider is not None or all(part.role == "whiteout" for part in found.parts), (path, found)
 
 
-def layer_of(fs: UnionFilesystem, place: Place) -> DirectoryLayer | WritableDirectory:
-    stack = fs._union.stack
-    layer = stack.work if place.in_work else stack.layer(place.layer)
-    assert isinstance(layer, DirectoryLayer | WritableDirectory)
-    return layer
-
-
 def stored(fs: UnionFilesystem, place: Place) -> list[bytes]:
     return [entry.name for entry in layer_of(fs, place).scan(place.path)]
 
@@ -135,25 +106,6 @@ def check_all(lowers: list[str], upper: str, work: str) -> None:
 def test_every_path_of_any_stack_comes_from_where_the_union_reads_it(stack: model.Stack) -> None:
     with tempfile.TemporaryDirectory() as directory:
         check_all(*model.build(stack, directory))
-
-
-@st.composite
-def changes(draw: st.DrawFn) -> Change:
-    path, other = draw(strategies.paths), draw(strategies.paths)
-    kind = draw(st.sampled_from(["rename", "rename", "link", "chmod", "unlink", "rmtree", "mkdir", "write"]))
-
-    def change(merged: Tree) -> None:
-        with suppress(OSError):
-            if kind in ("rename", "link"):
-                getattr(merged, kind)(path, other)
-            elif kind == "chmod":
-                merged.chmod(path, 0o640)
-            elif kind == "write":
-                merged.write_bytes(path, b"written")
-            else:
-                getattr(merged, kind)(path)
-
-    return change
 
 
 @needs_root

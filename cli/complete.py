@@ -260,8 +260,6 @@ VALUES: dict[str, Callable[[Place], Offer]] = {
     "PERCENT%|SIZE": _nothing,
     "SIZE": _nothing,
     "FRACTION": _nothing,
-    "LOWEST_EFFICIENCY": _nothing,
-    "HIGHEST_USER_WASTED": _nothing,
     "CONTAINER": _container,
     "CONTAINER:]SOURCE|-": _container_path,
     "CONTAINER:]TARGET|-": _container_path,

@@ -17,18 +17,14 @@ from hypothesis import strategies as st
 
 from tests.model import layers as model
 from tests.model import strategies
-from tests.unit.explain_rig import ENCODINGS, Change, changes, every_path, read_only
+from tests.unit.explain_rig import ENCODINGS, Change, changed, changes, every_path, read_only
 from tests.unit.overlay_rig import Rig, tree, union
-from unionfs.api.paths import Tree
 from unionfs.explain import drawing, page
 from unionfs.explain.layer_tree import LayerHeading, LayerTree, TreeRow, layer_tree
 from unionfs.explain.location import Locator, Roots, Stored
 from unionfs.explain.which import Place, which
-from unionfs.layers.directory import DirectoryLayer
 from unionfs.layers.memory import MemoryDisk, MemoryLayer
-from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem, UnionOptions
-from unionfs.vfs import Caller
 
 needs_root = pytest.mark.needs_root
 
@@ -86,17 +82,7 @@ def test_every_path_of_any_stack_has_the_row_that_which_says(stack: model.Stack)
 @settings(max_examples=60, deadline=None)
 @given(strategies.stacks(ENCODINGS), st.lists(changes(), min_size=1, max_size=8))
 def test_redirects_metacopies_and_links_have_the_rows_that_which_says(stack: model.Stack, made: list[Change]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        lowers, upper, work = model.build(stack, directory)
-        fs = UnionFilesystem(
-            [DirectoryLayer(path) for path in lowers],
-            WritableDirectory(upper),
-            WritableDirectory(work),
-            UnionOptions(metacopy=True),
-        )
-        with Tree(fs, Caller(0, 0, 1, 0)) as merged:
-            for change in made:
-                change(merged)
+    with changed(stack, made) as (lowers, upper, work, _):
         check_rows(lowers, upper, work)
 
 

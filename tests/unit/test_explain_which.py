@@ -18,6 +18,7 @@ from tests.model import strategies
 from tests.unit.explain_rig import (
     ENCODINGS,
     Change,
+    changed,
     changes,
     every_path,
     layer_of,
@@ -27,8 +28,6 @@ from tests.unit.explain_rig import (
 from tests.unit.overlay_rig import Rig, tree, union
 from unionfs.api.paths import Tree
 from unionfs.explain.which import Hider, Place, Which, which, which_all
-from unionfs.layers.directory import DirectoryLayer
-from unionfs.layers.upper import WritableDirectory
 from unionfs.overlay import UnionFilesystem, UnionOptions
 from unionfs.vfs import Caller
 
@@ -114,17 +113,7 @@ def test_every_path_of_any_stack_comes_from_where_the_union_reads_it(stack: mode
 def test_redirects_metacopies_and_linked_files_come_from_where_the_union_reads_them(
     stack: model.Stack, made: list[Change]
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        lowers, upper, work = model.build(stack, directory)
-        fs = UnionFilesystem(
-            [DirectoryLayer(path) for path in lowers],
-            WritableDirectory(upper),
-            WritableDirectory(work),
-            UnionOptions(metacopy=True),
-        )
-        with Tree(fs, Caller(0, 0, 1, 0)) as merged:
-            for change in made:
-                change(merged)
+    with changed(stack, made) as (lowers, upper, work, _):
         check_all(lowers, upper, work)
 
 

@@ -104,17 +104,21 @@ def _missing(digest: Digest) -> ImageError:
 class BlobWriter:
     """A new blob. `write` it, then `finish` once; a context manager that removes what was not finished.
 
-    Hashing (by `algorithm`; None: the caller does it) is on a thread of its own: hashlib lets go of the interpreter
-    lock. A chunk that was written must not be changed afterwards. `there`: the file has the bytes already, and stays
-    in any case; they are only counted and hashed.
+    Hashing (by `algorithm`; None: the caller does it) is on a thread of its own, since hashlib lets go of the
+    interpreter lock; `hash_aside` False where there are threads enough that do the same. A chunk that was written must
+    not be changed afterwards. `there`: the file has the bytes already, and stays in any case; they are only counted and
+    hashed.
     """
 
-    def __init__(self, path: bytes, algorithm: str | None = "sha256", there: bool = False) -> None:
+    def __init__(
+        self, path: bytes, algorithm: str | None = "sha256", there: bool = False, hash_aside: bool = True
+    ) -> None:
         self.path = path
         self.size = 0
         # Closed by finish or __exit__.
         self._file = None if there else open(path, "xb", buffering=0)  # noqa: SIM115
         self._verifier = None if algorithm is None else Verifier(algorithm)
+        self._hash_aside = hash_aside
         self._queue: queue.Queue[bytes | memoryview | None] = queue.Queue(_AHEAD)
         self._thread: threading.Thread | None = None
 
@@ -128,7 +132,7 @@ class BlobWriter:
 
     def write(self, data: bytes | memoryview) -> int:
         if self._verifier is not None:
-            if self._thread is None and self.size:  # what is one chunk needs none
+            if self._hash_aside and self._thread is None and self.size:  # what is one chunk needs none
                 self._thread = threading.Thread(target=self._hash, name="blob-hash", daemon=True)
                 self._thread.start()
             self._queue.put(data) if self._thread else self._verifier.feed(data)
@@ -176,9 +180,11 @@ class Workspace:
         """A path where nothing is yet. Not a blob's: `leftovers` leaves it out."""
         return os.path.join(self.directory, b"file-%d" % next(self._files))
 
-    def writer(self, algorithm: str | None = "sha256", path: bytes | None = None) -> BlobWriter:
+    def writer(
+        self, algorithm: str | None = "sha256", path: bytes | None = None, hash_aside: bool = True
+    ) -> BlobWriter:
         """For a new file; or for `path`, which has the bytes already."""
-        return BlobWriter(self.new_file() if path is None else path, algorithm, there=path is not None)
+        return BlobWriter(self.new_file() if path is None else path, algorithm, path is not None, hash_aside)
 
     def finished(self, writer: BlobWriter) -> Digest:
         """`finish` and `adopt` what a `writer` that hashes has written."""

@@ -53,7 +53,7 @@ class Download:
         self._skip = 0  # bytes that come once more
         self._begun = 0  # where the connection began
         self._failed = 0
-        self._rest = memoryview(b"")
+        self._rest = b""
 
     def __enter__(self) -> Download:
         return self
@@ -62,19 +62,21 @@ class Download:
         self._open.close()
 
     def read(self, size: int) -> bytes:
-        """`size` bytes, fewer at the end only; b"" after it."""
-        parts, left = [], min(size, self._stop - self._at)
-        while left:
-            if not self._rest:
-                self._rest = memoryview(self._next())
-            piece = self._rest[:left]
-            self._rest = self._rest[len(piece) :]
-            parts.append(piece)
-            left -= len(piece)
-            self._at += len(piece)
+        """What has come, at least a byte and at most `size`; b"" at the end."""
+        data = b""
+        limit = min(size, self._stop - self._at)
+        if limit:
+            data, self._rest = self._rest or self._next(), b""
+            if len(data) > limit:
+                data, self._rest = data[:limit], data[limit:]
+            self._at += len(data)
         if self._at == self._stop:
             self._finish()
-        return b"".join(parts)
+        return data
+
+    def read_all(self) -> bytes:
+        """All that is left of it."""
+        return b"".join(iter(lambda: self.read(self._stop), b""))
 
     def _next(self) -> bytes:
         """Some bytes, from here on."""

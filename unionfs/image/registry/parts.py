@@ -62,7 +62,7 @@ class RegistryParts:
         try:
             repository = Repository(client, self._reference, "pull")
             with repository.download(self._layer, offset, offset + size) as stream:
-                data = stream.read(size)
+                data = stream.read_all()
         except RegistryError:
             self._drop(client)
             raise

@@ -199,7 +199,8 @@ class _Puller:
 
     def fetch(self, staging: Staging, missing: Mapping[Digest, tuple[Descriptor, Digest]]) -> None:
         """Layers with their diff_ids, whole."""
-        tasks = [partial(self._layer, staging, layer, diff_id) for layer, diff_id in missing.values()]
+        several = len(missing) > 1
+        tasks = [partial(self._layer, staging, layer, diff_id, several) for layer, diff_id in missing.values()]
         all_of(self._repository.client, tasks)
 
     def _note(self, staging: Staging, layer: Descriptor, diff_id: Digest) -> bool:
@@ -219,7 +220,7 @@ class _Puller:
         self._report(Transfer(id, "Already exists" if known is not None else "Ready to be read"))
         return True
 
-    def _layer(self, staging: Staging, layer: Descriptor, diff_id: Digest) -> None:
+    def _layer(self, staging: Staging, layer: Descriptor, diff_id: Digest, several: bool) -> None:
         what = f"the layer {layer.digest}"
         id = layer.digest.short
         done = 0
@@ -230,7 +231,7 @@ class _Puller:
             self._report(Transfer(id, "Downloading", done, layer.size))
 
         if not self._unpack:
-            staging.space.adopt(self._compared(staging, layer, what, count), layer.digest)
+            staging.space.adopt(self._compared(staging, layer, what, count, several), layer.digest)
         else:
             try:
                 with self._repository.download(layer) as stream:
@@ -238,7 +239,7 @@ class _Puller:
             except ImageFormatError:
                 # Damaged on its way, or there, or no layer: now its bytes are compared before they are looked at.
                 done = 0
-                with open(self._compared(staging, layer, what, count), "rb", buffering=0) as file:
+                with open(self._compared(staging, layer, what, count, several), "rb", buffering=0) as file:
                     self._add(staging, file, layer, diff_id, None)
         self._report(Transfer(id, "Pull complete", layer.size, layer.size))
 
@@ -246,11 +247,12 @@ class _Puller:
         what = f"the layer {layer.digest}"
         staging.add_layer(stream, diff_id=diff_id, digest=layer.digest, what=what, count=count)
 
-    def _compared(self, staging: Staging, layer: Descriptor, what: str, count: Count) -> bytes:
+    def _compared(self, staging: Staging, layer: Descriptor, what: str, count: Count, several: bool) -> bytes:
         """The path of a layer's bytes. Asked for as often as a request."""
         retry, failed = self._repository.client.options.retry, 0
         while True:
-            with self._repository.download(layer) as stream, staging.space.writer(layer.digest.algorithm) as writer:
+            writer = staging.space.writer(layer.digest.algorithm, hash_aside=not several)
+            with self._repository.download(layer) as stream, writer:
                 while data := stream.read(CHUNK):
                     writer.write(data)
                     count(len(data))

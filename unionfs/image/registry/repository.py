@@ -109,7 +109,7 @@ class Repository:
         if blob.size > limit:
             raise ImageFormatError(f"{what} has {blob.size} bytes; more than {limit} are refused")
         with self.download(blob) as stream:
-            data = stream.read(blob.size)
+            data = stream.read_all()
         _compare(data, what, blob)
         return data
 

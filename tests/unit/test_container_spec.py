@@ -122,7 +122,8 @@ def test_volumes_of_the_image_lie_in_the_containers_directory_unless_told_otherw
     settings = Settings(("true",), volumes=(Volume("/h", "/b/c"), Volume("/x", "/dev/shm"), Volume("", "/b-c")))
     config: dict[str, Any] = {"Volumes": {"/b": {}, "b/c/": {}, "/": {}}}
     given = GIVEN._replace(volumes={"/b": "/c/volumes/0", "/b-c": "/c/volumes/1"})
-    found = [(mount["destination"], mount["source"]) for mount in made(settings, config, given)["mounts"]][-4:]
+    binds = [mount for mount in made(settings, config, given)["mounts"] if mount["type"] == "bind"]
+    found = [(one["destination"], one["source"]) for one in binds if not one["destination"].startswith("/etc/")]
     # what lies below comes after what it lies in
     assert found == [("/b", "/c/volumes/0"), ("/b/c", "/h"), ("/b-c", "/c/volumes/1"), ("/dev/shm", "/x")]
     assert mount(made(settings, config, given), "/dev/shm")["type"] == "bind"
@@ -131,6 +132,20 @@ def test_volumes_of_the_image_lie_in_the_containers_directory_unless_told_otherw
 def test_hosts_file_of_the_caller() -> None:
     settings = Settings(("true",), volumes=(Volume("/h", "/etc/hosts"),))
     assert mount(made(settings), "/etc/hosts")["source"] == "/h"
+
+
+def test_volume_above_files_of_etc_is_mounted_before_them() -> None:
+    settings = Settings(("true",), volumes=(Volume("/conf", "/etc"), Volume("/h", "/etc/hosts"), Volume("/d", "/data")))
+    targets = [mount["destination"] for mount in made(settings)["mounts"]]
+    assert [target for target in targets if target.startswith(("/etc", "/data"))] == [
+        "/data", "/etc", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf",
+    ]  # fmt: skip
+    assert mount(made(settings), "/etc/hosts")["source"] == "/h"
+
+
+def test_volume_in_the_place_of_dev_is_all_there_is_of_dev() -> None:
+    targets = [mount["destination"] for mount in made(Settings(("true",), volumes=(Volume("/dev", "/dev"),)))["mounts"]]
+    assert [target for target in targets if target.startswith("/dev")] == ["/dev"]
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def volumes(settings: Settings, config: Mapping[str, Any]) -> tuple[Volume, ...]
         if path != "/":
             found[path] = Volume("", path)
     found |= {volume.target: volume for volume in settings.volumes}
-    return tuple(sorted(found.values(), key=lambda volume: volume.target.split("/")))
+    return tuple(sorted(found.values(), key=lambda volume: _components(volume.target)))
 
 
 def console_size(size: tuple[int, int]) -> dict[str, int]:
@@ -183,19 +183,30 @@ def _mounts(settings: Settings, config: Mapping[str, Any], given: Surroundings) 
         mounts[3] = _mount("/sys", "bind", "rbind", "rprivate", "nosuid", "noexec", "nodev", "ro", source="/sys")
     if given.cgroup is not None:
         mounts.insert(4, _mount("/sys/fs/cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev"))
-    access = "ro" if settings.read_only else "rw"
-    for name in ETC_FILES:
-        source = posixpath.join(_text(given.directory), name)
-        mounts.append(_mount(f"/etc/{name}", "bind", "rbind", "rprivate", access, source=source))
     chosen = volumes(settings, config)
-    # docker lets a volume take the place of any of these: -v /dev/shm:/dev/shm.
-    mounts = [mount for mount in mounts if mount["destination"] not in {volume.target for volume in chosen}]
+    taken = {volume.target for volume in chosen}
+    # docker lets a volume take the place of any of these: -v /dev/shm:/dev/shm. In that of /dev it is all there is.
+    if "/dev" in taken:
+        mounts = [one for one in mounts if not one["destination"].startswith("/dev/")]
+    mounts = [one for one in mounts if one["destination"] not in taken]
+    access = "ro" if settings.read_only else "rw"
+    above = []
+    for name in ETC_FILES:
+        if (target := f"/etc/{name}") not in taken:
+            source = posixpath.join(_text(given.directory), name)
+            above.append(_mount(target, "bind", "rbind", "rprivate", access, source=source))
     for volume in chosen:
         # `--read-only` is about the root: volumes are as they were asked for.
         access = "ro" if volume.read_only else "rw"
         source = volume.source or given.volumes[volume.target]
-        mounts.append(_mount(volume.target, "bind", "rbind", volume.propagation, access, source=source))
-    return mounts
+        above.append(_mount(volume.target, "bind", "rbind", volume.propagation, access, source=source))
+    # All together, as docker has them: the files of /etc are seen in a volume that is /etc, too.
+    return mounts + sorted(above, key=lambda mount: _components(mount["destination"]))
+
+
+def _components(path: str) -> list[str]:
+    """To sort by: what lies below comes after what it lies in."""
+    return path.split("/")
 
 
 def _linux(settings: Settings, given: Surroundings) -> dict[str, Any]:

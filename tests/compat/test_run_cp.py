@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import tarfile
 from pathlib import Path
 
@@ -145,11 +146,47 @@ def test_what_cannot_be_copied(box: Box, running: str, tmp_path: Path) -> None:
     refused(box.call("cp", "it:/data/file", f"{tmp_path}/new/"), 1, "destination directory must exist")
     refused(box.call("cp", "it:/data/file", tmp_path / "have"), 1, "cannot overwrite directory with non-directory")
     refused(box.call("cp", "it:/data/file", tmp_path / "no/such"), 1, "does not exist")
+    os.mknod(tmp_path / "null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    for here, there in ((tmp_path / "f", "it:/dev/null"), ("it:/data/file", tmp_path / "null")):
+        refused(box.call("cp", here, there), 1, "null is a device")
+    assert stat.S_ISCHR((tmp_path / "null").stat().st_mode)
     refused(box.call("cp", "it:/", "it:/"), 2, "copying between containers is not supported")
     refused(box.call("cp", tmp_path / "f", tmp_path / "d"), 2, "must specify at least one container source")
     refused(box.call("cp", "nobody:/", tmp_path), 1, "No such container: nobody")
     refused(box.call("cp", "-", "it:/data/file", stdin=b""), 1, "must be a directory")
     refused(box.call("cp", "-", "it:/data", stdin=b"no tar"), 1, "standard input is no tar")
+
+
+def test_what_is_copied_has_the_name_that_it_was_asked_by(
+    box: Box, running: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docker's archive.GetRebaseName: a link that was followed gives what it leads to, and its own name."""
+    source = tmp_path / "source"
+    (source / "d").mkdir(parents=True)
+    (source / "d/f").write_text("f")
+    (source / "ld").symlink_to("d")
+    (source / "lf").symlink_to("d/f")
+    (tmp_path / "out").mkdir()
+    box.run("cp", f"{source}/ld/", "it:/srv")
+    box.run("cp", f"{source}/ld/.", "it:/srv")
+    box.run("cp", "-L", source / "lf", "it:/srv")
+    box.run("cp", "-L", source / "ld", "it:/srv/new")
+    monkeypatch.chdir(source / "d")
+    box.run("cp", ".", "it:/data/sub")
+    refused(box.call("cp", f"{source}/lf/", "it:/srv"), 1, "lf/: Not a directory")
+    refused(box.call("cp", source / "lf", "it:/none/."), 1, "destination directory must exist")
+    box.run("exec", "it", "sh", "-c", "ln -s sub /data/ls; chmod 710 /data/sub")
+    box.run("cp", "it:/srv/.", tmp_path / "srv")
+    assert names(tmp_path / "srv") == ["f", "ld", "ld/f", "lf", "new", "new/f"]
+    assert not any(path.is_symlink() for path in (tmp_path / "srv").iterdir())
+    box.run("cp", "it:/data/ls/", tmp_path / "out")
+    box.run("cp", "-L", "it:/data/link", tmp_path / "out")
+    assert names(tmp_path / "out") == ["link", "ls", "ls/deep", "ls/f", "ls/hard"]
+    assert (tmp_path / "out/link").read_text() == "file\n" and not (tmp_path / "out/link").is_symlink()
+    box.run("cp", "it:/data/sub/.", tmp_path / "made")  # as that directory, where nothing was
+    assert (tmp_path / "made").stat().st_mode & 0o7777 == 0o710
+    with tarfile.open(fileobj=io.BytesIO(box.call("cp", "it:/data/ls/", "-").out)) as tar:
+        assert tar.getnames()[0] == "ls"
 
 
 def test_path_of_the_host_with_a_colon(box: Box, running: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +203,17 @@ def test_volumes_of_a_running_container_are_seen(box: Box, tmp_path: Path) -> No
     (tmp_path / "f").write_text("f")
     box.run("cp", tmp_path / "f", "it:/v")
     assert (tmp_path / "v/f").read_text() == "f"
+
+
+def test_volume_of_a_container_that_does_not_run_is_not_there(box: Box, tmp_path: Path) -> None:
+    """What went to its place in the root would not be seen once it runs."""
+    volumes = ("-v", "/srv", "-v", f"{tmp_path}:/v")
+    box.run("run", "--network", "none", "--name", "it", *volumes, "box", "sh", "-c", "ln -s /srv/new /link")
+    (tmp_path / "f").write_text("f")
+    for path in ("/srv", "/srv/below", "/link", "/v/f"):
+        refused(box.call("cp", tmp_path / "f", f"it:{path}"), 1, "is a volume", "unionfs start it")
+    refused(box.call("cp", "it:/v/f", tmp_path / "g"), 1, "/v is a volume", "unionfs start it")
+    box.run("cp", tmp_path / "f", "it:/srv2")
 
 
 def test_changes_of_a_container(box: Box, container: str) -> None:

@@ -165,7 +165,7 @@ def command_line() -> list[str] | None:
     """
     for module in ("unionfs_cli", "cli"):
         if importlib.util.find_spec(module) and importlib.util.find_spec(f"{module}.main"):
-            return [sys.executable, "-c", f"import sys; from {module}.main import main; sys.exit(main())"]
+            return [sys.executable, "-c", f"from {module}.program import program; program()"]
     return None
 
 

@@ -1,5 +1,5 @@
 """`python -m unionfs_cli`."""
 
-from .main import program
+from .program import program
 
 program()

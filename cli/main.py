@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -126,14 +125,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         error("interrupted")
         return 1
     return status if isinstance(status, int) else 0
-
-
-def program() -> NoReturn:
-    """`main` for a process that is this command alone: what it leaves goes with the process, unexamined, since to look
-    for what could be freed takes longer than many a verb."""
-    status = main()
-    gc.freeze()
-    sys.exit(status)
 
 
 def _report(e: Exception) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
@@ -113,35 +114,36 @@ def run(
             raise api.OptionError("the input device is not a TTY", hint="leave out -t, or -i")
         if pull not in PULL:
             raise api.OptionError(f"invalid pull option: '{pull}'", hint=f"one of {', '.join(PULL)}")
-        settings = api.container_settings(
-            command or (),
-            entrypoint=entrypoint,
-            environment=env or (),
-            environment_files=env_file or (),
-            volumes=volume or (),
-            ports=publish or (),
-            network=network,
-            memory=memory,
-            working_directory=workdir,
-            user=user,
-            hostname=hostname,
-            read_only=read_only,
-            terminal=tty,
-            interactive=interactive,
-            no_new_privileges=_no_new_privileges(security_opt or ()),
-        )
+        settings: dict[str, Any] = {
+            "command": command or (),
+            "entrypoint": entrypoint,
+            "environment": env or (),
+            "environment_files": env_file or (),
+            "volumes": volume or (),
+            "ports": publish or (),
+            "network": network,
+            "memory": memory,
+            "working_directory": workdir,
+            "user": user,
+            "hostname": hostname,
+            "read_only": read_only,
+            "terminal": tty,
+            "interactive": interactive,
+            "no_new_privileges": _no_new_privileges(security_opt or ()),
+        }
         if pull == "always":
+            api.container_settings(**settings)  # which may refuse them
             _pull(context, image, platform)
-        containers = api.container_store(store_directory(context))
+        store = store_directory(context)
+        run = partial(api.run_image, image, settings, store=store, name=name, auto_remove=rm, platform=platform)
         try:
-            made = api.create_container(containers, image, settings, name=name, auto_remove=rm, platform=platform)
+            id, ended = run(attach=not detach)
         except api.ImageNotFound:
             if pull == "never":
                 raise
             note(f"Unable to find image '{image}' locally")
             _pull(context, image, platform)
-            made = api.create_container(containers, image, settings, name=name, auto_remove=rm, platform=platform)
-        ended = api.run_container(containers, made.id, attach=not detach, interactive=interactive)
+            id, ended = run(attach=not detach)
     except (api.UnionFSError, OSError) as e:
         error(str(e), getattr(e, "hint", None))
         return ContainerStatus(FAILED)
@@ -149,7 +151,7 @@ def run(
         error(str(ended.error), getattr(ended.error, "hint", None))
         return ContainerStatus(FAILED if ended.status is None else ended.status)
     if detach and ended.status is None:
-        text(made.id)
+        text(id)
     return ContainerStatus(ended.status or 0)
 
 

@@ -59,7 +59,7 @@ class Images:
         sooner."""
         if self.user is None and argv[0] != "mount":
             return self._here([os.fsdecode(argument) for argument in argv], stdin or b"")
-        start = "import sys; from cli.main import main; sys.exit(main())"
+        start = "from cli.program import program; program()"
         who = [] if self.user is None else ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
         done = subprocess.run(
             [*who, sys.executable, "-c", start, *argv],

@@ -29,7 +29,7 @@ from unionfs.mounts.registry import start_time
 
 #: What carries this process's streams, or forks: a process of its own.
 _OWN_PROCESS = ("run", "exec", "start", "mount", "commit")
-_CLI = (sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())")
+_CLI = (sys.executable, "-c", "from cli.program import program; program()")
 APPLETS = (
     "sh cat echo true false sleep env id ls kill stty tty touch test pwd mkdir rm chown chmod wc yes head httpd wget"
 )

@@ -25,7 +25,7 @@ SETUP = """
 if mountpoint -q /sys/fs/cgroup; then umount -R -l /sys/fs/cgroup; fi
 mount -t cgroup2 -o ro unionfs-tests /sys/fs/cgroup
 """
-CLI = (sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())")
+CLI = (sys.executable, "-c", "from cli.program import program; program()")
 
 
 def test_seccomp_filter_is_compiled_once_and_holds_each_time(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.golden.trees import describe
 from tests.rigs import mount_line
 
 #: As in tests/unit/cli_runner.py, which imports pytest.
-_CLI = (sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())")
+_CLI = (sys.executable, "-c", "from cli.program import program; program()")
 
 
 def unionfs(*argv: object) -> str:

@@ -22,7 +22,7 @@
     pull_image, fetch_image, push_image, login, logout, search
                      with registries (RegistryOptions: how they are reached)
     container_store  the containers of a store; container_settings: what one is asked to be
-    create_container, run_container, stop_container, kill_container, wait_container, remove_container
+    run_image, create_container, run_container, stop_container, kill_container, wait_container, remove_container
     list_containers, find_container, inspect_container, read_logs, execute
     copy_from_container, copy_to_container, export_container
     doctor           what this machine has and lacks, and what mounts left behind on it
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     )
     from unionfs.api.container_changes import export_container
     from unionfs.api.container_copy import copy_from_container, copy_to_container
+    from unionfs.api.container_run import Run, run_image
     from unionfs.api.container_settings import container_settings, execution
     from unionfs.api.containers import (
         Container,
@@ -224,6 +225,7 @@ __all__ = [
     "read_logs",
     "remove_container",
     "run_container",
+    "run_image",
     "stop_container",
     "wait_container",
     "AppliedLayer",
@@ -238,6 +240,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Reason",
+    "Run",
     "SEMANTIC",
     "State",
     "Tally",
@@ -348,6 +351,7 @@ _HOMES = {
     ),
     "unionfs.api.container_changes": ("export_container",),
     "unionfs.api.container_copy": ("copy_from_container", "copy_to_container"),
+    "unionfs.api.container_run": ("Run", "run_image"),
     "unionfs.api.container_settings": ("container_settings", "execution"),
     "unionfs.api.containers": (
         "Container",

@@ -220,13 +220,14 @@ def run_container(containers: Containers, name: str, *, attach: bool, interactiv
             held.enter_context(ours)
             with theirs:
                 start_container(containers, container, theirs)
-        if not attach:
-            return terminal.until_started(ours)
-        return terminal.Relay(ours, signals, stdin=stdin, terminal=settings.terminal).run()
+        return terminal.follow(ours, signals, attach=attach, stdin=stdin, terminal=settings.terminal)
 
 
-def start_container(containers: Containers, container: Container, watcher: socket.socket | None) -> None:
-    """Have a monitor start it, which tells `watcher` how that goes. ContainerError where it runs already."""
+def start_container(
+    containers: Containers, container: Container, watcher: socket.socket | None, *, here: bool = False
+) -> None:
+    """Have a monitor start it, which tells `watcher` how that goes. `here`: see monitor.start. ContainerError where it
+    runs already."""
     state = recovery.settle(containers, container, unmounted)
     if state is not None and state.lives:
         raise ContainerError(f"container {container.name} is running already")
@@ -246,7 +247,7 @@ def start_container(containers: Containers, container: Container, watcher: socke
         raise ContainerError(f"container {container.name} is running already") from None
     try:
         task = monitor.Task(containers, container, _mounts(containers, container), host, runtime_directory(), mapping)
-        monitor.start(task, lock, watcher)
+        monitor.start(task, lock, watcher, here=here)
     finally:
         os.close(lock)
 

@@ -10,18 +10,26 @@
                                                 EXIT     JSON {"status": N, …}; the last
 
 `want`: "attach" (input goes in, output comes out) or "wait" (only how it ends).
+
+Before there is a monitor, who is to become one (api.container_worker) is told RUN (JSON: what), says CREATED (its ID)
+or FAILED, and is told START.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from unionfs.errors import ProtocolError
 
+if TYPE_CHECKING:
+    import socket
+
 HELLO, STDIN, SIGNAL, WINDOW = b"h", b"i", b"s", b"w"
 STARTED, STDOUT, STDERR, DONE, FAILED, EXIT = b"r", b"o", b"e", b"d", b"f", b"x"
+
+RUN, CREATED, START = b"n", b"c", b"g"
 
 _HEADER: Final = struct.Struct("!cI")
 #: (kind, bytes), one after the other.
@@ -32,6 +40,28 @@ LIMIT: Final = 1 << 20
 
 def frame(kind: bytes, data: bytes = b"") -> bytes:
     return _HEADER.pack(kind, len(data)) + data
+
+
+def receive(connection: socket.socket) -> tuple[bytes, bytes] | None:
+    """The next frame, and no byte more; None where none comes. ProtocolError for one that is too long."""
+    header = _exactly(connection, _HEADER.size)
+    if header is None:
+        return None
+    kind, length = _HEADER.unpack(header)
+    if length > LIMIT:
+        raise ProtocolError(f"a frame of {length} bytes")
+    content = _exactly(connection, length)
+    return None if content is None else (kind, content)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes | None:
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            return None
+        data += more
+    return data
 
 
 class Frames:

@@ -1,7 +1,8 @@
 """The process beside each container that runs: it starts the container, carries its output, and sees its end.
 
-It is forked by who starts the container, and goes on by itself: it leads a session of its own, and is what the
-container's init belongs to once the runtime has ended (PR_SET_CHILD_SUBREAPER), so that it learns the exit status.
+It is forked by who starts the container (or was forked ahead of that, api.container_worker), and goes on by itself: it
+leads a session of its own, and is what the container's init belongs to once the runtime has ended
+(PR_SET_CHILD_SUBREAPER), so that it learns the exit status.
 
     network → mount → spec → runtime run → STARTED … exit → runtime delete → unmount → record → EXIT
 
@@ -70,21 +71,23 @@ class StartFailed(UnionFSError):
         self.status = failure.status
 
 
-def start(task: Task, lock: int, watcher: socket.socket | None) -> None:
+def start(task: Task, lock: int, watcher: socket.socket | None, *, here: bool = False) -> None:
     """Fork the monitor, which has `lock`, and tells `watcher` (the far end of what the caller reads) how it goes.
 
-    Both descriptors are the monitor's then; the caller closes its own.
+    Both descriptors are the monitor's then; the caller closes its own. `here`: this process has nothing else to do, and
+    is the monitor itself, unless that has to live in another user namespace.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    if userns.fork(task.mapping) == 0:
+    if (here and task.mapping is None) or userns.fork(task.mapping) == 0:
         _main(task, lock, watcher)
 
 
 def _main(task: Task, lock: int, watcher: socket.socket | None) -> NoReturn:
     try:
-        os.setsid()
+        if os.getsid(0) != os.getpid():
+            os.setsid()
         os.umask(0o022)  # of volumes that are made, not of who ran it
         # In a user namespace it is root, who would take another.
         os.environb[b"UNIONFS_RUNTIME_DIR"] = task.runtime_directory

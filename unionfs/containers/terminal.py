@@ -233,6 +233,13 @@ def _write(fd: int, data: bytes) -> None:
             select.select([], [fd], [])
 
 
+def follow(monitor: socket.socket, signals: Signals, *, attach: bool, stdin: int | None, terminal: bool) -> Ended:
+    """`Relay` until the container ends, or without `attach` `until_started`."""
+    if not attach:
+        return until_started(monitor)
+    return Relay(monitor, signals, stdin=stdin, terminal=terminal).run()
+
+
 def until_started(monitor: socket.socket) -> Ended:
     """Wait until the container runs, or does not. `status` None: it runs."""
     error = None

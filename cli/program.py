@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,6 +15,7 @@ def program() -> NoReturn:
     What runs a container is imported by another process while this one imports what reads a command line. What is left
     in the end goes with the process, unexamined, since to look for what could be freed takes longer than many a verb.
     """
+    open_streams()
     if verb(sys.argv[1:]) == "run":
         from unionfs.api import container_worker
 
@@ -23,6 +25,17 @@ def program() -> NoReturn:
     status = main()
     gc.freeze()
     sys.exit(status)
+
+
+def open_streams() -> None:
+    """Have standard streams that are closed be the null device, as Go's runtime does: else the next files opened have
+    their numbers, and are read and written in their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115  # for good
 
 
 def verb(arguments: Sequence[str]) -> str | None:

@@ -124,6 +124,12 @@ def test_it_goes_on_when_who_ran_it_is_killed(box: Box) -> None:
     assert box.run("exec", "alone", "sh", "-c", "cat /etc/motd") == "of the image"
 
 
+def test_closed_streams_are_not_taken_for_what_is_opened_next(box: Box) -> None:
+    argv = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *box.command(), "run", "-i", "--rm", "--network", "none", "box"]
+    done = subprocess.run([*argv, "sh", "-c", "cat; echo out; exit 3"], env=box.environment, timeout=30, check=False)
+    assert done.returncode == 3
+
+
 def test_who_does_not_read_does_not_lose_output(box: Box) -> None:
     with box.process("run", "--rm", "--network", "none", "box", "sh", "-c", "yes line | head -n 1000000") as run:
         assert run.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from functools import partial
 from typing import Annotated, Any
@@ -11,10 +12,12 @@ import typer
 from unionfs import api
 
 from .options import PlatformOption, open_store, store_directory
-from .output import ContainerStatus, error, note, text
+from .output import ContainerStatus, Trouble, note, text
 
 #: docker's exit status for a failure of its own.
 FAILED = 125
+#: Of who writes to a pipe that nobody reads, as a shell has it.
+PIPE_BROKEN = 128 + signal.SIGPIPE
 PULL = ("missing", "always", "never")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -135,7 +138,7 @@ def run(
             api.container_settings(**settings)  # which may refuse them
             _pull(context, image, platform)
         store = store_directory(context)
-        run = partial(api.run_image, image, settings, store=store, name=name, auto_remove=rm, platform=platform)
+        run = partial(api.run_image, image, settings, store=store, name=name or None, auto_remove=rm, platform=platform)
         try:
             id, ended = run(attach=not detach)
         except api.ImageNotFound:
@@ -144,12 +147,12 @@ def run(
             note(f"Unable to find image '{image}' locally")
             _pull(context, image, platform)
             id, ended = run(attach=not detach)
+    except BrokenPipeError as e:
+        raise Trouble(e, PIPE_BROKEN) from e
     except (api.UnionFSError, OSError) as e:
-        error(str(e), getattr(e, "hint", None))
-        return ContainerStatus(FAILED)
+        raise Trouble(e, FAILED) from e
     if ended.error is not None:
-        error(str(ended.error), getattr(ended.error, "hint", None))
-        return ContainerStatus(FAILED if ended.status is None else ended.status)
+        raise Trouble(ended.error, FAILED if ended.status is None else ended.status)
     if detach and ended.status is None:
         text(id)
     return ContainerStatus(ended.status or 0)

@@ -25,6 +25,7 @@ import pytest
 from tests.compat.image_rig import Images
 from tests.compat.real_mount import pack
 from tests.unit.cli_runner import Ran
+from unionfs import api
 from unionfs.mounts.registry import start_time
 
 #: What carries this process's streams, or forks: a process of its own.
@@ -102,6 +103,11 @@ class Box(Images):
         )
         self.until_said(name, "ready")
         return id
+
+    def created(self, name: str, *command: str, image: str = "box", volumes: tuple[str, ...] = ()) -> None:
+        """A container that was never started."""
+        settings = api.container_settings(command, network="none", volumes=volumes)
+        api.create_container(api.container_store(self.store), image, settings, name=name)
 
     # what is there ------------------------------------------------------------------------------------------------
     def inspect(self, name: str) -> dict[str, Any]:

@@ -124,6 +124,25 @@ def test_it_goes_on_when_who_ran_it_is_killed(box: Box) -> None:
     assert box.run("exec", "alone", "sh", "-c", "cat /etc/motd") == "of the image"
 
 
+def test_who_has_read_enough_is_told_nothing(box: Box) -> None:
+    """As with docker and podman the container goes on."""
+    with box.process("run", "--name", "main", "--network", "none", "box", "yes") as run:
+        assert run.stdout is not None and run.stderr is not None and run.stdout.readline() == b"y\n"
+        run.stdout.close()
+        assert (run.wait(timeout=30), run.stderr.read()) == (128 + signal.SIGPIPE, b"")
+    assert box.status("main") == "running"
+
+
+def test_output_that_cannot_be_written_is_named(box: Box) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*box.command(), "run", "--name", "", "--network", "none", "box", "echo", "out"],
+            env=box.environment, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False,
+        )  # fmt: skip
+    said = b"error: No space left on device\nhint: make room on that file system and try again\n"
+    assert (done.returncode, done.stderr) == (125, said)
+
+
 def test_closed_streams_are_not_taken_for_what_is_opened_next(box: Box) -> None:
     argv = ["sh", "-c", 'exec "$@" <&- >&-', "sh", *box.command(), "run", "-i", "--rm", "--network", "none", "box"]
     done = subprocess.run([*argv, "sh", "-c", "cat; echo out; exit 3"], env=box.environment, timeout=30, check=False)

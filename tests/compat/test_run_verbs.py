@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,19 @@ def test_start_has_the_changes_and_a_new_log_behind_the_old(box: Box) -> None:
     assert box.run("start", "main") == "main"
     box.run("wait", "main")
     refused(box.call("start", "nobody"), 1, "No such container: nobody")
+
+
+def test_one_that_cannot_start_does_not_keep_the_next_from_it(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "lost").write_text("its layer is lost")
+    with tarfile.open(tmp_path / "lost.tar", "w") as tar:
+        tar.add(tmp_path / "lost", "lost")
+    box.run("image", "import", tmp_path / "lost.tar", "lost")
+    box.created("first", "true", image="lost")
+    box.created("second", "true")
+    layer = json.loads(box.run("image", "inspect", "lost"))[0]["RootFS"]["Layers"][0]
+    (box.store / "blobs" / layer.replace(":", "/")).unlink()
+    ran = box.call("start", "first", "second")
+    assert (ran.status, ran.lines, len(ran.errors)) == (1, ["second"], 2), ran
 
 
 def test_start_of_what_runs_is_nothing(box: Box) -> None:

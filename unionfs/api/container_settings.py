@@ -31,7 +31,8 @@ def container_settings(
     interactive: bool = False,
     no_new_privileges: bool = False,
 ) -> Settings:
-    """Each in docker's form. OptionError for what makes no sense."""
+    """Each in docker's form, where a text of no length is as none, but for `entrypoint`. OptionError for what makes no
+    sense."""
     if network not in NETWORKS:
         raise OptionError(f"network {network} not found", hint=f"one of {', '.join(NETWORKS)}")
     published = option_texts.ports(ports)
@@ -46,8 +47,8 @@ def container_settings(
         entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
         environment=(*listed, *option_texts.environment(environment, own)),
         working_directory=_absolute(working_directory),
-        user=user,
-        hostname=hostname,
+        user=user or None,
+        hostname=hostname or None,
         volumes=option_texts.volumes(volumes, os.getcwd()),
         ports=published,
         network=network,
@@ -60,9 +61,9 @@ def container_settings(
 
 
 def _absolute(directory: str | None) -> str | None:
-    if directory is not None and not directory.startswith("/"):
+    if directory and not directory.startswith("/"):
         raise OptionError(f"the working directory '{directory}' is invalid, it needs to be an absolute path")
-    return directory
+    return directory or None
 
 
 def _environment_file(path: str) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ def execution(
         tuple(command),
         (*listed, *option_texts.environment(environment, dict(os.environ))),
         _absolute(working_directory),
-        user,
+        user or None,
         terminal,
         interactive,
         detach,

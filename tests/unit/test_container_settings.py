@@ -1,0 +1,16 @@
+"""Options of `run` and `exec` as people write them, made into what is asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from unionfs import api
+
+
+def test_what_is_given_as_nothing_is_not_given() -> None:
+    """docker's: so that a script can write -u "$USER_OR_NOTHING"; the image's user is not root then."""
+    nothing = api.container_settings(("true",), working_directory="", user="", hostname="")
+    assert nothing == api.container_settings(("true",))
+    assert api.execution(("true",), working_directory="", user="") == api.execution(("true",))
+    with pytest.raises(api.OptionError, match="needs to be an absolute path"):
+        api.container_settings(working_directory="relative")

@@ -149,10 +149,10 @@ def test_changes_are_the_containers_own_ids(with_ids: UserBox, state: str, place
     )
     assert shown.split()[0] == "s" and shown.split()[3:5] == ["7", "8"]
     layer = box.directory / f"{state}.tar"
-    told = json.loads(box.run("commit", "it", "--json", "-o", layer))
+    told = json.loads(box.run("commit", "it", "--json", "-o", layer.name))  # where this is
     assert (told["held_seconds"] is None) is (state == "ended")
     root = box.directory / f"{state}-root.tar"
-    box.run("export", "-o", root, "it")
+    box.run("export", "-o", root.name, "it")
     with open(box.directory / "out.tar", "wb") as file:
         file.write(box.call("cp", "it:/srv/secret", "-").out)
     for path, name in ((layer, "srv/secret"), (root, "srv/secret"), (box.directory / "out.tar", "secret")):

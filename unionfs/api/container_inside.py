@@ -6,6 +6,7 @@ to say whose they are, one is root in its namespace. While it runs, its mount is
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +21,20 @@ def is_elsewhere(target: Target | None) -> bool:
 
 
 def call_inside(target: Target, function: Callable[[], Any]) -> Any:
-    """What `function` returns (JSON), called by a process of the container's user namespace. What it raises is raised
-    here."""
+    """What `function` returns (JSON), called by a process of the container's user namespace, which has this one's
+    working directory. What it raises is raised here."""
     monitor = target.state.monitor
-    if target.state.watched and monitor is not None:
-        return userns.inside(monitor.pid, function)
-    return userns.within(userns.mapping(), function)
+    if not target.state.watched or monitor is None:
+        return userns.within(userns.mapping(), function)
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directory = os.readlink(f"/proc/self/fd/{here}")  # getcwd(3) of one that was removed fails
+    finally:
+        os.close(here)
+
+    def there() -> Any:
+        with contextlib.suppress(OSError):  # it was mounted later than the namespace was made
+            os.chdir(directory)  # setns(2) has changed it to the root
+        return function()
+
+    return userns.inside(monitor.pid, there)

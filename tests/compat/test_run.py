@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,17 @@ def test_what_is_wrong_has_dockers_status(box: Box, argv: tuple[str, ...], statu
     assert (ran.status, ran.out) == (status, b"")
     assert message in ran.errors[0] and ran.errors[0].startswith("error: "), ran
     box.nothing_left()
+
+
+def test_rm_leaves_nothing_of_one_that_nobody_could_start(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIONFS_RUNTIME", "nonsuch")
+    for command in (box.command(), [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]):
+        argv = [*command, "run", "--rm", "--network", "none", "box", "true"]
+        done = subprocess.run(argv, env=box.environment, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 125 and b"there is no runtime nonsuch" in done.stderr
+        box.nothing_left()
+    assert box.call("run", "--name", "kept", "--network", "none", "box", "true").status == 125
+    assert box.status("kept") == "created"
 
 
 def test_a_command_that_was_not_found_leaves_a_created_container(box: Box) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unionfs.api import container_worker
+from unionfs.errors import UnionFSError
 
 if TYPE_CHECKING:
     from unionfs.api.layers import LayerSpec
@@ -56,4 +57,8 @@ def run_image(
     made = container_settings(**settings)
     containers = container_store(store)
     container = create_container(containers, image, made, name=name, auto_remove=auto_remove, platform=platform)
-    return Run(container.id, run_container(containers, container.id, attach=attach, interactive=made.interactive))
+    try:
+        return Run(container.id, run_container(containers, container.id, attach=attach, interactive=made.interactive))
+    except (UnionFSError, OSError):
+        container_worker.discard(containers, container)
+        raise

@@ -49,7 +49,7 @@ def container_settings(
         working_directory=_absolute(working_directory),
         user=user or None,
         hostname=hostname or None,
-        volumes=option_texts.volumes(volumes, os.getcwd()),
+        volumes=option_texts.volumes(volumes, _working_directory()),
         ports=published,
         network=network,
         memory=None if memory is None else option_texts.memory(memory),
@@ -58,6 +58,13 @@ def container_settings(
         interactive=interactive,
         no_new_privileges=no_new_privileges,
     )
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
 
 
 def _absolute(directory: str | None) -> str | None:

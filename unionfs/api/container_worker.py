@@ -12,16 +12,21 @@ with it; one that goes away before RUN, the worker.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from unionfs.containers import frames
 from unionfs.errors import ContainerError, UnionFSError
+
+if TYPE_CHECKING:
+    from unionfs.containers.container import Container
+    from unionfs.containers.store import Containers
 
 #: What a worker needs for a container's root, and would import when it mounts that.
 _NEEDED_LATER: Final = ("unionfs.api.tar_layers", "unionfs.image.merged", "unionfs.transport.devfuse")
@@ -139,7 +144,17 @@ def _run(connection: socket.socket, asked: Mapping[str, Any]) -> None:
     try:
         running.start_container(containers, container, connection, here=True)
     except (UnionFSError, OSError) as error:
+        discard(containers, container)
         _tell_failure(connection, error)
+
+
+def discard(containers: Containers, container: Container) -> None:
+    """Have a container that no monitor was there to start gone, if it is to be gone with its end (--rm)."""
+    from unionfs.api.containers import find_container, remove_container
+
+    with contextlib.suppress(UnionFSError, OSError):
+        if container.auto_remove and find_container(containers, container.id).state.monitor is None:
+            remove_container(containers, container.id)
 
 
 def _wanted(connection: socket.socket, id: str) -> bool:

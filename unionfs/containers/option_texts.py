@@ -31,8 +31,8 @@ _PROPAGATIONS: Final = frozenset(("private", "rprivate", "slave", "rslave", "sha
 _WITHOUT_MEANING: Final = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy"))
 
 
-def volumes(texts: Iterable[str], directory: str) -> tuple[Volume, ...]:
-    """`-v`. A source that begins with `.` is relative to `directory` (absolute)."""
+def volumes(texts: Iterable[str], directory: str | None) -> tuple[Volume, ...]:
+    """`-v`. A source that begins with `.` is relative to `directory` (absolute; None: it was removed)."""
     found: dict[str, Volume] = {}
     for text in texts:
         volume = _volume(text, directory)
@@ -42,7 +42,7 @@ def volumes(texts: Iterable[str], directory: str) -> tuple[Volume, ...]:
     return tuple(found.values())
 
 
-def _volume(text: str, directory: str) -> Volume:
+def _volume(text: str, directory: str | None) -> Volume:
     parts = text.split(":")
     if len(parts) > 3 or not all(parts):
         raise OptionError(f"invalid volume specification: {text!r}", hint="SOURCE:TARGET[:ro]")
@@ -56,10 +56,12 @@ def _volume(text: str, directory: str) -> Volume:
     return _with_mode(volume, text, parts[2]) if len(parts) > 2 else volume
 
 
-def _source(source: str, directory: str) -> str:
+def _source(source: str, directory: str | None) -> str:
     if not source or source.startswith("/"):
         return source and os.path.normpath(source)
     if source in (".", "..") or source.startswith(("./", "../")):
+        if directory is None:
+            raise OptionError(f"{source} is relative, and there is no working directory", hint="it was removed: cd")
         return os.path.normpath(os.path.join(directory, source))
     raise OptionError(
         f"{source} would be a named volume, and there are none here",

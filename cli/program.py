@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+from unionfs.api.streams import fill_standard_streams
 
 
 def program() -> NoReturn:
@@ -14,6 +17,7 @@ def program() -> NoReturn:
     What runs a container is imported by another process while this one imports what reads a command line. What is left
     in the end goes with the process, unexamined, since to look for what could be freed takes longer than many a verb.
     """
+    fill_standard_streams()
     if verb(sys.argv[1:]) == "run":
         from unionfs.api import container_worker
 
@@ -21,6 +25,10 @@ def program() -> NoReturn:
     from .main import main
 
     status = main()
+    try:
+        sys.stdout.flush()
+    except OSError:  # `main` has told of it; Python's own flush is not to tell again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     gc.freeze()
     sys.exit(status)
 

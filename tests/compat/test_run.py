@@ -40,6 +40,12 @@ def test_input_is_passed_on_with_i_only(box: Box) -> None:
     assert box.call(*run, "box", "cat", stdin=b"unread").out == b""
 
 
+def test_who_has_closed_his_streams_runs_what_needs_none_of_them(box: Box) -> None:
+    shell = ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *box.command(), "run", "--rm", "-i", "--network", "none", "box"]
+    ran = subprocess.run([*shell, "sh", "-c", "cat; echo said"], env=box.environment, capture_output=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, b"said\n")
+
+
 def test_a_megabyte_goes_through_unchanged(box: Box) -> None:
     data = os.urandom(1 << 20)
     ran = box.call("run", "--rm", "-i", "--network", "none", "box", "cat", stdin=data)

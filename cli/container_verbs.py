@@ -12,7 +12,7 @@ import typer
 from unionfs import api
 
 from .options import store_directory
-from .output import ContainerStatus, error, text
+from .output import ContainerStatus, failure, text
 
 Names = Annotated[list[str], typer.Argument(metavar="CONTAINER", help="Names, or IDs.", show_default=False)]
 Signal = Annotated[
@@ -33,7 +33,7 @@ def start(
             raise typer.BadParameter("you cannot start and attach multiple containers at once")
         ended = api.run_container(containers, names[0], attach=True, interactive=interactive)
         if ended.error is not None:
-            error(str(ended.error), getattr(ended.error, "hint", None))
+            failure(ended.error)
             return ContainerStatus(1 if ended.status is None else ended.status)
         return ContainerStatus(ended.status or 0)
 
@@ -99,7 +99,7 @@ def _each(names: Iterable[str], do: Callable[[str], int | None], *, missing_ok: 
         try:
             result = do(name)
         except (api.ContainerError, api.ImageError, OSError) as e:
-            error(str(e), getattr(e, "hint", None))
+            failure(e)
             failed = failed or not (missing_ok and str(e).startswith("No such container"))
         else:
             text(name if result is None else str(result))

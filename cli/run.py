@@ -11,7 +11,7 @@ import typer
 from unionfs import api
 
 from .options import PlatformOption, open_store, store_directory
-from .output import ContainerStatus, error, note, text
+from .output import ContainerStatus, failure, note, text
 
 #: docker's exit status for a failure of its own.
 FAILED = 125
@@ -145,10 +145,10 @@ def run(
             _pull(context, image, platform)
             id, ended = run(attach=not detach)
     except (api.UnionFSError, OSError) as e:
-        error(str(e), getattr(e, "hint", None))
+        failure(e)
         return ContainerStatus(FAILED)
     if ended.error is not None:
-        error(str(ended.error), getattr(ended.error, "hint", None))
+        failure(ended.error)
         return ContainerStatus(FAILED if ended.status is None else ended.status)
     if detach and ended.status is None:
         text(id)

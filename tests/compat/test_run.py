@@ -44,6 +44,11 @@ def test_who_has_closed_his_streams_runs_what_needs_none_of_them(box: Box) -> No
     shell = ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *box.command(), "run", "--rm", "-i", "--network", "none", "box"]
     ran = subprocess.run([*shell, "sh", "-c", "cat; echo said"], env=box.environment, capture_output=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (0, b"said\n")
+    shell[2] = 'exec "$@" >&-'
+    shell[-1:] = ["box", "echo", "lost"]
+    ran = subprocess.run(shell, env=box.environment, capture_output=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (125, b"error: Bad file descriptor\n")
+    box.until_none_is_left()
 
 
 def test_a_megabyte_goes_through_unchanged(box: Box) -> None:

@@ -1,6 +1,7 @@
 """How long does a pull take? Ten layers, 500 MB, from a registry on this machine: ours beside skopeo and podman.
 
-    python -m benchmarks.pull [--megabytes 500] [--layers 10] [--repetitions 5] [--work DIR] [--json FILE]
+    python -m benchmarks.pull [--megabytes 500] [--layers 10] [--repetitions 5] [--work DIR] [--tls]
+        [--json FILE]
 
     skopeo              `skopeo copy docker://… oci:DIR`: the blobs, compared with their digests
     ours --no-unpack    the same, into a store
@@ -8,8 +9,9 @@
     podman              `podman pull` (vfs): in addition the files of each layer, and copies of those below
 
 Layers are gzip'd tars of files, half of them random and half repetitive, 500 MB compressed. The registry is Debian's
-docker-registry. Everything lies in --work (default: /dev/shm). Before each repetition what came before is removed; the
-peers take turns; shown are medians of wall clock and processor time (the client's; the registry's is the same for all).
+docker-registry, by HTTP, or with --tls by HTTPS. Everything lies in --work (default: /dev/shm). Before each repetition
+what came before is removed; the peers take turns; shown are medians of wall clock and processor time (the client's; the
+registry's is the same for all).
 """
 
 from __future__ import annotations
@@ -85,15 +87,22 @@ def write_layout(directory: Path, layers: int, size: int) -> None:
 
 
 @contextmanager
-def registry(directory: Path) -> Iterator[str]:
+def registry(directory: Path, tls: bool = False) -> Iterator[str]:
     """docker-registry with its data in `directory`; its host and port."""
+    directory.mkdir()
+    http: dict[str, object] = {"addr": "127.0.0.1:0"}
+    if tls:
+        key, certificate = str(directory / "key.pem"), str(directory / "certificate.pem")
+        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+        subprocess.run([*make, *subject], check=True, capture_output=True)
+        http["tls"] = {"certificate": certificate, "key": key}
     config = {
         "version": "0.1",
         "log": {"level": "info", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(directory / "data")}},
-        "http": {"addr": "127.0.0.1:0"},
+        "http": http,
     }
-    directory.mkdir()
     (directory / "config.yml").write_text(json.dumps(config))
     with open(directory / "log", "w") as log:
         argv = ["docker-registry", "serve", str(directory / "config.yml")]
@@ -125,7 +134,8 @@ def _ours(*options: str) -> Callable[[str, Path], Sequence[str]]:
         program = command_line()
         assert program is not None  # the tree holds it
         python, dash, code = program
-        return [python, dash, cache + code, "--store", f"{target}/store", "image", "pull", "-q", *options, image]
+        verb = ["image", "pull", "-q", "--insecure", *options]
+        return [python, dash, cache + code, "--store", f"{target}/store", *verb, image]
 
     return argv
 
@@ -149,12 +159,12 @@ PEERS = (
 )  # fmt: skip
 
 
-def measure(work: Path, layers: int, size: int, repetitions: int) -> dict[str, list[Step]]:
+def measure(work: Path, layers: int, size: int, repetitions: int, tls: bool) -> dict[str, list[Step]]:
     """Steps by peer."""
     write_layout(work / "image", layers, size)
     runner = Runner({**os.environ, MARKER: str(os.getpid())}, 600)
     steps: dict[str, list[Step]] = {}
-    with registry(work / "registry") as host:
+    with registry(work / "registry", tls) as host:
         image = f"{host}/big:it"
         source, target = f"oci:{work}/image:it", work / "target"
         runner.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", source, f"docker://{image}"])
@@ -177,10 +187,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--work", default="/dev/shm", help="a directory with room for five times that")
+    parser.add_argument("--tls", action="store_true", help="the registry speaks HTTPS")
     parser.add_argument("--json", help="write every sample there")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="unionfs-pull-", dir=arguments.work) as work:
-        steps = measure(Path(work), arguments.layers, arguments.megabytes * 10**6, arguments.repetitions)
+        size = arguments.megabytes * 10**6
+        steps = measure(Path(work), arguments.layers, size, arguments.repetitions, arguments.tls)
     if arguments.json:
         samples = {name: [(step.seconds, step.cpu_seconds) for step in found] for name, found in steps.items()}
         Path(arguments.json).write_text(json.dumps(samples, indent=1))

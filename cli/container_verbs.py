@@ -12,7 +12,7 @@ import typer
 from unionfs import api
 
 from .options import store_directory
-from .output import ContainerStatus, Trouble, error, os_error_message, text
+from .output import ContainerStatus, failure, text
 
 Names = Annotated[list[str], typer.Argument(metavar="CONTAINER", help="Names, or IDs.", show_default=False)]
 Signal = Annotated[
@@ -33,7 +33,8 @@ def start(
             raise typer.BadParameter("you cannot start and attach multiple containers at once")
         ended = api.run_container(containers, names[0], attach=True, interactive=interactive)
         if ended.error is not None:
-            raise Trouble(ended.error, 1 if ended.status is None else ended.status)
+            failure(ended.error)
+            return ContainerStatus(1 if ended.status is None else ended.status)
         return ContainerStatus(ended.status or 0)
 
     def begin(name: str) -> None:
@@ -100,7 +101,7 @@ def _each(names: Iterable[str], do: Callable[[str], int | None], *, missing_ok: 
         except api.OptionError:
             raise  # of all of them
         except (api.UnionFSError, OSError) as e:
-            error(os_error_message(e) if isinstance(e, OSError) else str(e), getattr(e, "hint", None))
+            failure(e)
             failed = failed or not (missing_ok and str(e).startswith("No such container"))
         else:
             text(name if result is None else str(result))

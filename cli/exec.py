@@ -10,7 +10,7 @@ import typer
 from unionfs import api
 
 from .options import store_directory
-from .output import ContainerStatus, error
+from .output import ContainerStatus, failure
 from .run import Environment, EnvironmentFiles, Interactive, Terminal, User, WorkingDirectory
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -45,5 +45,5 @@ def exec_(
     )
     ended = api.execute(api.container_store(store_directory(context)), name, asked)
     if ended.error is not None:
-        error(str(ended.error), getattr(ended.error, "hint", None))
+        failure(ended.error)
     return ContainerStatus(ended.status or 0)

@@ -104,6 +104,11 @@ def error(what: str, hint: str | None = None) -> None:
         _stderr(f"hint: {hint}")
 
 
+def failure(e: Exception) -> None:
+    """An exception that goes no further, as `error`."""
+    error(os_error_message(e) if isinstance(e, OSError) else str(e), getattr(e, "hint", None))
+
+
 def _stderr(line: str) -> None:
     # backslashreplace is stderr's own way with what it cannot encode; names are shown as bytes instead.
     sys.stderr.flush()

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from unionfs.api.streams import fill_standard_streams
+
 
 def program() -> NoReturn:
     """`main` for a process that is this command alone.
@@ -15,7 +17,7 @@ def program() -> NoReturn:
     What runs a container is imported by another process while this one imports what reads a command line. What is left
     in the end goes with the process, unexamined, since to look for what could be freed takes longer than many a verb.
     """
-    open_streams()
+    fill_standard_streams()
     if verb(sys.argv[1:]) == "run":
         from unionfs.api import container_worker
 
@@ -23,19 +25,12 @@ def program() -> NoReturn:
     from .main import main
 
     status = main()
+    try:
+        sys.stdout.flush()
+    except OSError:  # `main` has told of it; Python's own flush is not to tell again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     gc.freeze()
     sys.exit(status)
-
-
-def open_streams() -> None:
-    """Have standard streams that are closed be the null device, as Go's runtime does: else the next files opened have
-    their numbers, and are read and written in their place."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115  # for good
 
 
 def verb(arguments: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ import typer
 from unionfs import api
 
 from .options import PlatformOption, open_store, store_directory
-from .output import ContainerStatus, Trouble, note, text
+from .output import ContainerStatus, Trouble, failure, note, text
 
 #: docker's exit status for a failure of its own.
 FAILED = 125
@@ -150,9 +150,11 @@ def run(
     except BrokenPipeError as e:
         raise Trouble(e, PIPE_BROKEN) from e
     except (api.UnionFSError, OSError) as e:
-        raise Trouble(e, FAILED) from e
+        failure(e)
+        return ContainerStatus(FAILED)
     if ended.error is not None:
-        raise Trouble(ended.error, FAILED if ended.status is None else ended.status)
+        failure(ended.error)
+        return ContainerStatus(FAILED if ended.status is None else ended.status)
     if detach and ended.status is None:
         text(id)
     return ContainerStatus(ended.status or 0)

@@ -96,6 +96,12 @@ class Box(Images):
         while text.encode() not in (ran := self.call("logs", name)).out:
             assert time.monotonic() < deadline, f"{name} never said {text!r}: {ran}"
 
+    def until_none_is_left(self) -> None:
+        """Wait until the last container has gone by itself."""
+        deadline = time.monotonic() + 30
+        while left := self.directories():
+            assert time.monotonic() < deadline, f"still there: {left}"
+
     def detached(self, name: str, script: str, *options: str) -> str:
         """The ID of a container that runs a shell script, and says "ready" first."""
         id = self.run(
@@ -153,10 +159,14 @@ class Box(Images):
         self.nothing_left()
         assert [pid for pid in pids if pid and start_time(pid)] == []
 
-    def nothing_left(self) -> None:
+    def directories(self) -> list[str]:
+        """Of containers that are there, or just being made or removed."""
         place = self.store / "containers"
-        assert [name for name in (os.listdir(place) if place.exists() else ()) if name != ".lock"] == []
-        assert str(place) not in Path("/proc/self/mountinfo").read_text()
+        return [name for name in (os.listdir(place) if place.exists() else ()) if name != ".lock"]
+
+    def nothing_left(self) -> None:
+        assert self.directories() == []
+        assert str(self.store / "containers") not in Path("/proc/self/mountinfo").read_text()
         assert list(self.run_directory.glob("*.json")) == []
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from cli import schemas
 from tests.requirements import need, requires
-from tests.unit.cli_runner import PROJECT, Ran, program, refused
+from tests.unit.cli_runner import PROJECT, Ran, process_of, program, refused
 
 pytestmark = [pytest.mark.needs_fuse, requires("fuse")]
 
@@ -311,6 +311,14 @@ def test_the_mount_program_leaves_nobody_waiting_for_its_stderr(place: Place) ->
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, b"", b"")
     assert place.status().state == "live"
+
+
+@pytest.mark.parametrize("module", ["cli", "unionfs.api.mount_helper"])
+def test_who_has_no_standard_streams_gets_a_mount_and_waits_for_nothing_else(place: Place, module: str) -> None:
+    mounting = ("mount", "-l", place.layer) if module == "cli" else ("-o", f"ro,lowerdir={place.layer}")
+    argv = [*process_of(module), *mounting, place.tree]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], cwd=PROJECT, timeout=20, check=False)
+    assert done.returncode == 0 and (place.tree / "etc/motd").read_text() == "welcome\n"
 
 
 def test_the_mount_program_as_mount8_calls_it(place: Place) -> None:

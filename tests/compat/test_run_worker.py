@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -39,12 +38,6 @@ def _python(box: Box, code: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(argv, env=box.environment, cwd=box.directory, capture_output=True, timeout=60, check=False)
 
 
-def _gone(box: Box, name: str) -> None:
-    deadline = time.monotonic() + 30
-    while name in box.run("ps", "-a", "--format", "{{.Names}}").split():
-        assert time.monotonic() < deadline, f"{name} is still there"
-
-
 def test_a_container_runs_without_a_worker(box: Box) -> None:
     argv = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]
     ran = subprocess.run(
@@ -61,7 +54,7 @@ def test_more_than_a_worker_is_told_runs_without_it(box: Box) -> None:
 def test_who_goes_before_the_start_leaves_no_container(box: Box) -> None:
     ran = _python(box, "print(len(create()))")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"64\n", b"")
-    _gone(box, "early")
+    box.until_none_is_left()
 
 
 def test_who_goes_before_the_request_leaves_no_worker(box: Box) -> None:

@@ -43,15 +43,21 @@ def call(capture: pytest.CaptureFixture[bytes], *argv: str | bytes | Path) -> Ra
 
 def program(*argv: str | bytes | Path, module: str = "cli", env: dict[str, str] | None = None) -> Ran:
     """Run it as a process of its own, from the source tree. `module` "unionfs.api.mount_helper" is the mount helper."""
-    start = "import sys; from {} import main; sys.exit(main())".format(f"{module}.main" if module == "cli" else module)
     done = subprocess.run(
-        [sys.executable, "-c", start, *argv],
+        [*process_of(module), *argv],
         capture_output=True,
         timeout=60,
         env={**os.environ, "PYTHONPATH": str(PROJECT), **(env or {})},
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def process_of(module: str = "cli") -> list[str]:
+    """The beginning of the argv of `program`."""
+    if module == "cli":
+        return [sys.executable, "-c", "from cli.program import program; program()"]
+    return [sys.executable, "-c", f"import sys; from {module} import main; sys.exit(main())"]
 
 
 def refused(ran: Ran, status: int, error: str, hint: str = "") -> None:
@@ -68,7 +74,7 @@ def typed(*argv: str, lines: list[str]) -> str:
     if not pid:
         os.chdir(PROJECT)
         os.environ.update(NO_COLOR="1", COLUMNS="80", TERM="dumb")
-        os.execv(sys.executable, [sys.executable, "-c", "from cli.main import main; exit(main())", *argv])
+        os.execv(sys.executable, [sys.executable, "-c", "from cli.program import program; program()", *argv])
     seen, left = "", list(lines)
     try:
         while select.select([fd], [], [], 30)[0]:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from unionfs import __version__
 from unionfs.api.messages import one_line
 from unionfs.api.mounting import MountRequest, run
+from unionfs.api.streams import fill_standard_streams
 from unionfs.errors import OptionError, UnionFSError
 from unionfs.mounts import helper
 
@@ -24,6 +25,8 @@ PROGRAM = "unionfs-mount"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; default: the process's) and return the exit status."""
+    if argv is None:
+        fill_standard_streams()
     try:
         return _main(sys.argv[1:] if argv is None else argv)
     except UnionFSError as e:

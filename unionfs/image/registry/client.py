@@ -42,9 +42,10 @@ _CONNECTIONS: Final = 8
 _MEETING: Final = Doing("")
 #: Sent with every request: a blob's bytes are to come as they are.
 _HEADERS: Final = {"User-Agent": f"unionfs/{__version__}", "Accept-Encoding": "identity"}
-#: Bytes taken from a socket at a time. With httpcore2's 64 KiB, several blobs at once spend a tenth of their time on
-#: handing the interpreter lock round.
-httpcore2.HTTP11Connection.READ_NUM_BYTES = 1 << 18
+#: Bytes to be taken from a socket at a time, by scheme. With httpcore2's 64 KiB several blobs at once spend a fifth of
+#: their time on handing the interpreter lock round. By TLS no more than a record (16 KiB) comes, whatever there is room
+#: for, and from 128 KiB on malloc(3) would ask the kernel for that room each time.
+_READ_SIZES: Final = {"http": 1 << 20, "https": 1 << 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +288,7 @@ class Client:
     def _new_client(self, url: httpx2.URL) -> httpx2.Client:
         options, host = self.options, url.netloc.decode("ascii")
         own = url.netloc == self._base.netloc
+        httpcore2.HTTP11Connection.READ_NUM_BYTES = _READ_SIZES[url.scheme]  # of all connections, but of one kind
         if url.scheme == "http" or (own and options.insecure):
             verify = tls.unverified()
         elif own and options.cert_dir is not None:

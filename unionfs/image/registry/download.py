@@ -22,6 +22,9 @@ from unionfs.image.registry.transfer import Cancelled
 
 #: Bytes after which a cut counts as the first one again.
 _PROGRESS: Final = 1 << 20
+#: Bytes that are handed on as they come; fewer are put together first, since whatever is done with the bytes of several
+#: blobs side by side is a fight for the interpreter lock. (By TLS 16 KiB come at a time.)
+_LARGE: Final = 1 << 17
 _content_range = re.compile(r"bytes (\d+)-(\d+)/(?:\d+|\*)").fullmatch
 
 
@@ -62,17 +65,18 @@ class Download:
         self._open.close()
 
     def read(self, size: int) -> bytes:
-        """What has come, at least a byte and at most `size`; b"" at the end."""
-        data = b""
-        limit = min(size, self._stop - self._at)
-        if limit:
-            data, self._rest = self._rest or self._next(), b""
-            if len(data) > limit:
-                data, self._rest = data[:limit], data[limit:]
-            self._at += len(data)
+        """At most `size` bytes, and not few; b"" at the end."""
+        parts, left = [], min(size, self._stop - self._at)
+        while left:
+            piece, self._rest = self._rest or self._next(), b""
+            if len(piece) > left:
+                piece, self._rest = piece[:left], piece[left:]
+            parts.append(piece)
+            self._at += len(piece)
+            left = 0 if len(piece) >= _LARGE else left - len(piece)
         if self._at == self._stop:
             self._finish()
-        return data
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_all(self) -> bytes:
         """All that is left of it."""

@@ -226,6 +226,8 @@ def test_image_of_a_container(box: Box, container: str) -> None:
     assert box.run("run", "--rm", "--network", "none", "made:v1", "sh", "-c", "cat /data/file; echo $FROM $MORE") == (
         "file\nimage 1"
     )
+    config = json.loads(box.run("image", "inspect", "made:v1"))[0]["Config"]  # what the container was told, too
+    assert config["Cmd"][:2] == ["sh", "-c"] and config["Env"] == ["FROM=image", "MORE=1"]
     shown = box.run("image", "history", "--no-trunc", "made:v1").splitlines()[1]
     assert id in shown and "made" in shown and "sh -c" in shown
     box.run("rm", "-f", "it")

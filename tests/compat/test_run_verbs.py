@@ -177,7 +177,7 @@ def test_exec_on_a_terminal(box: Box) -> None:
 
 
 def test_inspect_is_dockers(box: Box, tmp_path: Path) -> None:
-    options = ("-v", f"{tmp_path}:/data:ro", "-m", "64m", "-u", "daemon", "--hostname", "here")
+    options = ("-e", "PATH=/bin", "-v", f"{tmp_path}:/data:ro", "-m", "64m", "-u", "daemon", "--hostname", "here")
     id = box.detached("main", WAIT, *options)
     found = box.inspect("main")
     assert found["Id"] == id and found["Name"] == "/main" and found["Driver"] == "unionfs"
@@ -187,7 +187,7 @@ def test_inspect_is_dockers(box: Box, tmp_path: Path) -> None:
     assert found["Image"] == "sha256:" + json.loads(box.run("image", "inspect", "box"))[0]["Id"].split(":")[1]
     config, host = found["Config"], found["HostConfig"]
     assert (config["Hostname"], config["User"], config["Image"]) == ("here", "daemon", "box")
-    assert "FROM=image" in config["Env"] and config["Labels"] == {"kind": "box"}
+    assert config["Env"] == ["FROM=image", "PATH=/bin"] and config["Labels"] == {"kind": "box"}
     assert (host["Memory"], host["NetworkMode"], host["Binds"]) == (64 << 20, "none", [f"{tmp_path}:/data:ro"])
     assert found["Mounts"][0]["Destination"] == "/data" and found["Mounts"][0]["RW"] is False
     assert Path(found["LogPath"]).read_bytes().endswith(b" stdout F ready\n")

@@ -4,7 +4,7 @@
     export_container       its whole root file system as one tar
 
 A running container is a live mount, whose changes can be held; one that has ended is its upper. Either way its lower
-layers are those of its image, so a commit has that image's configuration and layers, and one more.
+layers are those of its image, so a commit has that image's layers and one more, and the container's configuration.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from unionfs.api.containers import container_layers
 from unionfs.api.hold import held
@@ -21,6 +21,7 @@ from unionfs.api.union import open_union
 from unionfs.changeset.change import Change, Kind
 from unionfs.changeset.replacing import replacing
 from unionfs.changeset.tar_writer import write_tree
+from unionfs.containers.configuration import configuration
 from unionfs.containers.container import Container, Place, State
 from unionfs.containers.spec import arguments
 from unionfs.containers.spec import volumes as volumes_of
@@ -47,6 +48,11 @@ class Target(NamedTuple):
     def command(self) -> str:
         """What it ran, as docker has it in an image's history."""
         return " ".join(arguments(self.container.settings, self.container.config))
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What an image has that is made of it (moby daemon/commit.go: the container's, not its image's)."""
+        return configuration(self.container.settings, self.container.config)
 
     def made_by_people(self, changes: Iterable[Change]) -> list[Change]:
         """Changes without what the runtime made to mount on."""

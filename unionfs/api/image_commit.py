@@ -83,9 +83,9 @@ def commit_image(
 ) -> CommittedImage:
     """Make an image `name` (NAME[:TAG]) of a mount, or of layers and an upper; these, and the pause, as in `diff`.
 
-    `changes` as `docker commit -c` has them. `epoch`: SOURCE_DATE_EPOCH, in seconds, is the time the image was made at
-    and the latest in the layer; the same changes then give the same image. ChangesetError names what a layer cannot
-    hold, ChangeError what is no change.
+    `changes` as `docker commit -c` has them; the image of a container has what `run` was told, as there. `epoch`:
+    SOURCE_DATE_EPOCH, in seconds, is the time the image was made at and the latest in the layer; the same changes then
+    give the same image. ChangesetError names what a layer cannot hold, ChangeError what is no change.
     """
     wanted = reference.parse_normalized(name).with_default_tag()
     if wanted.digest is not None:
@@ -104,6 +104,8 @@ def commit_image(
         )  # fmt: skip
         return CommittedImage(**{**told, "unfrozen": tuple(told["unfrozen"])})
     below = _lowest(store, spec)
+    if below is not None and container is not None:
+        below = {**below, "config": container.configuration}
     commit.child(below, (), created=created, changes=changes)  # what is wrong with them is said before much is read
     for part in spec.images:  # no image is made of layers that are not there
         below_it, source = _image_of(part, store)

@@ -2,6 +2,7 @@
 
     settings   what was asked for: values, without behaviour
     option_texts  what people write, made into settings; pure
+    configuration  settings and an image's configuration -> the container's, that of an image made of it; pure
     spec       settings and an image's configuration -> the runtime's config.json; pure
     users      who a container runs as: USER and --user, by the root's own passwd and group
     root_path  paths in a root, resolved as the container would; directories made there

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unionfs.containers import etc_files, spec
+from unionfs.containers.configuration import configuration
 from unionfs.containers.container import Container, Place, State
 from unionfs.containers.logs import timestamp
 from unionfs.containers.settings import Port
@@ -52,7 +53,7 @@ def inspect(container: Container, state: State, place: Place, lowers: Sequence[s
             },
         },
         "Mounts": _mounts(container, place),
-        "Config": _config(container, command),
+        "Config": _config(container),
         "NetworkSettings": _network(container, state),
     }
 
@@ -118,14 +119,13 @@ def _mounts(container: Container, place: Place) -> list[dict[str, Any]]:
     return found
 
 
-def _config(container: Container, command: Sequence[str]) -> dict[str, Any]:
-    settings, config = container.settings, container.config
-    entrypoint = config.get("Entrypoint") if settings.entrypoint is None else list(settings.entrypoint) or None
-    own = list(config.get("Cmd") or ()) if settings.entrypoint is None else []
+def _config(container: Container) -> dict[str, Any]:
+    settings = container.settings
+    config = configuration(settings, container.config)
     return {
         "Hostname": container.hostname,
         "Domainname": "",
-        "User": settings.user if settings.user is not None else config.get("User") or "",
+        "User": config.get("User") or "",
         "AttachStdin": False,
         "AttachStdout": False,
         "AttachStderr": False,
@@ -133,12 +133,12 @@ def _config(container: Container, command: Sequence[str]) -> dict[str, Any]:
         "Tty": settings.terminal,
         "OpenStdin": settings.interactive,
         "StdinOnce": False,
-        "Env": spec.environment(settings, config, container.hostname, "/")[2:],
-        "Cmd": list(settings.command) or own or None,
+        "Env": config.get("Env") or [],
+        "Cmd": config.get("Cmd"),
         "Image": container.image_name,
         "Volumes": config.get("Volumes"),
         "WorkingDir": spec.working_directory(settings, config),
-        "Entrypoint": entrypoint,
+        "Entrypoint": config.get("Entrypoint"),
         "Labels": {**(config.get("Labels") or {}), **container.labels},
         "StopSignal": config.get("StopSignal") or "SIGTERM",
     }

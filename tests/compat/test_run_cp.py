@@ -239,6 +239,7 @@ def test_export_of_a_container(box: Box, running: str, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "root.tar") as tar:
         found = set(tar.getnames())
     assert {"data/file", "etc/motd", "bin/busybox"} <= found
+    refused(box.call("export", "-o", tmp_path / "no/root.tar", "it"), 1, "/no/root.tar: No such file or directory")
     assert box.call("export", "it").out == (tmp_path / "root.tar").read_bytes()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.compat.run_rig import Box, Typist, box, filled
 from tests.requirements import requires
-from tests.unit.cli_runner import refused
+from tests.unit.cli_runner import Ran, refused
 
 pytestmark = [
     pytest.mark.needs_root,
@@ -174,6 +174,11 @@ def test_exec_on_a_terminal(box: Box) -> None:
     with Typist(box, "exec", "-it", "main", "nothing") as typist:
         assert typist.end() == 127
         assert b"not found" in typist.seen
+    # One that is left alone: nobody sees what it writes, and it goes on without who began it.
+    script = "tty > /tmp/tty; yes | head -c 100000; echo over > /tmp/over; read line"
+    assert box.call("exec", "-itd", "main", "sh", "-c", script) == Ran(0, b"", b"")
+    waits = "until test -s /tmp/over; do sleep 0.01; done; cat /tmp/tty"
+    assert box.run("exec", "main", "sh", "-c", waits).startswith("/dev/pts/")
 
 
 def test_inspect_is_dockers(box: Box, tmp_path: Path) -> None:

@@ -28,9 +28,11 @@ def replacing(path: bytes) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, out)
             os.fsync(out.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            error.filename, error.filename2 = path, None  # as who asked for it knows it
         raise
     fsync_path(directory or b".")
 

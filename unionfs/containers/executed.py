@@ -5,7 +5,7 @@ directory and capabilities, but for what was asked for. If who began it goes awa
 goes on.
 
 With a terminal the runtime sends its master over a socket (`--console-socket`), and it is carried to the user's here;
-else the streams are the caller's own.
+else the streams are the caller's own. Where nobody waits (-d) a process of ours stays behind to hold that terminal.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, NoReturn
 
 from unionfs.containers import runtime, spec, terminal
 from unionfs.containers.container import Place, State
@@ -79,10 +79,11 @@ def execute(place: Place, state: State, id: str, asked: Execution) -> terminal.E
         with open(names.process, "xb") as file:
             file.write(spec.encode(process))
         argv = [*state.runtime, "--log", names.log, "--log-format", "json", "exec", "--process", names.process]
-        if asked.detach:
-            argv.append("--detach")
         on_terminal = asked.terminal and not asked.detach
-        status = _run_on_terminal(argv, names, asked, id) if on_terminal else _run(argv, asked, id)
+        if on_terminal:
+            status = _run_on_terminal(argv, names, asked, id)
+        else:
+            status = _leave_on_terminal(argv, names, id) if asked.terminal else _run(argv, asked, id)
         failure = runtime.failure(os.fsencode(names.log), "") if status else None
         if failure is None or not failure.said:
             return terminal.Ended(status)
@@ -121,9 +122,9 @@ def _remove(names: _Names) -> None:
 def _run(argv: list[str], asked: Execution, id: str) -> int:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        stdin = 0 if asked.interactive else null
-        streams = (null, null, null) if asked.detach else (stdin, 1, 2)
-        return runtime.finished(runtime.spawn([*argv, id], streams))
+        if asked.detach:
+            return runtime.finished(runtime.spawn([*argv, "--detach", id], (null, null, null)))
+        return runtime.finished(runtime.spawn([*argv, id], (0 if asked.interactive else null, 1, 2)))
     finally:
         os.close(null)
 
@@ -135,18 +136,9 @@ def _run_on_terminal(argv: list[str], names: _Names, asked: Execution, id: str) 
         terminal.catching(terminal=True) as signals,
         _adopting(),
     ):
-        listener.bind(names.console)
-        listener.listen(1)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        more = ["--detach", "--pid-file", names.pid, "--console-socket", names.console]
-        try:
-            status = runtime.finished(runtime.spawn([*argv, *more, id], (null, null, null)))
-        finally:
-            os.close(null)
+        status, pid = _begin_on_terminal(listener, argv, names, id)
         if status:
             return status
-        with open(names.pid, "rb") as file:
-            pid = int(file.read())
         with runtime.pidfd(pid) as ended:
             master = terminal.received(listener, ended)
             if master is not None:
@@ -155,6 +147,69 @@ def _run_on_terminal(argv: list[str], names: _Names, asked: Execution, id: str) 
                 finally:
                     os.close(master)
         return runtime.finished(pid)
+
+
+def _begin_on_terminal(listener: socket.socket, argv: list[str], names: _Names, id: str) -> tuple[int, int]:
+    """The runtime's exit status, and the process's pid, whose terminal comes by `listener`."""
+    listener.bind(names.console)
+    listener.listen(1)
+    more = ["--detach", "--pid-file", names.pid, "--console-socket", names.console]
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        status = runtime.finished(runtime.spawn([*argv, *more, id], (null, null, null)))
+    finally:
+        os.close(null)
+    if status:
+        return status, -1
+    with open(names.pid, "rb") as file:
+        return 0, int(file.read())
+
+
+def _leave_on_terminal(argv: list[str], names: _Names, id: str) -> int:
+    """The runtime's exit status. The process has a terminal as long as it runs: who would take the terminal's last
+    descriptor with him would hang it up (tty_ioctl(4))."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if os.fork() == 0:
+            _hold_terminal(argv, names, id, writer)
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with open(reader, "rb") as told:
+        answer = told.read()
+    if not answer:
+        raise ContainerError("the process that was to hold the terminal has ended")
+    return int(answer)
+
+
+def _hold_terminal(argv: list[str], names: _Names, id: str, told: int) -> NoReturn:
+    try:
+        os.setsid()
+        _let_go({told})
+        set_child_subreaper()  # so that the number stays the process's
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            status, pid = _begin_on_terminal(listener, argv, names, id)
+            master = None
+            if not status:
+                with runtime.pidfd(pid) as ended:
+                    master = terminal.received(listener, ended)
+        os.write(told, b"%d" % status)
+        os.close(told)
+        while master is not None and os.read(master, 1 << 16):
+            pass
+    finally:  # EIO: nobody has the terminal open any more
+        os._exit(0)
+
+
+def _let_go(keep: set[int]) -> None:
+    """Have nothing of the caller's open: a pipe, or a terminal, that somebody waits for the end of."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for name in os.listdir("/proc/self/fd"):
+        if (fd := int(name)) not in {null, *keep}:
+            with suppress(OSError):  # the listing's own
+                os.fstat(fd)
+                os.dup2(null, fd, inheritable=fd < 3)  # not closed: a Python object may still have the number
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from unionfs import api
 
 from .options import store_directory
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+#: Go's time.ParseDuration, without a sign.
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?)(h|ms|m|s|us|µs|ns)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
 def logs(
@@ -62,10 +64,8 @@ def _count(tail: str) -> int | None:
 
 def moment(text: str, now: float) -> int:
     """Nanoseconds since the epoch, of docker's ways to say it. Without a zone the time is local."""
-    found = _DURATION.fullmatch(text)
-    if text and found is not None:
-        hours, minutes, seconds = (float(part or 0) for part in found.groups())
-        return int((now - hours * 3600 - minutes * 60 - seconds) * 1e9)
+    if text and not _DURATION.sub("", text):
+        return int((now - sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))) * 1e9)
     fraction = re.search(r"\.(\d+)", text)
     nanoseconds = 0 if fraction is None else int(fraction[1][:9].ljust(9, "0"))
     whole = re.sub(r"\.\d+", "", text)

@@ -125,24 +125,25 @@ def parse(line: bytes) -> Entry | None:
 
 
 def _tail(fd: int, lines: int) -> int:
-    """Where the last `lines` lines begin: entries that end one, and the parts before."""
-    end = os.lseek(fd, 0, os.SEEK_END)
+    """Where the last `lines` lines begin: entries that end one, and the parts before. From the end on backwards, each
+    entry is looked at once."""
+    end = at = os.lseek(fd, 0, os.SEEK_END)
     if lines <= 0:
         return end
-    at, held = end, b""
+    seen, found, position, cut_off = 0, 0, end, b""  # position: the end of the piece that comes next
     while at > 0:
         begin = max(0, at - _BLOCK)
-        held = os.pread(fd, at - begin, begin) + held
+        pieces = (os.pread(fd, at - begin, begin) + cut_off).split(b"\n")
         at = begin
-        found = held.split(b"\n")
-        # The first may be cut off, unless it is the file's first.
-        whole = found if at == 0 else found[1:]
-        position = end - sum(len(one) + 1 for one in whole) + 1
-        ends = []
-        for index, one in enumerate(whole):
-            entry = parse(one + b"\n")
-            if entry is not None and (entry.data.endswith(b"\n") or index >= len(whole) - 2):
-                ends.append(index)
-        if len(ends) > lines:
-            return position + sum(len(one) + 1 for one in whole[: ends[-lines - 1] + 1])
+        if at > 0:
+            cut_off = pieces.pop(0)
+        for piece in reversed(pieces):
+            seen += 1
+            entry = parse(piece + b"\n")
+            # The last entry of the file, behind which nothing comes, or half an entry, ends a line whatever it is.
+            if entry is not None and (seen <= 2 or entry.data.endswith(b"\n")):
+                found += 1
+                if found > lines:
+                    return position + 1
+            position -= len(piece) + 1
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -21,7 +22,8 @@ def program() -> NoReturn:
     if verb(sys.argv[1:]) == "run":
         from unionfs.api import container_worker
 
-        container_worker.begin()
+        with contextlib.suppress(OSError):  # it is for speed only
+            container_worker.begin()
     from .main import main
 
     status = main()

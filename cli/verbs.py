@@ -90,10 +90,20 @@ class _Texts:
         return value
 
 
+class _NotGiven:
+    """The same of what nobody gave. All else is for typer to make."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value is None or value is param.default:
+            return value
+        param._runtime_param = None
+        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
 def _take_texts(command: Any) -> None:
     """typer has pydantic check each value, even one that is a text and to be one: importing that takes longer than most
-    verbs. So texts, lists of them and flags are given as they are; all else, and all values where another version of
-    typer keeps its checks elsewhere, go the usual way."""
+    verbs. So texts, lists of them, flags, and defaults are taken as they are; all else, and all values where another
+    version of typer keeps its checks elsewhere, go the usual way."""
     help_option = command.get_help_option
 
     def quick_help_option(ctx: Any) -> Any:  # made at its first use
@@ -108,5 +118,9 @@ def _take_texts(command: Any) -> None:
 
 def _take_text(param: Any) -> None:
     annotation = getattr(getattr(param, "type_descriptor", None), "annotation", None)
-    if annotation in (str, bool, list[str]) and getattr(param, "_runtime_param", param) is None:
+    if getattr(param, "_runtime_param", param) is not None:
+        return
+    if annotation in (str, bool, list[str]):
         param._runtime_param = _Texts()
+    elif param.nargs == 1 and not param.multiple:
+        param._runtime_param = _NotGiven()

@@ -91,6 +91,30 @@ def test_a_verb_imports_what_it_needs_and_not_what_others_do() -> None:
     assert found & {"httpx2", "pydantic", "rich", "tarfile", "unionfs.changeset", "unionfs.image"} == set()
 
 
+_VERBS = """
+import json, sys
+from cli.main import main
+for argv in json.loads(sys.argv[1]):
+    main(argv)
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_options_that_nobody_gave_are_not_looked_at(tmp_path: Path) -> None:
+    """typer would import pydantic for that."""
+    argvs = [
+        ["mount", "-l", "/nonsuch", "/nonsuch"], ["ps"], ["stop", "nonsuch"], ["commit", "nonsuch"], ["convert", "/"],
+        ["diff", "-l", "/nonsuch", "-u", "/nonsuch"], ["trace", "/nonsuch"],
+    ]  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-c", _VERBS, json.dumps(argvs)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "UNIONFS_STORE": str(tmp_path / "store")},
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert run.stderr.count(b"error: ") == len(argvs) - 1  # ps succeeds
+    assert "pydantic" not in json.loads(run.stdout.splitlines()[-1])
+
+
 _RUN = """
 import json, sys
 from cli.main import main

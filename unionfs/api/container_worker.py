@@ -35,20 +35,14 @@ _waiting: Worker | None = None
 
 
 def begin() -> None:
-    """Fork this process's worker, which waits for `taken().create`. Before there are threads; where no process can be
-    had there is no worker."""
+    """Fork this process's worker, which waits for `taken().create`. To be called before there are threads. OSError
+    where no process can be had."""
     global _waiting
     ours, theirs = socket.socketpair()
-    try:
-        child = os.fork()
-    except OSError:
-        ours.close()
-        theirs.close()
-        return
-    if child == 0:
-        ours.close()
-        _serve(theirs)
-    theirs.close()
+    with theirs:
+        if os.fork() == 0:
+            ours.close()
+            _serve(theirs)
     _waiting = Worker(ours)
 
 

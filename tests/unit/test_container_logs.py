@@ -80,6 +80,18 @@ def test_no_entry(line: bytes) -> None:
     assert parse(line) is None
 
 
+def test_what_was_removed_meanwhile_is_read_to_its_end(tmp_path: Path) -> None:
+    """A container's directory may go with it, before who follows its log has seen its last words."""
+    log = LogWriter(os.fsencode(tmp_path / "log"))
+    reader = LogReader(os.fsencode(tmp_path / "log"))
+    log.write(1, b"first\n")
+    assert [entry.data for entry in reader.entries()] == [b"first\n"]
+    log.write(1, b"last\n")
+    log.close()
+    (tmp_path / "log").unlink()
+    assert [entry.data for entry in reader.entries()] == [b"last\n"]
+
+
 def test_there_may_be_no_log_yet(tmp_path: Path) -> None:
     assert read(tmp_path / "none", 3) == []
 

@@ -11,6 +11,7 @@ a crash leaves whole ones, but for the last after a power failure; a reader leav
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -84,27 +85,23 @@ def timestamp(nanoseconds: int) -> bytes:
 
 
 class LogReader:
-    """Reads the log file `path`, as far as it goes now; `entries` again goes on from there."""
+    """Reads the log file `path`, as far as it goes now; `entries` again goes on from there, even if the file has been
+    removed meanwhile."""
 
     def __init__(self, path: bytes) -> None:
         self._path = path
+        self._fd = -1
         self._offset = 0
 
     def seek_tail(self, lines: int) -> None:
         """Go to where the last `lines` lines begin."""
-        try:
-            with open(self._path, "rb") as file:
-                self._offset = _tail(file.fileno(), lines)
-        except FileNotFoundError:
-            self._offset = 0
+        self._offset = _tail(self._fd, lines) if self._opened() else 0
 
     def entries(self) -> Iterator[Entry]:
         """Those that are whole."""
-        try:
-            file = open(self._path, "rb")  # noqa: SIM115  # closed below
-        except FileNotFoundError:
+        if not self._opened():
             return
-        with file:
+        with open(self._fd, "rb", closefd=False) as file:
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -113,6 +110,16 @@ class LogReader:
                 entry = parse(line)
                 if entry is not None:
                     yield entry
+
+    def _opened(self) -> bool:
+        if self._fd < 0:
+            with contextlib.suppress(FileNotFoundError):
+                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._fd >= 0
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def parse(line: bytes) -> Entry | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from unionfs.containers import option_texts
 from unionfs.containers.executed import Execution
 from unionfs.containers.settings import Network, Settings
 from unionfs.errors import OptionError
+
+#: HOST_NAME_MAX (sethostname(2)).
+_LONGEST_HOSTNAME: Final = 64
 
 NETWORKS: tuple[Network, ...] = ("private", "host", "none")
 
@@ -42,13 +46,13 @@ def container_settings(
         )
     own = dict(os.environ)
     listed = [pair for path in environment_files for pair in _environment_file(path)]
-    return Settings(
+    settings = Settings(
         command=tuple(command),
         entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
         environment=(*listed, *option_texts.environment(environment, own)),
         working_directory=_absolute(working_directory),
         user=user or None,
-        hostname=hostname or None,
+        hostname=_hostname(hostname),
         volumes=option_texts.volumes(volumes, _working_directory()),
         ports=published,
         network=network,
@@ -58,6 +62,30 @@ def container_settings(
         interactive=interactive,
         no_new_privileges=no_new_privileges,
     )
+    _check_texts((*settings.command, *(settings.entrypoint or ()), *settings.environment))
+    _check_texts((working_directory or "", user or ""))
+    _check_texts(path for volume in settings.volumes for path in (volume.source, volume.target))
+    return settings
+
+
+def _check_texts(texts: Iterable[str]) -> None:
+    """OptionError for what is not UTF-8, as a runtime's config.json is: crun refuses it, runc replaces it."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise OptionError(f"not UTF-8, which runtimes are told in: {text}") from None
+
+
+def _hostname(name: str | None) -> str | None:
+    """docker takes whatever sethostname(2) does; but it stands in a line of /etc/hosts."""
+    if name and (len(name.encode("utf-8", "surrogateescape")) > _LONGEST_HOSTNAME or not _is_word(name)):
+        raise OptionError(f"invalid hostname: {name}", hint=f"{_LONGEST_HOSTNAME} characters at most, and no spaces")
+    return name or None
+
+
+def _is_word(text: str) -> bool:
+    return all(character.isprintable() and not character.isspace() for character in text)
 
 
 def _working_directory() -> str | None:
@@ -94,7 +122,7 @@ def execution(
 ) -> Execution:
     """What `execute` is asked for. OptionError for what makes no sense."""
     listed = [pair for path in environment_files for pair in _environment_file(path)]
-    return Execution(
+    asked = Execution(
         tuple(command),
         (*listed, *option_texts.environment(environment, dict(os.environ))),
         _absolute(working_directory),
@@ -103,3 +131,5 @@ def execution(
         interactive,
         detach,
     )
+    _check_texts((*asked.command, *asked.environment, asked.working_directory or "", asked.user or ""))
+    return asked

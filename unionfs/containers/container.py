@@ -123,8 +123,9 @@ class State(NamedTuple):
 
     @property
     def lost(self) -> bool:
-        """Does it say what is not so, without anybody who would put it right?"""
-        return self.running and not self.lives and not self.watched
+        """Does it say what is not so, without anybody who would put it right? Its monitor was killed, before it ran or
+        after."""
+        return (self.running or self.monitor is not None) and not self.lives and not self.watched
 
     def to_json(self) -> bytes:
         return json.dumps(self._asdict()).encode()

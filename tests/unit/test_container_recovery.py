@@ -34,6 +34,15 @@ def made(containers: Containers, *, auto_remove: bool = False) -> Container:
     return containers.create(make, None)
 
 
+def test_one_that_could_not_be_written_down_leaves_nothing(containers: Containers) -> None:
+    def make(id: str, name: str) -> Container:
+        return Container(id, name, "", "", 1.0, "h", Settings(), {"no": {"JSON"}}, ())
+
+    with pytest.raises(TypeError):
+        containers.create(make, None)
+    assert os.listdir(containers.directory) == [b".lock"]
+
+
 @pytest.mark.parametrize("running", [False, True], ids=["on its way", "running"])
 def test_the_end_of_one_whose_monitor_was_killed(containers: Containers, running: bool) -> None:
     container, unmounted = made(containers), list[Place]()

@@ -117,19 +117,27 @@ class Containers:
                     hint="remove or rename that container, or take another name",
                 )
             container = make(secrets.token_hex(32), name or names.choose(taken))
-            place = self.place(container.id)
-            os.mkdir(place.directory, 0o700)
-            for path in (place.upper, place.work, place.root):
-                os.mkdir(path)
-                os.chmod(path, 0o755)  # the upper's is that of the container's root, whatever the umask
-            if container.auto_remove:
-                # Nobody wants it after a crash.
-                with open(place.record, "xb") as file:
-                    file.write(container.to_json())
-            else:
-                replace_file(place.record, container.to_json(), 0o600)
-                fsync_path(self.directory)
+            try:
+                self._write(container)
+            except BaseException:
+                with contextlib.suppress(OSError):  # else by who makes the next one
+                    self._remove(self.place(container.id).directory)
+                raise
         return container
+
+    def _write(self, container: Container) -> None:
+        place = self.place(container.id)
+        os.mkdir(place.directory, 0o700)
+        for path in (place.upper, place.work, place.root):
+            os.mkdir(path)
+            os.chmod(path, 0o755)  # the upper's is that of the container's root, whatever the umask
+        if container.auto_remove:
+            # Nobody wants it after a crash.
+            with open(place.record, "xb") as file:
+                file.write(container.to_json())
+        else:
+            replace_file(place.record, container.to_json(), 0o600)
+            fsync_path(self.directory)
 
     def remove(self, container: Container) -> None:
         """Remove a container that does not run, nor is mounted. Hold its lock. Idempotent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 from pathlib import Path
@@ -90,8 +91,10 @@ def test_after_a_restart_of_the_machine(box: Box) -> None:
     box.until_said("main", "told")
     file = box.state_file("main")
     before = json.loads(file.read_text())
+    monitor = os.pidfd_open(box.monitor("main"))
     box.run("kill", "main")
-    box.run("wait", "main")
+    assert select.select([monitor], [], [], 30)[0]  # until then it has the lock that `ps` needs to put the state right
+    os.close(monitor)
     own = [os.getpid(), start_time(os.getpid())]
     file.write_text(json.dumps(before | {"boot": "of another boot", "process": own, "monitor": own}))
     row = box.run("ps", "-a", "--format", "{{.Names}} {{.Status}}")

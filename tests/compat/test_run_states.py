@@ -85,6 +85,24 @@ def test_without_the_daemon_of_its_root_a_container_ends(box: Box) -> None:
     assert box.run("start", "main") == "main"
 
 
+def test_a_monitor_that_is_killed_at_once_leaves_no_process(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the runtime, as soon as the container runs, before anybody has written that down."""
+    program = shutil.which("runc")
+    (tmp_path / "runc").write_text(
+        f'#!/bin/sh\n{program} "$@"; status=$?\n'
+        f'case "$*" in *" run "*) cat pid > {tmp_path}/init; kill -9 $PPID;; esac; exit $status\n'
+    )
+    (tmp_path / "runc").chmod(0o755)
+    monkeypatch.setenv("UNIONFS_RUNTIME", str(tmp_path / "runc"))
+    assert box.call("run", "--network", "none", "--name", "main", "box", "sleep", "1000").status == 125
+    init = int((tmp_path / "init").read_text())
+    assert start_time(init) is not None
+    assert box.status("main") == "created"
+    assert start_time(init) is None
+
+
 def test_after_a_restart_of_the_machine(box: Box) -> None:
     """The state of another boot: its processes are none, even where their numbers are used again."""
     box.detached("main", f"echo kept > /etc/motd; echo told; {WAIT}")

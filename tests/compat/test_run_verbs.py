@@ -76,6 +76,14 @@ def test_logs_follow_until_the_end(box: Box) -> None:
         assert logs.wait(timeout=30) == 0
 
 
+def test_logs_follow_to_the_last_word_of_one_that_vanishes(box: Box) -> None:
+    box.detached("main", "until test -e /tmp/go; do sleep 0.01; done; echo last", "--rm")
+    with box.process("logs", "-f", "main") as logs:
+        assert logs.stdout is not None and logs.stdout.readline() == b"ready\n"
+        box.run("exec", "main", "touch", "/tmp/go")
+        assert (logs.stdout.read(), logs.wait(timeout=30)) == (b"last\n", 0)
+
+
 def test_stop_asks_first_and_kills_after_a_while(box: Box) -> None:
     box.detached("polite", ENDS)
     box.detached("stubborn", f"trap '' TERM; {WAIT}")

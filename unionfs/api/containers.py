@@ -187,7 +187,7 @@ def read_logs(
         try:
             state = containers.state(container)
         except ContainerError:
-            return
+            state = ContainerState()  # it is gone: what it wrote last is still read
 
 
 def inspect_container(containers: Containers, name: str) -> dict[str, Any]:

@@ -219,6 +219,7 @@ class _Monitor:
         self._daemon = self._task.mounts.mount(self._place)
         prepared = preparation.prepare(self._container, self._place, self._task.preparation, network)
         self._state = self._state._replace(runtime=prepared.runtime, rootless=self._task.preparation.rootless)
+        self._write_state()  # from here on there may be a container of the runtime's, whoever is killed
         with self._standard_streams() as theirs:
             self._create(prepared.runtime, theirs)
         if prepared.filter is not None:

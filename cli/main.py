@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
 from .options import SETTINGS, StoreOption, choose_store
-from .output import ContainerStatus, Trouble, error, flush, os_error_message, text
+from .output import ContainerStatus, Trouble, error, failure, flush, text
+from .program import verb
 from .verbs import group
 
 #: What typer raises for wrong arguments. Its class is public only as the base of BadParameter.
@@ -25,15 +25,6 @@ RUN_FAILED = 125
 
 #: What typer makes of Ctrl-C.
 INTERRUPTED = 130
-
-HINTS = {
-    errno.ENOTCONN: "its daemon is gone; remove the dead mount with: unionfs umount MOUNTPOINT",
-    errno.EACCES: "check the permissions, or run as the owner or root",
-    errno.EPERM: "this needs more privilege; try as root",
-    errno.ENOSPC: "make room on that file system and try again",
-    errno.EDQUOT: "the disk quota is used up; make room and try again",
-    errno.EROFS: "that file system is mounted read-only; choose another place",
-}
 
 VERBS = {
     "mount": "mount:mount",
@@ -118,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except (typer.Abort, UsageError, UnionFSError, OSError, Trouble) as e:
-        return _report(e)
+        return _report(e, arguments)
     if isinstance(status, ContainerStatus):
         return int(status)
     if status == INTERRUPTED:
@@ -127,26 +118,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _report(e: Exception) -> int:
+def _report(e: Exception, arguments: Sequence[str]) -> int:
     if isinstance(e, UsageError):
         context = getattr(e, "ctx", None)
-        command = context.command_path if context is not None else "unionfs"
+        if context is not None:
+            command = context.command_path
+        else:  # typer does not say of which command, where an option has a value that takes none
+            command = f"unionfs {word}" if (word := verb(arguments)) in VERBS else "unionfs"
         error(_usage_message(e), f"{command} --help")
         return RUN_FAILED if command == "unionfs run" else 2
-    if isinstance(e, UnionFSError):
-        error(str(e), e.hint)
-        return 2 if isinstance(e, OptionError) else 1
     if isinstance(e, Trouble):
         assert isinstance(e.cause, Exception)
-        _report(e.cause)
+        _report(e.cause, arguments)
         return e.status
     if isinstance(e, BrokenPipeError):
         # Whoever read our output has had enough. Python's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-    if isinstance(e, OSError):
-        error(os_error_message(e), HINTS.get(e.errno or 0))
-        return 1
+    if isinstance(e, UnionFSError | OSError):
+        failure(e)
+        return 2 if isinstance(e, OptionError) else 1
     error("interrupted")  # typer.Abort
     return 1
 

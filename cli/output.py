@@ -6,6 +6,7 @@ File names that are not UTF-8 are written as the bytes they are in text, and as 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,15 @@ from unionfs.api.messages import one_line
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+HINTS = {
+    errno.ENOTCONN: "its daemon is gone; remove the dead mount with: unionfs umount MOUNTPOINT",
+    errno.EACCES: "check the permissions, or run as the owner or root",
+    errno.EPERM: "this needs more privilege; try as root",
+    errno.ENOSPC: "make room on that file system and try again",
+    errno.EDQUOT: "the disk quota is used up; make room and try again",
+    errno.EROFS: "that file system is mounted read-only; choose another place",
+}
 
 #: Called now and then with the bytes done so far.
 ProgressCallback = Callable[[int], None]
@@ -106,7 +116,10 @@ def error(what: str, hint: str | None = None) -> None:
 
 def failure(e: Exception) -> None:
     """An exception that goes no further, as `error`."""
-    error(os_error_message(e) if isinstance(e, OSError) else str(e), getattr(e, "hint", None))
+    if isinstance(e, OSError):
+        error(os_error_message(e), HINTS.get(e.errno or 0))
+    else:
+        error(str(e), getattr(e, "hint", None))
 
 
 def _stderr(line: str) -> None:

@@ -104,6 +104,12 @@ def test_usage_errors_are_status_2_with_a_hint(
     refused(call(capsysbinary, *argv), 2, error, hint)
 
 
+def test_a_value_for_an_option_that_takes_none_is_an_error_of_its_command(capsysbinary: Capture) -> None:
+    """typer does not say of which."""
+    refused(call(capsysbinary, "ps", "--all=1"), 2, "option '--all' does not take a value", "unionfs ps --help")
+    refused(call(capsysbinary, "--store=x", "run", "--rm=true", "box"), 125, "does not take", "unionfs run --help")
+
+
 @pytest.mark.parametrize("argv", [("--version",), ("explode",), ("diff", "/nonexistent")])
 def test_a_process_of_its_own_says_and_returns_the_same(capsysbinary: Capture, argv: tuple[str, ...]) -> None:
     assert program(*argv) == call(capsysbinary, *argv)

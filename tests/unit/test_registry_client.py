@@ -126,7 +126,10 @@ def test_who_was_never_there_is_not() -> None:
         raise httpx2.ConnectError("[Errno -2] Name or service not known", request=request)
 
     network = Network(handler)
-    with network.client() as client, pytest.raises(RegistryError, match=r"example.com cannot be reached: .*not known"):
+    with (
+        network.client() as client,
+        pytest.raises(RegistryError, match=r"example.com cannot be reached: Name or service not known"),
+    ):
         client.request(WHAT, "GET", "/v2/x")
     assert (len(network.requests), network.waited) == (1, [])
 

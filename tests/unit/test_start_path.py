@@ -86,7 +86,7 @@ def test_a_verb_imports_what_it_needs_and_not_what_others_do() -> None:
     assert run.stderr.startswith(b"error: /nonsuch")
     found = set(json.loads(run.stdout))
     assert {name for name in found if name.startswith("cli.")} == {
-        "cli.main", "cli.options", "cli.output", "cli.umount", "cli.verbs",
+        "cli.main", "cli.options", "cli.output", "cli.program", "cli.umount", "cli.verbs",
     }  # fmt: skip
     assert found & {"httpx2", "pydantic", "rich", "tarfile", "unionfs.changeset", "unionfs.image"} == set()
 

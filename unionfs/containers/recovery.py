@@ -5,7 +5,8 @@
     running             runs          is gone         runs, but nobody sees its output, nor will see its exit status
     running             is gone       runs            is about to be exited
     running             is gone       is gone         exited: here that is written down (`settle`)
-    anything else       -             is gone         is as it says; its root may still be mounted
+    its monitor's name  -             is gone         was being started: the same
+    anything else       -             -               is as it says
 
 Whoever looks at containers settles them. Nobody knows the exit status then: it is UNSEEN_EXIT, as docker has it.
 """

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any, Final, NamedTuple
 
@@ -111,8 +112,13 @@ def unreachable(what: Doing, host: str, error: httpx2.TransportError) -> Registr
     if isinstance(error, httpx2.TimeoutException):
         return RegistryError(f"{about}{host} does not answer", hint="try again later")
     if isinstance(error, httpx2.ConnectError):
-        return RegistryError(f"{about}{host} cannot be reached: {plain(str(error))}", hint="check its name and port")
-    return RegistryError(f"{about}the connection to {host} broke: {plain(str(error))}", hint="try again")
+        return RegistryError(f"{about}{host} cannot be reached: {_reason(error)}", hint="check its name and port")
+    return RegistryError(f"{about}the connection to {host} broke: {_reason(error)}", hint="try again")
+
+
+def _reason(error: httpx2.TransportError) -> str:
+    """In words, without the number before them that an OSError's text has."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", plain(str(error)))
 
 
 def tls_error(error: BaseException) -> ssl.SSLError | None:

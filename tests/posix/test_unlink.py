@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -67,12 +68,9 @@ def test_unlink_of_what_never_was_is_enoent(mnt: Path) -> None:
 
 
 def test_unlink_of_a_socket(mnt: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as s:
-        os.chdir(mnt)  # sun_path holds 108 bytes
-        try:
-            s.bind("sock")
-        finally:
-            os.chdir("/")
+    # sun_path holds 108 bytes
+    with socket.socket(socket.AF_UNIX) as s, contextlib.chdir(mnt):
+        s.bind("sock")
     assert names(mnt) == {"sock"}
     os.unlink(mnt / "sock")
     assert names(mnt) == set()

@@ -17,6 +17,7 @@ from unionfs.containers.container import Process, State, boot_id
 def cli(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     """Of an image `base`, another name of it, and an image made of it: one container each, the first running."""
     cli = Cli(capsysbinary, monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)  # where nothing is called as an image is
     (tmp_path / "a.tar").write_bytes(tar_of({"a": b"a"}))
     (tmp_path / "upper").mkdir()
     (tmp_path / "upper/b").write_text("b")

@@ -101,3 +101,21 @@ def test_error_is_the_matching_subclass() -> None:
     assert isinstance(syscalls.error(errno.ENOENT, b"x"), FileNotFoundError)
     assert syscalls.error(errno.ENOENT, b"x").filename == b"x"
     assert syscalls.error(errno.EEXIST).filename is None
+
+
+_CUT_OFF = """
+import os, resource
+from unionfs.linux.process import cut_off
+kept, other = os.pipe()
+beyond = os.dup2(other, 200)
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+before = set(os.listdir("/proc/self/fd"))
+cut_off({1, kept})
+shown = {int(name): os.readlink(f"/proc/self/fd/{name}") for name in before if os.path.lexists(f"/proc/self/fd/{name}")}
+print(shown[0], shown[2], shown[kept].startswith("pipe:"), shown[other], beyond in shown, os.get_inheritable(2))
+"""
+
+
+def test_cut_off_leaves_what_is_to_be_kept_and_closes_what_lies_beyond_the_limit() -> None:
+    run = subprocess.run([sys.executable, "-c", _CUT_OFF], capture_output=True, text=True, check=True)
+    assert run.stdout == "/dev/null /dev/null True /dev/null False True\n"

@@ -223,12 +223,8 @@ def test_live_mount_is_listed_and_found(place: Place) -> None:
     assert place.registry.find(os.fsencode(place.base), inside=True) is None
     (place.base / "link").symlink_to(place.mnt)
     assert place.registry.find(os.fsencode(place.base / "link")) == found
-    before = os.getcwd()
-    os.chdir(place.base)
-    try:
+    with contextlib.chdir(place.base):
         assert place.registry.find(b"mnt") == place.registry.find(b"root/../mnt/.") == found
-    finally:
-        os.chdir(before)
 
 
 @needs_mount

@@ -1,8 +1,7 @@
 """A further process in a container that runs: what is executed, as whom, and how it ends.
 
 The process is the runtime's to make (`exec --process FILE`), of what the container's own has: its environment, working
-directory and capabilities, but for what was asked for. If who began it goes away, it
-goes on.
+directory and capabilities, but for what was asked for. If who began it goes away, it goes on.
 
 With a terminal the runtime sends its master over a socket (`--console-socket`), and it is carried to the user's here;
 else the streams are the caller's own. Where nobody waits (-d) a process of ours stays behind to hold that terminal.
@@ -14,14 +13,14 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 from unionfs.containers import runtime, spec, terminal
 from unionfs.containers.container import Place, State
 from unionfs.containers.users import find_user
 from unionfs.errors import ContainerError
-from unionfs.linux.process import set_child_subreaper
+from unionfs.linux.process import cut_off, set_child_subreaper
 
 
 class Execution(NamedTuple):
@@ -186,7 +185,7 @@ def _leave_on_terminal(argv: list[str], names: _Names, id: str) -> int:
 def _hold_terminal(argv: list[str], names: _Names, id: str, told: int) -> NoReturn:
     try:
         os.setsid()
-        _let_go({told})
+        cut_off({told})
         set_child_subreaper()  # so that the number stays the process's
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             status, pid = _begin_on_terminal(listener, argv, names, id)
@@ -200,16 +199,6 @@ def _hold_terminal(argv: list[str], names: _Names, id: str, told: int) -> NoRetu
             pass
     finally:  # EIO: nobody has the terminal open any more
         os._exit(0)
-
-
-def _let_go(keep: set[int]) -> None:
-    """Have nothing of the caller's open: a pipe, or a terminal, that somebody waits for the end of."""
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for name in os.listdir("/proc/self/fd"):
-        if (fd := int(name)) not in {null, *keep}:
-            with suppress(OSError):  # the listing's own
-                os.fstat(fd)
-                os.dup2(null, fd, inheritable=fd < 3)  # not closed: a Python object may still have the number
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from unionfs.containers.container import Container, Place, Process, State, boot_
 from unionfs.containers.logs import LogWriter
 from unionfs.containers.store import Containers
 from unionfs.errors import ContainerError, ProtocolError, UnionFSError
-from unionfs.linux.process import set_child_subreaper
+from unionfs.linux.process import cut_off, set_child_subreaper
 from unionfs.mounts.control import error_to_json
 
 #: Bytes that may wait for one watcher.
@@ -95,7 +95,7 @@ def _main(task: Task, lock: int, watcher: socket.socket | None) -> NoReturn:
         _reset_signals()
         place = task.containers.place(task.container.id)
         os.chdir(place.directory)
-        _redirect(place.monitor_log, {lock, -1 if watcher is None else watcher.fileno()})
+        _redirect(place.monitor_log, {lock} if watcher is None else {lock, watcher.fileno()})
         _Monitor(task, place).run(watcher)
     except BaseException:
         traceback.print_exc()
@@ -115,19 +115,9 @@ def _reset_signals() -> None:
 
 
 def _redirect(log: bytes, keep: set[int]) -> None:
-    """Let nothing of the caller's stay open: a pipe, or a terminal, that he waits for the end of."""
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    """Let nothing of the caller's stay open; errors go to the log."""
     errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if fd > 2 and fd not in keep and fd not in (null, errors):
-            try:
-                os.fstat(fd)
-            except OSError:
-                continue  # the listing's own
-            os.dup2(null, fd, inheritable=False)  # not closed: a Python object may still have the number
-    os.dup2(null, 0)
-    os.dup2(null, 1)
+    cut_off({errors, *keep})
     os.dup2(errors, 2)
     os.close(errors)
 

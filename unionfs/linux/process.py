@@ -1,4 +1,4 @@
-"""What concerns the process: its user namespace, file locks, the number of files it may open, its memory."""
+"""What concerns the process: its user namespace, file locks, its descriptors and how many it may have, its memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import os
 import resource
 import signal
+from collections.abc import Collection
 from typing import Final
 
 from unionfs.linux import syscalls
@@ -69,6 +70,26 @@ def reserve_descriptors() -> None:
         pass  # no memory, or that many are open: it is for speed only
     finally:
         os.close(null)
+
+
+def cut_off(keep: Collection[int]) -> None:
+    """Have every open descriptor but `keep` lead to /dev/null, in a process that was forked: a pipe, a terminal or a
+    lock of its parent, of which somebody waits for the end.
+
+    Not closed: a Python object that still holds the number might close it once more, when it has become the number of
+    something else. One beyond RLIMIT_NOFILE, which was lowered since, can only be closed (dup2(2): EBADF).
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in {int(name) for name in os.listdir("/proc/self/fd")} - {null, *keep}:
+        try:
+            os.fstat(fd)
+        except OSError:
+            continue  # the listing's own
+        try:
+            os.dup2(null, fd, inheritable=fd < 3)
+        except OSError:
+            os.close(fd)
+    os.close(null)
 
 
 def is_dying(thread: int) -> bool:

@@ -36,7 +36,7 @@ from typing import Any, Final, NoReturn
 
 from unionfs.errors import MountError, UnionFSError
 from unionfs.linux.mount import mountinfo
-from unionfs.linux.process import raise_nofile_limit, reserve_descriptors
+from unionfs.linux.process import cut_off, raise_nofile_limit, reserve_descriptors
 from unionfs.mounts.control import error_from_json, error_to_json
 from unionfs.mounts.mountpoint import detach
 
@@ -123,7 +123,7 @@ def _daemon(serve: Serve, mountpoint: bytes, writer: int, log_fd: int | None, un
 
     try:
         os.setsid()
-        _cut_off({0, 1, 2, writer, log_fd})
+        cut_off({0, 1, 2, writer, *(() if log_fd is None else (log_fd,))})
         os.umask(0)
         raise_nofile_limit()
         reserve_descriptors()
@@ -156,20 +156,6 @@ def _open_log(path: bytes | str) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise MountError(f"cannot open the log file {os.fsdecode(path)}: {error.strerror}") from None
-
-
-def _cut_off(keep: set[int | None]) -> None:
-    """Make every inherited descriptor but `keep` lead to /dev/null. Not closed: a Python object that still holds the
-    number might close it once more, when it has become the number of something else."""
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) != null and int(name) not in keep:
-            try:
-                os.fstat(int(name))
-            except OSError:
-                continue  # the listing's own
-            os.dup2(null, int(name), inheritable=False)
-    os.close(null)
 
 
 def _redirect(log_fd: int | None) -> None:

@@ -94,7 +94,7 @@ def diff(
     work: Work = None,
     reasons: Reasons = False,
     verbose: Verbose = False,
-    content: Content = (False),
+    content: Content = False,
     content_limit: ContentLimit = 1 << 20,
     ignore: Ignore = None,
     semantic: Semantic = False,

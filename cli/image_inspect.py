@@ -11,7 +11,7 @@ from unionfs import api
 
 from . import template
 from .options import ImageNames, PlatformOption, open_store
-from .output import error, text
+from .output import failure, text
 
 
 def inspect(
@@ -42,6 +42,6 @@ def inspect(
         pieces = template.parse(fmt)
         for image in found:
             text(template.fill(pieces, image))
-    for failure in failures:
-        error(str(failure), failure.hint)
+    for one in failures:
+        failure(one)
     return 1 if failures else 0

@@ -9,7 +9,7 @@ import typer
 from unionfs import api
 
 from .options import ImageName, ImageNames, open_store
-from .output import error, text
+from .output import failure, text
 
 
 def tag(
@@ -46,10 +46,10 @@ def rm(
         try:
             removed = store.remove(name, force=force)
         except api.ImageNotFound as e:
-            error(str(e), e.hint)
+            failure(e)
             status = status if force else 1
         except api.ImageError as e:
-            error(str(e), e.hint)
+            failure(e)
             status = 1
         else:
             for gone in removed:

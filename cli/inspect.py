@@ -11,7 +11,7 @@ from unionfs import api
 
 from . import template
 from .options import open_store, store_directory
-from .output import error, text
+from .output import failure, text
 
 KINDS = ("container", "image")
 
@@ -38,7 +38,7 @@ def inspect(
         try:
             found.append(_look(context, name, kind))
         except (api.ContainerError, api.ImageError) as e:
-            error(str(e), e.hint)
+            failure(e)
             failed = True
     if fmt is None:
         text(json.dumps(found, indent=4, ensure_ascii=False))

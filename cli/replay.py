@@ -14,7 +14,7 @@ from unionfs import api
 
 from . import trace_lines
 from .options import AsJson
-from .output import as_json, error, text, warning
+from .output import as_json, failure, text, warning
 from .sim_table import table
 from .style import ColourOption, Style, When, fit, printable, style
 
@@ -134,7 +134,7 @@ class _Prompt:
             try:
                 self._do(*(words or ["next"]))
             except api.UnionFSError as e:
-                error(str(e), e.hint)
+                failure(e)
 
     def _announce(self) -> None:
         """What comes next, so that one may guess what it will do."""

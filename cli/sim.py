@@ -15,7 +15,7 @@ from unionfs import api
 
 from . import sim_steps
 from .options import AsJson
-from .output import as_json, error, text
+from .output import as_json, failure, text
 from .style import ColourOption, Style, When, style
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _converse(simulator: simulation.Simulator, encoding: str, shown: Style, brie
             if command is not None:
                 _print(simulator.run(command), encoding, shown, brief, echo=False)
         except api.UnionFSError as e:
-            error(str(e), e.hint)
+            failure(e)
 
 
 def _typed(stdin: TextIO) -> Iterator[str]:

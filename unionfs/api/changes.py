@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 from unionfs.api import HOLD_SECONDS
 from unionfs.api.container_changes import Target, find_target
@@ -26,7 +26,7 @@ from unionfs.changeset.apply import apply as _apply
 from unionfs.changeset.change import Change, Kind
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.diff import diff as _diff
-from unionfs.changeset.tar_writer import AllRead, write_layer
+from unionfs.changeset.tar_writer import write_layer
 from unionfs.errors import LayerError, MountError
 from unionfs.layers.layer import Layer
 from unionfs.overlay import UnionOptions
@@ -146,20 +146,15 @@ def commit(
             ),
         )  # fmt: skip
         return CommitResult(**{**told, "path": os.fsencode(told["path"]), "unfrozen": tuple(told["unfrozen"])})
-    if place is not None and pause:
-        check_outside(output, place)
-    copied = place is not None and pause and pays(spec)
-    with holding(place, pause, pause_limit, on_hold) as hold, snapshot(spec, hold, copied) as seen:
-        result = commit_spec(
-            seen,
-            output,
-            compression=compression,
-            clamp_mtime=clamp_mtime,
-            skip_sockets=skip_sockets,
-            progress=progress,
-            all_read=hold.end,
-        )
-    return replace(result, held_seconds=hold.seconds, unfrozen=hold.unfrozen, unseen=hold.unseen)
+    return commit_spec(
+        spec,
+        output,
+        Holding(place, pause, pause_limit, on_hold),
+        compression=compression,
+        clamp_mtime=clamp_mtime,
+        skip_sockets=skip_sockets,
+        progress=progress,
+    )
 
 
 def _told(result: CommitResult) -> dict[str, Any]:
@@ -190,19 +185,35 @@ def diff_spec(spec: StackSpec) -> list[Change]:
         return list(_diff(before, after, upper))
 
 
+class Holding(NamedTuple):
+    """How the changes of the mount on `place` wait, as in `diff`. None: there is no mount."""
+
+    place: LayerSpec | None = None
+    pause: bool = True
+    limit: float = HOLD_SECONDS
+    on_hold: OnHold | None = None
+
+
 def commit_spec(
     spec: StackSpec,
     output: LayerSpec,
+    asked: Holding,
     *,
-    compression: Compression | None = None,
-    clamp_mtime: int | None = None,
-    skip_sockets: bool = False,
-    progress: Progress | None = None,
-    all_read: AllRead | None = None,
+    compression: Compression | None,
+    clamp_mtime: int | None,
+    skip_sockets: bool,
+    progress: Progress | None,
 ) -> CommitResult:
-    """`commit` of a checked stack. `all_read` is called when nothing more is read; what it raises is a failure."""
+    """`commit` of a checked stack."""
     path = os.path.abspath(os.fsencode(output))
-    with views(spec) as (before, after, upper):
+    if asked.place is not None and asked.pause:
+        check_outside(output, asked.place)
+    copied = asked.place is not None and asked.pause and pays(spec)
+    with (
+        holding(asked.place, asked.pause, asked.limit, asked.on_hold) as hold,
+        snapshot(spec, hold, copied) as seen,
+        views(seen) as (before, after, upper),
+    ):
         written = write_layer(
             before,
             after,
@@ -212,7 +223,7 @@ def commit_spec(
             clamp_mtime=clamp_mtime,
             skip_sockets=skip_sockets,
             progress=progress,
-            all_read=all_read,
+            all_read=hold.end,
         )
     return CommitResult(
         path,
@@ -222,6 +233,9 @@ def commit_spec(
         written.uncompressed_size,
         written.media_type,
         written.entries,
+        hold.seconds,
+        hold.unfrozen,
+        hold.unseen,
     )
 
 

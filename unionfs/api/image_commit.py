@@ -13,16 +13,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from unionfs.api import HOLD_SECONDS
-from unionfs.api.changes import CommitResult, OnHold, Progress, changed, check_outside, commit_spec, holding
+from unionfs.api.changes import CommitResult, Holding, OnHold, Progress, changed, commit_spec
 from unionfs.api.container_inside import call_inside, is_elsewhere
-from unionfs.api.hold import Held
 from unionfs.api.image_diff import view
 from unionfs.api.images import image_store
 from unionfs.api.layers import ImagePart, LayerSpec, StackSpec, open_layer
-from unionfs.api.snapshot import pays, snapshot
 from unionfs.changeset.compression import Compression
 from unionfs.changeset.tar_writer import WrittenLayer, write_layer
 from unionfs.errors import ImageError
@@ -114,8 +112,15 @@ def commit_image(
         base = _Base(below)
         _add_lowers(base, store, staging, spec, compression, epoch)
         path = staging.new_file()
-        asked = _Hold(place, pause, pause_limit, on_hold)
-        result, hold = _write(asked, spec, path, compression, epoch, skip_sockets, progress)
+        result = commit_spec(
+            spec,
+            path,
+            Holding(place, pause, pause_limit, on_hold),
+            compression=compression,
+            clamp_mtime=epoch,
+            skip_sockets=skip_sockets,
+            progress=progress,
+        )
         layer = _take(staging, path, _written(result))
         if layer is not None:
             base.layers.append(layer.descriptor)
@@ -124,45 +129,11 @@ def commit_image(
         config = commit.child(base.config, base.steps, created=created, author=author, changes=changes)
         image = staging.add_image(config, base.layers)
         staging.publish({familiar: image})
-    made = CommittedImage(Digest.of(config), familiar, None, None, 0, hold.seconds, hold.unfrozen, hold.unseen)
+    waited = (result.held_seconds, result.unfrozen, result.unseen)
+    made = CommittedImage(Digest.of(config), familiar, None, None, 0, *waited)
     if layer is None:
         return made
     return replace(made, diff_id=layer.diff_id, digest=layer.descriptor.digest, size=layer.descriptor.size)
-
-
-class _Hold(NamedTuple):
-    """How the changes of a mount on `place` wait, as in `diff`; None: there is no mount."""
-
-    place: LayerSpec | None
-    pause: bool
-    limit: float
-    on_hold: OnHold | None
-
-
-def _write(
-    asked: _Hold,
-    spec: StackSpec,
-    path: bytes,
-    compression: Compression,
-    epoch: int | None,
-    skip_sockets: bool,
-    progress: Progress | None,
-) -> tuple[CommitResult, Held]:
-    """Write the changes to the file `path`."""
-    if asked.place is not None and asked.pause:
-        check_outside(path, asked.place)
-    copied = asked.place is not None and asked.pause and pays(spec)
-    with holding(asked.place, asked.pause, asked.limit, asked.on_hold) as hold, snapshot(spec, hold, copied) as seen:
-        result = commit_spec(
-            seen,
-            path,
-            compression=compression,
-            clamp_mtime=epoch,
-            skip_sockets=skip_sockets,
-            progress=progress,
-            all_read=hold.end,
-        )
-    return result, hold
 
 
 def _written(result: CommitResult) -> WrittenLayer:

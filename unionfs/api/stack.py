@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable
 
 from unionfs.api import copies
-from unionfs.api.changes import CommitResult, Progress, commit_spec, diff_spec
+from unionfs.api.changes import CommitResult, Holding, Progress, commit_spec, diff_spec
 from unionfs.api.describing import describe
 from unionfs.api.layers import LayerSpec, plan, remove_temporary
 from unionfs.api.paths import AnyPath, Tree
@@ -106,6 +106,7 @@ class Stack(Tree):
         return commit_spec(
             self.spec,
             output,
+            Holding(),
             compression=compression,
             clamp_mtime=clamp_mtime,
             skip_sockets=skip_sockets,

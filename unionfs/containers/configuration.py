@@ -6,7 +6,7 @@ what a container has besides (`spec`): a default PATH, HOSTNAME, HOME, networks,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unionfs.containers.settings import Settings
@@ -21,7 +21,7 @@ def configuration(settings: Settings, config: Mapping[str, Any]) -> dict[str, An
     if settings.command:
         made["Cmd"] = list(settings.command)
     if settings.environment:
-        made["Env"] = _environment(config.get("Env") or (), settings.environment)
+        made["Env"] = list(merged_environment(config.get("Env") or (), settings.environment).values())
     if settings.working_directory is not None:
         made["WorkingDir"] = settings.working_directory
     if settings.user is not None:
@@ -35,12 +35,13 @@ def configuration(settings: Settings, config: Mapping[str, Any]) -> dict[str, An
     return {name: value for name, value in made.items() if value is not None or name in config}
 
 
-def _environment(*of_both: Any) -> list[str]:
+def merged_environment(*of: Iterable[str]) -> dict[str, str]:
+    """NAME=VALUE by name, of lists the later of which win. A NAME alone is one that is not to be there."""
     found = {}
-    for pair in (pair for pairs in of_both for pair in pairs):
+    for pair in (pair for pairs in of for pair in pairs):
         name, equals, _ = pair.partition("=")
         if equals:
             found[name] = pair
         else:
             found.pop(name, None)
-    return list(found.values())
+    return found

@@ -78,16 +78,15 @@ def execute(place: Place, state: State, id: str, asked: Execution) -> terminal.E
         with open(names.process, "xb") as file:
             file.write(spec.encode(process))
         argv = [*state.runtime, "--log", names.log, "--log-format", "json", "exec", "--process", names.process]
-        on_terminal = asked.terminal and not asked.detach
-        if on_terminal:
-            status = _run_on_terminal(argv, names, asked, id)
+        if not asked.terminal:
+            status = _run(argv, asked, id)
         else:
-            status = _leave_on_terminal(argv, names, id) if asked.terminal else _run(argv, asked, id)
+            status = _leave_on_terminal(argv, names, id) if asked.detach else _run_on_terminal(argv, names, asked, id)
         failure = runtime.failure(os.fsencode(names.log), "") if status else None
         if failure is None or not failure.said:
             return terminal.Ended(status)
         # The runtime says it on its stderr too, which is the user's.
-        told = not (on_terminal or asked.detach)
+        told = not (asked.terminal or asked.detach)
         return terminal.Ended(failure.status, None if told else ContainerError(failure.message))
 
 

@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from unionfs.containers.configuration import configuration, merged_environment
 from unionfs.containers.settings import Settings, Volume
 from unionfs.containers.users import User
 from unionfs.errors import ContainerError
@@ -92,10 +93,8 @@ def encode(spec: Mapping[str, Any]) -> bytes:
 
 def arguments(settings: Settings, config: Mapping[str, Any]) -> list[str]:
     """What is executed. An entrypoint that was given takes the image's command with it, as docker has it."""
-    entrypoint, command = list(config.get("Entrypoint") or ()), list(config.get("Cmd") or ())
-    if settings.entrypoint is not None:
-        entrypoint, command = list(settings.entrypoint), []
-    found = entrypoint + (list(settings.command) or command)
+    merged = configuration(settings, config)
+    found = [*(merged.get("Entrypoint") or ()), *(merged.get("Cmd") or ())]
     if not found:
         raise ContainerError("no command specified, and the image has none", hint="unionfs run IMAGE COMMAND")
     return found
@@ -103,15 +102,8 @@ def arguments(settings: Settings, config: Mapping[str, Any]) -> list[str]:
 
 def environment(settings: Settings, config: Mapping[str, Any], hostname: str, home: str) -> list[str]:
     """PATH, HOSTNAME and TERM as docker begins; the image's; what was asked for; HOME, unless one of them has it."""
-    found = {"PATH": DEFAULT_PATH, "HOSTNAME": f"HOSTNAME={hostname}"}
-    if settings.terminal:
-        found["TERM"] = "TERM=xterm"
-    for pair in (*(config.get("Env") or ()), *settings.environment):
-        name, equals, _ = pair.partition("=")
-        if equals:
-            found[name] = pair
-        else:
-            found.pop(name, None)
+    own = [DEFAULT_PATH, f"HOSTNAME={hostname}", *(["TERM=xterm"] if settings.terminal else [])]
+    found = merged_environment(own, config.get("Env") or (), settings.environment)
     found.setdefault("HOME", f"HOME={home}")
     return list(found.values())
 

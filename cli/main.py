@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -132,9 +131,7 @@ def _report(e: Exception, arguments: Sequence[str]) -> int:
         _report(e.cause, arguments)
         return e.status
     if isinstance(e, BrokenPipeError):
-        # Whoever read our output has had enough. Python's own flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+        return 1  # whoever read our output has had enough
     if isinstance(e, UnionFSError | OSError):
         failure(e)
         return 2 if isinstance(e, OptionError) else 1

@@ -17,7 +17,7 @@ import pytest
 from cli.main import main
 from tests.compat.real_mount import pack
 from tests.rigs import connection_of, mount_line
-from tests.unit.cli_runner import PROJECT, Ran
+from tests.unit.cli_runner import PROJECT, Ran, process_of
 
 #: A moment of the past, for images that are to be the same each time.
 EPOCH = "1000000000"
@@ -59,10 +59,9 @@ class Images:
         sooner."""
         if self.user is None and argv[0] != "mount":
             return self._here([os.fsdecode(argument) for argument in argv], stdin or b"")
-        start = "from cli.program import program; program()"
         who = [] if self.user is None else ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
         done = subprocess.run(
-            [*who, sys.executable, "-c", start, *argv],
+            [*who, *process_of(), *argv],
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,

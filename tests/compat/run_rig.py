@@ -14,7 +14,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +23,12 @@ import pytest
 
 from tests.compat.image_rig import Images
 from tests.compat.real_mount import pack
-from tests.unit.cli_runner import Ran
+from tests.unit.cli_runner import Ran, process_of
 from unionfs import api
 from unionfs.mounts.registry import start_time
 
 #: What carries this process's streams, or forks: a process of its own.
 _OWN_PROCESS = ("run", "exec", "start", "mount", "commit")
-_CLI = (sys.executable, "-c", "from cli.program import program; program()")
 APPLETS = (
     "sh cat echo true false sleep env id ls kill stty tty touch test pwd mkdir rm chown chmod wc yes head httpd wget"
 )
@@ -74,8 +72,8 @@ class Box(Images):
 
     def command(self) -> list[str]:
         if self.user is None:
-            return list(_CLI)
-        return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *_CLI]
+            return process_of()
+        return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *process_of()]
 
     @contextlib.contextmanager
     def process(self, *argv: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -14,7 +14,7 @@ from cli.info_schemas import Information
 from tests.compat.registry_rig import RegistryServer
 from tests.requirements import requires
 from tests.unit.cli_images import tar_of
-from tests.unit.cli_runner import PROJECT, program, refused
+from tests.unit.cli_runner import PROJECT, process_of, program, refused
 from unionfs.linux.mount import mountinfo
 
 pytestmark = [pytest.mark.needs_fuse, requires("fuse")]
@@ -104,9 +104,8 @@ def test_an_ordinary_user_is_told_what_is_there_for_users(open_tmp: Path) -> Non
     os.mkdir(open_tmp / "run", 0o700)
     for path in (open_tmp, open_tmp / "run"):
         os.chown(path, 65534, 65534)
-    start = "import sys; from cli.main import main; sys.exit(main())"
     ran = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", start, "info", "--json"],
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *process_of(), "info", "--json"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **env},
         capture_output=True,
         timeout=60,

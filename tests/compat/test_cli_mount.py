@@ -207,8 +207,7 @@ def test_fusepy_is_the_other_transport(place: Place) -> None:
 
 
 def test_foreground_stays_until_a_signal_and_ends_with_0(place: Place) -> None:
-    start = "import sys; from cli.main import main; sys.exit(main())"
-    argv: list[str | Path] = [sys.executable, "-c", start, "mount", "-f", "-l", place.layer, place.tree]
+    argv: list[str | Path] = [*process_of(), "mount", "-f", "-l", place.layer, place.tree]
     with subprocess.Popen(argv, cwd=PROJECT, stderr=subprocess.PIPE) as process:
         while not is_mounted(place.tree):
             assert process.poll() is None
@@ -221,8 +220,7 @@ def test_foreground_stays_until_a_signal_and_ends_with_0(place: Place) -> None:
 
 @requires("root")
 def test_debug_stays_and_logs_every_request_with_its_answer(place: Place) -> None:
-    start = "import sys; from cli.main import main; sys.exit(main())"
-    argv: list[str | Path] = [sys.executable, "-c", start, "mount", "--debug", "-l", place.layer, place.tree]
+    argv: list[str | Path] = [*process_of(), "mount", "--debug", "-l", place.layer, place.tree]
     with subprocess.Popen(argv, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as process:
         while not is_mounted(place.tree):
             assert process.poll() is None
@@ -236,10 +234,9 @@ def test_debug_stays_and_logs_every_request_with_its_answer(place: Place) -> Non
 def in_namespace(script: str, *argv: str | Path) -> Ran:
     """Run `unionfs ARGV` after the shell commands of `script`, in a private mount namespace."""
     need("root", "unshare")
-    start = "import sys; from cli.main import main; sys.exit(main())"
     command = f'{script}\nexec "$@"'
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-ec", command, "bash", sys.executable, "-c", start, *argv],
+        ["unshare", "-m", "bash", "-ec", command, "bash", *process_of(), *argv],
         cwd=PROJECT,
         capture_output=True,
         timeout=60,

@@ -17,7 +17,7 @@ from tests.compat.faulty_proxy import Fault, FaultyProxy, Request
 from tests.compat.image_rig import Images
 from tests.compat.registry_rig import RegistryServer, serve_image
 from tests.requirements import requires
-from tests.unit.cli_runner import PROJECT, program, refused
+from tests.unit.cli_runner import PROJECT, process_of, program, refused
 from tests.unit.image_rig import layer, made_image
 
 pytestmark = requires("docker-registry", "skopeo")
@@ -90,9 +90,8 @@ def test_login_keeps_what_the_registry_takes(cli: Images, tmp_path: Path) -> Non
 def test_login_asks_at_a_terminal(cli: Images, tmp_path: Path) -> None:
     with RegistryServer(tmp_path, password=True) as registry:
         ours, theirs = pty.openpty()
-        start = "import sys; from cli.main import main; sys.exit(main())"
         process = subprocess.Popen(
-            [sys.executable, "-c", start, "login", registry.host],
+            [*process_of(), "login", registry.host],
             stdin=theirs, stdout=theirs, stderr=theirs, env=cli.environment, cwd=PROJECT, start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
@@ -136,9 +135,8 @@ def test_registry_that_is_not_there(registry: RegistryServer, cli: Images) -> No
 def test_terminal_sees_the_lines_too(registry: RegistryServer, cli: Images, tmp_path: Path) -> None:
     serve_image(registry, tmp_path, MADE)
     ours, theirs = pty.openpty()
-    start = "import sys; from cli.main import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", start, "image", "pull", f"{registry.host}/a/b"],
+        [*process_of(), "image", "pull", f"{registry.host}/a/b"],
         stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env={**cli.environment, "TERM": "xterm"}, cwd=PROJECT,
     )  # fmt: skip
     os.close(theirs)
@@ -169,9 +167,8 @@ def test_pull_that_is_ended_leaves_the_store_as_it_was(
             return None
 
         proxy.plan = plan
-        start = "import sys; from cli.main import main; sys.exit(main())"
         process = subprocess.Popen(
-            [sys.executable, "-c", start, "image", "pull", "-q", f"{proxy.host}/a/b"],
+            [*process_of(), "image", "pull", "-q", f"{proxy.host}/a/b"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=cli.environment, cwd=PROJECT,
         )  # fmt: skip
         try:

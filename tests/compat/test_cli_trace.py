@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from cli.replay_schemas import ReplayStep
 from cli.trace_schemas import TraceEvent
 from tests.compat.real_mount import RealStack, each_transport
-from tests.unit.cli_runner import PROJECT, program, refused
+from tests.unit.cli_runner import PROJECT, process_of, program, refused
 from tests.unit.overlay_rig import tree
 from tests.unit.trace_rig import stored_tree
 from unionfs import api
@@ -45,9 +44,8 @@ class Trace:
 def traced(mnt: Path, *options: str) -> Iterator[Trace]:
     """Listening during the block: from when the mount knows of it."""
     before = listening(mnt)
-    code = "import sys; from cli.main import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "trace", str(mnt), *options],
+        [*process_of(), "trace", str(mnt), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
@@ -221,9 +219,8 @@ def test_what_is_told_of_a_mount_is_not_written_to_it(stack: RealStack) -> None:
     with stack.mounted() as mnt:
         refused(program("trace", mnt, "--record", mnt / "recording"), 1, "lies in the mount", "outside")
         with open(mnt / "out", "wb") as out:
-            code = "import sys; from cli.main import main; sys.exit(main())"
             ran = subprocess.run(
-                [sys.executable, "-c", code, "trace", mnt], stdout=out, stderr=subprocess.PIPE, timeout=60, cwd=PROJECT
+                [*process_of(), "trace", mnt], stdout=out, stderr=subprocess.PIPE, timeout=60, cwd=PROJECT
             )
         assert ran.returncode == 1 and b"standard output lies in the mount" in ran.stderr
         assert not (mnt / "recording").exists() and listening(mnt) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from tests.compat.namespace import Namespace
 from tests.compat.run_rig import Box
 from tests.requirements import requires
-from tests.unit.cli_runner import PROJECT
+from tests.unit.cli_runner import PROJECT, process_of
 from unionfs.containers import seccomp
 
 pytestmark = [
@@ -25,7 +24,6 @@ SETUP = """
 if mountpoint -q /sys/fs/cgroup; then umount -R -l /sys/fs/cgroup; fi
 mount -t cgroup2 -o ro unionfs-tests /sys/fs/cgroup
 """
-CLI = (sys.executable, "-c", "from cli.program import program; program()")
 
 
 def test_seccomp_filter_is_compiled_once_and_holds_each_time(tmp_path: Path) -> None:
@@ -35,7 +33,8 @@ def test_seccomp_filter_is_compiled_once_and_holds_each_time(tmp_path: Path) -> 
     script = "grep Seccomp: /proc/self/status || cat /proc/self/status; mkdir /m; mount -t tmpfs m /m && echo mounted"
     with Namespace(tmp_path, SETUP, env) as host:
         shown = [
-            host.call(*CLI, "run", "--rm", "--network", "none", "box", "sh", "-c", script).stdout for _ in range(2)
+            host.call(*process_of(), "run", "--rm", "--network", "none", "box", "sh", "-c", script).stdout
+            for _ in range(2)
         ]
     for text in shown:
         assert ("Seccomp:\t2" in text) is (seccomp.load_profile() is not None), shown

@@ -17,7 +17,7 @@ from tests.compat.real_mount import pack, umoci_unpack
 from tests.golden.hostile_tars import archive, entry
 from tests.golden.trees import describe
 from tests.requirements import requires
-from tests.unit.cli_runner import PROJECT, Ran, program, refused
+from tests.unit.cli_runner import PROJECT, Ran, process_of, program, refused
 from unionfs import api
 from unionfs.changeset.tar_format import DIR
 
@@ -178,10 +178,9 @@ def test_what_is_no_layer_is_refused_with_a_hint(place: Place) -> None:
 def test_reading_a_tar_shows_how_far_it_is(place: Place) -> None:
     """On a terminal."""
     (place.path / "layer.tar.gz").write_bytes(gzip.compress(archive(entry(b"f", data=os.urandom(1 << 20)))))
-    start = "import sys; from cli.main import main; sys.exit(main())"
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "UNIONFS_CACHE": str(place.path / "cache"), "TERM": "xterm"}
     terminal, stderr = pty.openpty()
-    argv: list[str | Path] = [sys.executable, "-c", start, "mount", "-l", place.path / "layer.tar.gz", place.tree]
+    argv: list[str | Path] = [*process_of(), "mount", "-l", place.path / "layer.tar.gz", place.tree]
     done = subprocess.run(argv, stderr=stderr, timeout=60, check=False, env=env)
     os.set_blocking(terminal, False)
     shown = os.read(terminal, 1 << 16)

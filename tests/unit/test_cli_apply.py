@@ -9,14 +9,13 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from cli import schemas
-from tests.unit.cli_runner import PROJECT, call, refused
+from tests.unit.cli_runner import PROJECT, call, process_of, refused
 
 Capture = pytest.CaptureFixture[bytes]
 
@@ -74,8 +73,7 @@ def test_a_missing_tar_or_directory_is_named(capsysbinary: Capture, tree: Path) 
 
 
 def start(*argv: str | Path, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    code = "import sys; from cli.main import main; sys.exit(main())"
-    return subprocess.Popen([sys.executable, "-c", code, *argv], cwd=PROJECT, stdout=subprocess.PIPE, stderr=stderr)
+    return subprocess.Popen([*process_of(), *argv], cwd=PROJECT, stdout=subprocess.PIPE, stderr=stderr)
 
 
 def test_an_interrupt_is_one_line_and_status_1(tree: Path) -> None:

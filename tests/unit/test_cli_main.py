@@ -12,7 +12,7 @@ import pytest
 
 from cli.image import VERBS as IMAGE_VERBS
 from cli.main import VERBS
-from tests.unit.cli_runner import PROJECT, call, program, refused
+from tests.unit.cli_runner import PROJECT, call, process_of, program, refused
 from unionfs import __version__
 
 Capture = pytest.CaptureFixture[bytes]
@@ -132,9 +132,8 @@ def test_a_reader_who_had_enough_is_no_traceback(tmp_path: Path) -> None:
     upper.mkdir()
     for n in range(500):  # more than a pipe holds
         (upper / f"{n:05}-{'x' * 200}").touch()
-    start = "import sys; from cli.main import main; sys.exit(main())"
     with subprocess.Popen(
-        [sys.executable, "-c", start, "diff", "-l", layer, "-u", upper],
+        [*process_of(), "diff", "-l", layer, "-u", upper],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},

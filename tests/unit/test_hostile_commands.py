@@ -9,7 +9,6 @@ import contextlib
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from tests.canary import Canary
 from tests.requirements import requires
 from tests.rigs import python_path
-from tests.unit.cli_runner import program
+from tests.unit.cli_runner import process_of, program
 from tests.unit.test_hostile_layers import ODD_NAMES
 from tests.unit.test_hostile_xattrs import NAMES, OBJECTS, layers, place, values
 from unionfs import api
@@ -109,9 +108,8 @@ def test_names_are_written_as_they_are_but_to_a_terminal(tmp_path: Path) -> None
     arguments = ("diff", "-l", str(tmp_path / "base"), "-u", str(tmp_path / "upper"))
     assert program(*arguments).out == b"A /x\x1b[2J\n"
     reader, terminal = os.openpty()
-    start = "import sys; from cli.main import main; sys.exit(main())"
     environment = {**os.environ, "PYTHONPATH": python_path()}
-    subprocess.run([sys.executable, "-c", start, *arguments], stdout=terminal, env=environment, check=True, timeout=60)
+    subprocess.run([*process_of(), *arguments], stdout=terminal, env=environment, check=True, timeout=60)
     os.close(terminal)
     assert os.read(reader, 4096) == b"A /x\\x1b[2J\r\n"
     os.close(reader)

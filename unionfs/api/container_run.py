@@ -32,33 +32,30 @@ def run_image(
     attach: bool = True,
 ) -> Run:
     """`create_container` of what `container_settings` makes of `settings`, and `run_container`."""
+    asked = {
+        "store": None if store is None else os.fsdecode(store),
+        "image": image,
+        "settings": dict(settings),
+        "name": name,
+        "auto_remove": auto_remove,
+        "platform": platform,
+    }
     worker = container_worker.taken()
-    if worker is not None:
-        asked = {
-            "store": None if store is None else os.fsdecode(store),
-            "image": image,
-            "settings": dict(settings),
-            "name": name,
-            "auto_remove": auto_remove,
-            "platform": platform,
-        }
-        id = worker.create(asked)
-        if id is not None:
-            from unionfs.containers import terminal
+    id = None if worker is None else worker.create(asked)
+    if worker is not None and id is not None:
+        from unionfs.containers import terminal
 
-            its_own = bool(settings.get("terminal"))
-            stdin = 0 if attach and settings.get("interactive") else None
-            with terminal.catching(terminal=its_own) as signals, worker.start() as monitor:
-                return Run(id, terminal.follow(monitor, signals, attach=attach, stdin=stdin, terminal=its_own))
+        its_own = bool(settings.get("terminal"))
+        stdin = 0 if attach and settings.get("interactive") else None
+        with terminal.catching(terminal=its_own) as signals, worker.start() as monitor:
+            return Run(id, terminal.follow(monitor, signals, attach=attach, stdin=stdin, terminal=its_own))
 
-    from unionfs.api.container_settings import container_settings
-    from unionfs.api.containers import container_store, create_container, run_container
+    from unionfs.api.containers import run_container
 
-    made = container_settings(**settings)
-    containers = container_store(store)
-    container = create_container(containers, image, made, name=name, auto_remove=auto_remove, platform=platform)
+    containers, container = container_worker.created(asked)
+    interactive = container.settings.interactive
     try:
-        return Run(container.id, run_container(containers, container.id, attach=attach, interactive=made.interactive))
+        return Run(container.id, run_container(containers, container.id, attach=attach, interactive=interactive))
     except (UnionFSError, OSError):
         container_worker.discard(containers, container)
         raise

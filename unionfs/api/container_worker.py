@@ -116,19 +116,9 @@ def _import() -> None:
 
 def _run(connection: socket.socket, asked: Mapping[str, Any]) -> None:
     from unionfs.api import containers as running
-    from unionfs.api.container_settings import container_settings
 
     try:
-        settings = container_settings(**asked["settings"])
-        containers = running.container_store(asked["store"])
-        container = running.create_container(
-            containers,
-            asked["image"],
-            settings,
-            name=asked["name"],
-            auto_remove=asked["auto_remove"],
-            platform=asked["platform"],
-        )
+        containers, container = created(asked)
     except (UnionFSError, OSError) as error:
         _tell_failure(connection, error)
         return
@@ -140,6 +130,24 @@ def _run(connection: socket.socket, asked: Mapping[str, Any]) -> None:
     except (UnionFSError, OSError) as error:
         discard(containers, container)
         _tell_failure(connection, error)
+
+
+def created(asked: Mapping[str, Any]) -> tuple[Containers, Container]:
+    """A container as `asked` (see Worker.create), and the containers it is of."""
+    from unionfs.api.container_settings import container_settings
+    from unionfs.api.containers import container_store, create_container
+
+    settings = container_settings(**asked["settings"])
+    containers = container_store(asked["store"])
+    container = create_container(
+        containers,
+        asked["image"],
+        settings,
+        name=asked["name"],
+        auto_remove=asked["auto_remove"],
+        platform=asked["platform"],
+    )
+    return containers, container
 
 
 def discard(containers: Containers, container: Container) -> None:

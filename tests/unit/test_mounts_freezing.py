@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,14 +51,19 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def elsewhere(function: Callable[[int], None], pid: int) -> None:
-    """Call it in a process that is not the parent of `pid`: a tracer buries its tracees, who would be missed."""
+    """Call it in a process that is not the parent of `pid`, and is gone afterwards: a tracer buries its tracees, who
+    would be missed, and waitpid(2) reports their stops to all threads of a tracer's process."""
     child = os.fork()
     if child == 0:
+        status = 1
         try:
             function(pid)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def go_on(directory: Path) -> None:
@@ -226,16 +232,12 @@ def test_thread_that_waits_for_its_vfork_child_need_not_stop(tmp_path: Path) -> 
         until(lambda: bool(children.read_text()))
         child = int(children.read_text())
 
-        def freeze() -> None:
+        def freeze(pid: int) -> None:
             frozen = Frozen()
             deadline = time.monotonic() + PATIENCE
-            refused.append(frozen.freeze([parent.pid, child], nobody, lambda thread: thread == parent.pid, deadline))
+            assert frozen.freeze([pid, child], nobody, lambda thread: thread == pid, deadline) == set()
             frozen.thaw()
 
-        refused: list[set[int]] = []
-        tracer = threading.Thread(target=freeze)  # whose end sets the parent free too
-        tracer.start()
-        tracer.join()
-        assert refused == [set()]
+        elsewhere(freeze, parent.pid)  # whose end sets the parent free too
         os.close(os.open(fifo, os.O_RDONLY))
         assert parent.wait(PATIENCE) == 0

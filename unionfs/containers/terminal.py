@@ -193,6 +193,9 @@ class Relay:
             return
         except OSError:
             data = b""
+        # INVARIANT: keys that were typed after a resize are behind it. Its signal came before them, so that its handler
+        # has run by now, if only after poll(2) had looked.
+        self._pass_signals()
         if not data:
             self._stdin = None
         elif self._terminal:
@@ -295,12 +298,12 @@ def _carry(master: int, stdin: int | None, signals: Signals, ended: int) -> None
         if stdin is not None and len(keys) < _READ:
             poll.register(stdin, select.POLLIN)
         ready = dict(poll.poll())
-        if signals.fileno() in ready and signals.received():
-            _copy_size(master)
         if stdin is not None and stdin in ready:
             data = os.read(stdin, _READ)
             keys += data
             stdin = stdin if data else None
+        if signals.received():  # behind the read, and before keys are written: as in Relay._read_input
+            _copy_size(master)
         try:
             if keys:
                 del keys[: os.write(master, keys)]

@@ -6,7 +6,8 @@
     frozen.thaw()
 
 INVARIANT: one thread makes and uses a `Frozen`: it is the tracer of those threads, and when it ends, or all of us do,
-the kernel lets them go on.
+the kernel lets them go on. None of them is of a child of this process: waitpid(2) in any other thread of ours would
+report such stops too (do_wait_pid() of kernel/exit.c), as if the child had been stopped by a signal.
 """
 
 from __future__ import annotations

@@ -307,6 +307,48 @@ def test_digest_in_a_header_that_is_another() -> None:
         repository(client).resolve("1")
 
 
+PINNED = parse_normalized(f"example.com/a/b@{Digest.of(b'another')}")
+
+
+@pytest.mark.parametrize("head", [200, 405])
+def test_digest_that_was_asked_for_is_the_one_that_counts(head: int) -> None:
+    """Whatever the registry says that it gives in its place."""
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.method == "HEAD" and head != 200:
+            return Answer(head)
+        return Answer(200, content=MANIFEST, headers={"Docker-Content-Digest": str(Digest.of(MANIFEST))})
+
+    with after_meeting(handler).client() as client, pytest.raises(ImageFormatError, match="is damaged"):
+        asking = Repository(client, PINNED, "pull")
+        found, data = asking.resolve(PINNED.digest or "")
+        assert (found.digest, data) == (PINNED.digest, None)
+        asking.manifest(found)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "0"}, {"Docker-Content-Digest": "nonsense"}])
+def test_answer_to_head_that_says_nothing(headers: dict[str, str]) -> None:
+    told = {"Docker-Content-Digest": str(Digest.of(MANIFEST)), "Content-Length": str(len(MANIFEST))} | headers
+    network = after_meeting(
+        lambda request: Answer(200, headers=told) if request.method == "HEAD" else Answer(200, content=MANIFEST)
+    )
+    with network.client() as client:
+        found, data = repository(client).resolve("1")
+    assert (found.digest, found.size, data) == (Digest.of(MANIFEST), len(MANIFEST), MANIFEST)
+
+
+@pytest.mark.parametrize("head", [200, 405])
+def test_manifest_of_schema_1_is_called_what_it_is(head: int) -> None:
+    """Its digest is not that of its bytes, which hold signatures too."""
+    kind = {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}
+    network = after_meeting(
+        lambda request: Answer(head if request.method == "HEAD" else 200, headers=kind, content=MANIFEST)
+    )
+    with network.client() as client, pytest.raises(ImageFormatError, match="a/b:1 is of schema 1") as e:
+        repository(client).resolve("1")
+    assert e.value.hint == "push it again, with a docker newer than 1.10"
+
+
 def test_catalogue_goes_over_pages() -> None:
     def handler(request: httpx2.Request) -> Answer:
         last = request.url.params.get("last")

@@ -125,6 +125,11 @@ def test_search_has_dockers_columns(registry: RegistryServer, cli: Images, tmp_p
     refused(cli.call("search", "--limit", "0", "x"), 2, "limit 0 is outside the range of [1, 100]")
 
 
+def test_auth_file_that_is_named_and_not_there(cli: Images) -> None:
+    for argv in (("image", "pull", "localhost:1/a"), ("search", "localhost:1/a")):
+        refused(cli.call(*argv, "--authfile", "absent"), 1, "absent does not exist", "unionfs login --authfile")
+
+
 def test_registry_that_is_not_there(registry: RegistryServer, cli: Images) -> None:
     registry.__exit__()
     refused(cli.call("image", "pull", f"{registry.host}/a/b:1"), 1, "cannot be reached", "check its name and port")

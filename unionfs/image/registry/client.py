@@ -64,6 +64,12 @@ class RegistryOptions:
     def auth_files(self) -> AuthFiles:
         return AuthFiles(self.environ, self.uid, self.authfile)
 
+    def checked(self) -> RegistryOptions:
+        """Itself. RegistryError where a file that was named is not there: who names one is not to go on as nobody."""
+        if self.authfile is not None and not os.path.exists(self.authfile):
+            raise RegistryError(f"{self.authfile} does not exist", hint="unionfs login --authfile writes it")
+        return self
+
 
 class Answer(NamedTuple):
     """A whole answer."""

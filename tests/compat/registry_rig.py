@@ -140,12 +140,14 @@ def _base64url(data: bytes) -> str:
 class TokenServer:
     """Signs a token (JWT, ES256) for what is asked; for pushing only to "user" with the password "secret".
 
-    `asked`: (user, scopes) of each request. `life`: seconds that its tokens say they live."""
+    `asked`: (user, scopes) of each request. `life`: seconds that its tokens say they live. `closed`: repositories that
+    nobody gets anything of."""
 
     def __init__(self, directory: Path, certificate: Certificate, life: int = 300) -> None:
         self.certificate, self._directory, self._life = certificate, directory, life
         self.service, self.issuer = "a test's registry", "a test's issuer"
         self.asked: list[tuple[str, tuple[str, ...]]] = []
+        self.closed: set[str] = set()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -185,6 +187,7 @@ class TokenServer:
         for scope in scopes:
             kind, name, actions = scope.split(":")
             granted = [action for action in actions.split(",") if user or action == "pull"]
+            granted = [] if name in self.closed else granted
             access.append({"type": kind, "name": name, "actions": granted})
         now = int(time.time())
         claims: dict[str, Any] = {

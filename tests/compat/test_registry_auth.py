@@ -128,6 +128,33 @@ def test_mounting_asks_for_both_repositories(peer: Peer, signed: Certificate, tm
         assert ("user", ("repository:a/b:pull", "repository:c:pull,push")) in tokens.asked
 
 
+def test_layers_that_may_not_be_mounted_are_sent(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
+    with TokenServer(tmp_path, signed) as tokens, RegistryServer(tmp_path, token=tokens) as registry:
+        peer.load(image(f"{registry.host}/a/b:1"))
+        api.login(registry.host, "user", "secret", options=peer.options)
+        api.push_image(peer.store, f"{registry.host}/a/b:1", options=peer.options)
+        peer.store.tag(f"{registry.host}/a/b:1", f"{registry.host}/c:1")
+        tokens.closed.add("a/b")
+        told: list[api.Transfer] = []
+        api.push_image(peer.store, f"{registry.host}/c:1", options=peer.options, report=told.append)
+        assert {transfer.status for transfer in told if transfer.id} == {"Preparing", "Pushing", "Pushed"}
+
+
+def test_token_that_runs_out_in_the_middle_of_a_push(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
+    with TokenServer(tmp_path, signed) as tokens, RegistryServer(tmp_path, token=tokens) as registry:
+        with FaultyProxy(registry.host) as front:
+            # As it asks when a token is too old.
+            front.plan = lambda request: (
+                Fault(without=("Authorization",)) if request.method == "PUT" and request.seen == 1 else None
+            )
+            peer.load(image(f"{front.host}/a/b:1"))
+            api.login(front.host, "user", "secret", options=peer.options)
+            pushed = api.push_image(peer.store, f"{front.host}/a/b:1", options=peer.options)
+        second = Peer(tmp_path, "second")
+        name = f"{registry.host}/a/b@{pushed.digest}"
+        assert api.pull_image(second.store, name, options=second.options).id == image().id
+
+
 def test_wrong_password_at_the_token_server(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
     with (
         TokenServer(tmp_path, signed) as tokens,

@@ -3,6 +3,7 @@ MockTransport stands for the network; the real ones are in tests/compat/test_reg
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from unionfs.errors import ImageFormatError, RegistryError
 from unionfs.image.digest import Digest
 from unionfs.image.layers import descriptor_of
 from unionfs.image.reference import parse_normalized
-from unionfs.image.registry import search
+from unionfs.image.registry import search, upload
 from unionfs.image.registry.client import Client, RegistryOptions, is_local
 from unionfs.image.registry.credentials import Credentials
 from unionfs.image.registry.failures import Doing
@@ -192,6 +193,27 @@ def test_uploads_do_not_leave_tls_either() -> None:
         client.meet()
         with pytest.raises(RegistryError, match="which is not safe"):
             client.request(WHAT, "PATCH", "http://example.com/upload", body=b"")
+
+
+@pytest.mark.parametrize(
+    ("location", "sent_to"),
+    [
+        ("7?_state=x", "https://example.com/v2/a/b/blobs/uploads/7?_state=x&"),
+        ("/up/7", "https://example.com/up/7?"),
+        ("//cdn.example.com/7", "https://cdn.example.com/7?"),
+        ("https://example.com:5000/7?a=b%20c", "https://example.com:5000/7?a=b%20c&"),
+    ],
+)
+def test_blob_is_sent_where_the_registry_says(location: str, sent_to: str) -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        return Answer(202, headers={"Location": location}) if request.method == "POST" else Answer(201)
+
+    network = after_meeting(handler)
+    blob = b"it"
+    with network.client() as client:
+        sending = upload.Upload(Repository(client, parse_normalized("example.com/a/b:1"), "push"), Digest.of(blob), 2)
+        sending.send(io.BytesIO(blob), sending.mount()[1], lambda size: None)
+    assert network.asked()[-1] == f"PUT {sent_to}digest={str(Digest.of(blob)).replace(':', '%3A')}"
 
 
 def test_realm_without_tls_gets_no_password() -> None:

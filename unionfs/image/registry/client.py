@@ -72,11 +72,12 @@ class RegistryOptions:
 
 
 class Answer(NamedTuple):
-    """A whole answer."""
+    """A whole answer; `url`: who gave it."""
 
     status: int
     headers: httpx2.Headers
     body: bytes
+    url: httpx2.URL
 
 
 def is_local(host: str) -> bool:
@@ -175,9 +176,9 @@ class Client:
 
     def url(self, path: str) -> httpx2.URL:
         """Of something at the registry; an address (a Location) stands for itself, if it may."""
-        return self._led(self._base, path)
+        return self.led(self._base, path)
 
-    def _led(self, here: httpx2.URL, location: str) -> httpx2.URL:
+    def led(self, here: httpx2.URL, location: str) -> httpx2.URL:
         """Where a place leads to. RegistryError for what is no HTTP, or was HTTPS and is none any more."""
         url = here.join(location)
         if url.scheme not in ("http", "https") or (url.scheme == "http" and here.scheme == "https"):
@@ -200,7 +201,7 @@ class Client:
         """The answer, whole. RegistryError, about `what`, where its status is none of `expect`; more than
         `limit` bytes are an ImageFormatError."""
         with self.stream(what, method, path, scopes=scopes, headers=headers, body=body, expect=expect) as response:
-            return Answer(response.status_code, response.headers, self.read(what, response, limit))
+            return Answer(response.status_code, response.headers, self.read(what, response, limit), response.url)
 
     @contextmanager
     def stream(
@@ -276,7 +277,7 @@ class Client:
             if response.status_code not in _REDIRECTS or not location or method not in ("GET", "HEAD"):
                 return response
             response.close()
-            url = self._led(url, location)
+            url = self.led(url, location)
         raise RegistryError(f"{self.registry} redirects without end")
 
     def _own(self, url: httpx2.URL) -> bool:

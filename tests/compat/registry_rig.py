@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import ssl
 import subprocess
 import threading
 import time
@@ -140,10 +141,10 @@ def _base64url(data: bytes) -> str:
 class TokenServer:
     """Signs a token (JWT, ES256) for what is asked; for pushing only to "user" with the password "secret".
 
-    `asked`: (user, scopes) of each request. `life`: seconds that its tokens say they live. `closed`: repositories that
-    nobody gets anything of."""
+    `tls`: it speaks it. `life`: seconds that its tokens say they live. `asked`: (user, scopes) of each request.
+    `closed`: repositories that nobody gets anything of."""
 
-    def __init__(self, directory: Path, certificate: Certificate, life: int = 300) -> None:
+    def __init__(self, directory: Path, certificate: Certificate, life: int = 300, *, tls: bool = False) -> None:
         self.certificate, self._directory, self._life = certificate, directory, life
         self.service, self.issuer = "a test's registry", "a test's issuer"
         self.asked: list[tuple[str, tuple[str, ...]]] = []
@@ -158,7 +159,11 @@ class TokenServer:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.realm = f"http://127.0.0.1:{self._server.server_port}/token"
+        self.realm = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}/token"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate.server, certificate.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def __enter__(self) -> TokenServer:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

@@ -224,6 +224,21 @@ def test_insecure_takes_any_certificate(encrypted: RegistryServer, peer: Peer) -
     api.push_image(peer.store, f"{encrypted.host}/a/b:1", options=replace(peer.options, insecure=True))
 
 
+def test_authority_of_a_registry_is_that_of_its_token_server(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
+    """As skopeo has it, which asks one as the other."""
+    with (
+        TokenServer(tmp_path, signed, tls=True) as tokens,
+        RegistryServer(tmp_path, token=tokens, certificate=signed) as registry,
+    ):
+        directory = trusting(tmp_path / "certificates", signed)
+        arguments = ("-u", "user", "-p", "secret", "--authfile", tmp_path / "auth.json", registry.host)
+        skopeo("login", "--cert-dir", directory, *arguments)
+        api.login(registry.host, "user", "secret", options=replace(peer.options, cert_dir=directory))
+        api.login(registry.host, "user", "secret", options=replace(peer.options, insecure=True))
+        with pytest.raises(RegistryError, match="is not trusted"):
+            api.login(registry.host, "user", "secret", options=peer.options)
+
+
 def test_directory_of_certificates_that_is_none(encrypted: RegistryServer, peer: Peer, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/ca.crt").write_text("no certificate")

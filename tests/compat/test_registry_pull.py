@@ -189,8 +189,8 @@ def test_proxy_is_not_used_for_this_machine(
     registry: RegistryServer, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve_image(registry, tmp_path, image())
-    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    for variable, proxy in (("HTTP_PROXY", "http://127.0.0.1:1"), ("ALL_PROXY", "none://that.can.be.used")):
+        monkeypatch.setenv(variable, proxy)
     api.pull_image(peer.store, f"{registry.host}/a/b:1", options=peer.options)
 
 

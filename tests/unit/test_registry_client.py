@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,7 +18,8 @@ from unionfs.image.digest import Digest
 from unionfs.image.layers import descriptor_of
 from unionfs.image.reference import parse_normalized
 from unionfs.image.registry import search, upload
-from unionfs.image.registry.client import Client, RegistryOptions, is_local
+from unionfs.image.registry.client import Client, RegistryOptions
+from unionfs.image.registry.connections import is_local
 from unionfs.image.registry.credentials import Credentials
 from unionfs.image.registry.failures import Doing
 from unionfs.image.registry.repository import Repository
@@ -182,6 +184,66 @@ def test_nothing_leads_out_of_tls(location: str) -> None:
     assert len(network.requests) == 3
 
 
+@pytest.mark.parametrize("location", ["https://[::g]/x", "https://example.com:99999/x", f"https://{'a' * 64}.com/x"])
+def test_nothing_leads_to_where_nobody_can_be(location: str) -> None:
+    with (
+        redirecting(location).client(credentials=Credentials("me", "secret")) as client,
+        pytest.raises(RegistryError, match="which is nowhere"),
+    ):
+        client.request(WHAT, "GET", "/v2/x")
+
+
+@pytest.mark.parametrize("registry", ["[:::::]", "a:99999", "localhost:x", f"{'a' * 64}.com", "a..b", ""])
+def test_registry_that_has_no_address(registry: str) -> None:
+    with pytest.raises(RegistryError, match="is no address of a registry") as e:
+        after_meeting(lambda request: Answer(200)).client(registry)
+    assert e.value.hint == "write HOST or HOST:PORT"
+
+
+def test_who_is_led_to_and_does_not_answer_is_named() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "example.com":
+            return Answer(307, headers={"Location": "https://cdn.example.com/x"})
+        raise httpx2.ConnectError("refused", request=request)
+
+    with (
+        after_meeting(handler).client() as client,
+        pytest.raises(RegistryError, match=r"the thing: cdn\.example\.com cannot be reached: refused"),
+    ):
+        client.request(WHAT, "GET", "/v2/x")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_who_is_led_to_has_nothing_to_say_of_logins(status: int) -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        led = {"Location": "https://cdn.example.com/x"}
+        return Answer(307, headers=led) if request.url.host == "example.com" else Answer(status)
+
+    with (
+        after_meeting(handler).client() as client,
+        pytest.raises(RegistryError, match=rf"the thing: cdn\.example\.com answered {status}") as e,
+    ):
+        client.request(WHAT, "GET", "/v2/x")
+    assert e.value.hint is None
+
+
+def test_what_is_sent_whole_is_sent_where_it_is_led_to() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.path == "/v2/x":
+            return Answer(int(request.content or b"308"), headers={"Location": "/v2/y"})
+        return Answer(201, content=request.content)
+
+    network = after_meeting(handler)
+    with network.client() as client:
+        assert client.request(WHAT, "PUT", "/v2/x", body=b"307", expect=(201,)).body == b"307"
+        for body in (b"302", iter([b"307"])):  # that asks for something else; and a body that is gone
+            with (
+                pytest.raises(RegistryError, match="answered 30"),
+                client.stream(WHAT, "PUT", "/v2/x", body=body, expect=(201,)),
+            ):
+                pass
+
+
 def test_redirects_have_an_end() -> None:
     network = after_meeting(lambda request: Answer(302, headers={"Location": f"{request.url}x"}))
     with network.client() as client, pytest.raises(RegistryError, match="redirects without end"):
@@ -227,6 +289,64 @@ def test_realm_without_tls_gets_no_password() -> None:
     assert network.asked() == ["GET https://example.com/v2/"]
 
 
+def test_realm_without_tls_gets_one_where_nobody_minds() -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://auth.example.com/token"'}
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "auth.example.com":
+            return Answer(200, json={"token": "good"})
+        return Answer(200 if "authorization" in request.headers else 401, headers=challenge)
+
+    with Network(handler).client(insecure=True) as client:
+        client.request(WHAT, "GET", "/v2/x")
+
+
+def test_who_does_not_answer_at_all_is_not_waited_for_again() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        raise httpx2.ConnectTimeout("timed out", request=request)
+
+    network = Network(handler)
+    with network.client() as client, pytest.raises(RegistryError, match=r"example\.com does not answer"):
+        client.request(WHAT, "GET", "/v2/x")
+    assert len(network.requests) == 1
+
+
+# environment ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("proxy", ["foo://127.0.0.1:1", "http://127.0.0.1:port"])
+def test_proxy_that_is_none(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with (
+        Client("example.com", RegistryOptions()) as client,
+        pytest.raises(RegistryError, match="the proxy of the environment cannot be used: ") as e,
+    ):
+        client.meet()
+    assert e.value.hint == "look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+
+
+def test_proxy_that_is_not_there_is_thought_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    with (
+        Client("example.com", RegistryOptions()) as client,
+        pytest.raises(RegistryError, match=r"example.com cannot be reached: Connection refused") as e,
+    ):
+        client.meet()
+    assert e.value.hint == "check its name and port, and the proxy: HTTPS_PROXY and NO_PROXY"
+
+
+@pytest.mark.parametrize(("name", "words"), [("absent", "No such file"), ("text", "no certificate")])
+def test_certificates_of_the_environment_that_are_none(
+    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text").write_text("hello")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+    with (
+        Client("example.com", RegistryOptions()) as client,
+        pytest.raises(RegistryError, match=f"the system's certificates cannot be read: .*{words}") as e,
+    ):
+        client.meet()
+    assert e.value.hint == "look at SSL_CERT_FILE and SSL_CERT_DIR"
+
+
 # tokens ---------------------------------------------------------------------------------------------------------------
 def with_tokens(answer: Handler) -> Network:
     """Asks for a token; `answer` is the token server."""
@@ -249,6 +369,47 @@ def test_token_is_fetched_ahead_and_kept_for_its_scope() -> None:
         other = client.request(WHAT, "GET", "/v2/x", scopes=("repository:b:pull",)).body
     assert (set(first), other) == ({b"Bearer good-2"}, b"Bearer good-6")
     assert network.asked()[1] == "GET https://auth.example.com/token?service=example.com&scope=repository%3Aa%3Apull"
+
+
+def test_what_else_the_registry_wants_for_it_is_asked_for_too() -> None:
+    """As one does that passes on what another has, under its names."""
+    wants = f'{BEARER},scope="repository:inner/a:pull repository:a:pull"'
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "auth.example.com":
+            return Answer(200, json={"token": "-".join(request.url.params.get_list("scope"))})
+        if "inner" in request.headers.get("authorization", ""):
+            return Answer(200)
+        return Answer(401, headers={"WWW-Authenticate": BEARER if request.url.path == "/v2/" else wants})
+
+    network = Network(handler)
+    with network.client() as client:
+        for _ in range(2):
+            client.request(WHAT, "GET", "/v2/x", scopes=("repository:a:pull,push",))
+    tokens = [request for request in network.requests if request.url.host == "auth.example.com"]
+    assert [request.url.params.get_list("scope") for request in tokens] == [
+        ["repository:a:pull,push"],
+        ["repository:a:pull,push", "repository:inner/a:pull"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("location", "carried"), [("/other", True), ("https://auth.example.com/other", True), ("https://b.com/t", False)]
+)
+def test_token_server_that_has_moved(location: str, carried: bool) -> None:
+    asked: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.path == "/token":
+            return Answer(301, headers={"Location": location})
+        if request.url.host != "example.com":
+            asked.append(request)
+            return Answer(200, json={"token": "good"})
+        return Answer(200 if "authorization" in request.headers else 401, headers={"WWW-Authenticate": BEARER})
+
+    with Network(handler).client(credentials=Credentials("me", "secret")) as client:
+        client.request(WHAT, "GET", "/v2/x")
+    assert ["authorization" in request.headers for request in asked] == [carried]
 
 
 def test_token_that_is_refused_is_fetched_once_more_and_no_more() -> None:

@@ -15,7 +15,6 @@ import httpx2
 
 from unionfs.errors import ImageFormatError, RegistryError
 from unionfs.image.models import Descriptor
-from unionfs.image.registry import failures
 from unionfs.image.registry.client import Client
 from unionfs.image.registry.failures import Doing
 from unionfs.image.registry.transfer import Cancelled
@@ -127,7 +126,7 @@ class Download:
         self._pieces = None
         self._failed = 1 if self._at - self._begun >= _PROGRESS else self._failed + 1
         if not self._client.options.retry.wait(self._failed, None, self._client.cancelled):
-            raise failures.unreachable(self._what, self._client.registry, error) from error
+            raise self._client.unreachable(self._what, error) from error
 
     def _finish(self) -> None:
         """All has come. More would be another blob."""

@@ -88,13 +88,18 @@ def refused(
         hint = f"wait {retry_after} seconds" if retry_after.isdigit() else "wait a while"
         hint += "" if known else f", or {login}"
         return RegistryError(f"{what.thing}: {said or 'toomanyrequests: too many requests'}", hint=hint)
-    answer = f"{status} {plain(reason)}".strip()
+    return odd(what, host, status, reason, body)
+
+
+def odd(what: Doing, host: str, status: int, reason: str, body: bytes) -> RegistryError:
+    """An answer of which nothing is known but what it says."""
+    answer, said = f"{status} {plain(reason)}".strip(), words(body)
     later = "try again later" if status >= 500 else "it may be one that only reads" if status == 405 else None
     return RegistryError(f"{what.thing}: {host} answered {answer}" + (f": {said}" if said else ""), hint=later)
 
 
-def unreachable(what: Doing, host: str, error: httpx2.TransportError) -> RegistryError:
-    """A request that came to no answer."""
+def unreachable(what: Doing, host: str, error: httpx2.TransportError, *, proxied: bool = False) -> RegistryError:
+    """A request that came to no answer. `proxied`: it may have gone by a proxy."""
     tls = tls_error(error)
     about = f"{what.thing}: " if what.thing else ""
     if isinstance(tls, ssl.SSLCertVerificationError):
@@ -112,7 +117,10 @@ def unreachable(what: Doing, host: str, error: httpx2.TransportError) -> Registr
     if isinstance(error, httpx2.TimeoutException):
         return RegistryError(f"{about}{host} does not answer", hint="try again later")
     if isinstance(error, httpx2.ConnectError):
-        return RegistryError(f"{about}{host} cannot be reached: {_reason(error)}", hint="check its name and port")
+        return RegistryError(
+            f"{about}{host} cannot be reached: {_reason(error)}",
+            hint="check its name and port" + (", and the proxy: HTTPS_PROXY and NO_PROXY" if proxied else ""),
+        )
     return RegistryError(f"{about}the connection to {host} broke: {_reason(error)}", hint="try again")
 
 

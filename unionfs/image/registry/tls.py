@@ -17,6 +17,7 @@ import httpx2
 
 from unionfs.errors import RegistryError
 from unionfs.image.registry.credentials import config_home
+from unionfs.image.registry.failures import plain
 
 SYSTEM_DIRECTORIES = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 
@@ -32,12 +33,21 @@ def unverified() -> ssl.SSLContext:
     return httpx2.create_ssl_context(verify=False)
 
 
-def context(certificates: Sequence[str] = (), *, required: bool = False) -> ssl.SSLContext:
-    """Trusts the system's authorities and those in the directories `certificates`; `required`: these must be there.
+def context(
+    certificates: Sequence[str] = (), *, authorities: Sequence[str] = (), required: bool = False
+) -> ssl.SSLContext:
+    """Trusts the system's authorities, and those in the directories `certificates`, of which a client's own are taken
+    too, and `authorities`. `required`: `certificates` must be there.
 
     RegistryError for files that are none."""
-    made = httpx2.create_ssl_context()
-    for directory in certificates:
+    try:
+        made = httpx2.create_ssl_context()
+    except OSError as error:  # an SSLError too
+        why = plain(str(error.strerror or error))
+        raise RegistryError(
+            f"the system's certificates cannot be read: {why}", hint="look at SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from error
+    for directory in (*certificates, *authorities):
         try:
             names = sorted(os.listdir(directory))
         except (FileNotFoundError, NotADirectoryError):
@@ -47,16 +57,16 @@ def context(certificates: Sequence[str] = (), *, required: bool = False) -> ssl.
         except OSError as error:
             raise RegistryError(f"{directory} cannot be read: {error.strerror}") from error
         for name in names:
-            _add(made, os.path.join(directory, name))
+            _add(made, os.path.join(directory, name), own=directory in certificates)
     return made
 
 
-def _add(made: ssl.SSLContext, path: str) -> None:
+def _add(made: ssl.SSLContext, path: str, *, own: bool) -> None:
     stem, suffix = os.path.splitext(path)
     try:
         if suffix == ".crt":
             made.load_verify_locations(cafile=path)
-        elif suffix == ".cert":
+        elif suffix == ".cert" and own:
             if not os.path.exists(stem + ".key"):
                 raise RegistryError(f"{path} has no key beside it", hint=f"{stem}.key is missing")
             made.load_cert_chain(path, stem + ".key")

@@ -145,7 +145,7 @@ class Upload:
                     return None if last else self._place(response.headers, response.url, end)
                 said = self._client.read(self._what, response, failures.LIMIT)
         except httpx2.TransportError as error:
-            raise _Broken(failures.unreachable(self._what, self._client.registry, error)) from error
+            raise _Broken(self._client.unreachable(self._what, error)) from error
         status, retry_after = response.status_code, response.headers.get("retry-after")
         cause = failures.refused(
             self._what,

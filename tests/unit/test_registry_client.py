@@ -17,7 +17,7 @@ from unionfs.errors import ImageFormatError, RegistryError
 from unionfs.image.digest import Digest
 from unionfs.image.layers import descriptor_of
 from unionfs.image.reference import parse_normalized
-from unionfs.image.registry import search, upload
+from unionfs.image.registry import login, search, upload
 from unionfs.image.registry.client import Client, RegistryOptions
 from unionfs.image.registry.connections import is_local
 from unionfs.image.registry.credentials import Credentials
@@ -548,6 +548,20 @@ def test_catalogue_goes_over_pages() -> None:
         "example.com/b",
         "example.com/c [2J",
     ]
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_registry_without_a_catalogue(status: int) -> None:
+    options = after_meeting(lambda request: Answer(status)).client().options
+    with pytest.raises(RegistryError, match="localhost:5000 shows no catalogue") as e:
+        search.search("localhost:5000", options)
+    assert e.value.hint == "not every registry has one to search in"
+
+
+def test_login_at_what_is_no_registry() -> None:
+    options = Network(lambda request: Answer(404)).client().options
+    with pytest.raises(RegistryError, match=r"example\.com is no registry: it knows no /v2/"):
+        login.login("example.com", Credentials("me", "secret"), options)
 
 
 def test_docker_hub_is_searched_by_its_own_interface() -> None:

@@ -276,7 +276,7 @@ def test_helper_of_one_registry_is_for_no_other(home: Home) -> None:
     ("helper", "words"),
     [
         (None, "docker-credential-broken cannot be run: No such file"),
-        ("#!/bin/sh\necho locked; exit 1\n", "docker-credential-broken get failed: locked"),
+        ("#!/bin/sh\necho; echo locked; echo for good >&2; exit 1\n", "broken get failed: locked for good$"),
         ("#!/bin/sh\necho no JSON\n", "is not JSON"),
         ("#!/bin/sh\necho '{}'\n", "holds no Username and Secret"),
     ],
@@ -285,8 +285,15 @@ def test_helper_that_fails(home: Home, helper: str | None, words: str) -> None:
     if helper is not None:
         home.helper("broken", helper)
     home.docker(credsStore="broken")
-    with pytest.raises(RegistryError, match=words):
+    with pytest.raises(RegistryError, match=words) as e:
         home.files.find("example.com")
+    assert e.value.hint and e.value.hint.endswith("it, or take it out of credsStore and credHelpers in the auth file")
+
+
+def test_helper_that_finds_nothing_may_still_keep(home: Home) -> None:
+    home.helper("broken", '#!/bin/sh\n[ "$1" = store ]\n')
+    home.docker(credsStore="broken")
+    assert home.files.save("example.com", Credentials("me", "secret")) is None
 
 
 def test_name_of_a_helper_is_no_path(home: Home) -> None:

@@ -117,7 +117,7 @@ class AuthFiles:
     def save(self, registry: str, credentials: Credentials) -> str | None:
         """Keep them where `find` sees them first. The file they stand in as they are; None where a helper keeps them.
         Atomic."""
-        file = next((file for file in self.paths if self._knows(file, registry)), self.written)
+        file = next(file for file in self.paths if file == self.written or self._knows(file, registry))
         document = _read(file)
         if name := _helper(document, registry):
             helpers.store(name, _key(registry), Secret(credentials.username, credentials.password), self._environ)

@@ -461,6 +461,20 @@ def test_password_is_basic_where_both_are_offered_only_without_a_realm() -> None
         assert client.request(WHAT, "GET", "/v2/x").body == b"Basic bWU6c2VjcmV0"
 
 
+# blobs ----------------------------------------------------------------------------------------------------------------
+def test_blob_that_is_shorter_than_its_manifest_says() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        return Answer(416) if "range" in request.headers else Answer(200, content=b"short")
+
+    blob = descriptor_of("", Digest.of(b"longer"), 6)
+    with (
+        after_meeting(handler).client() as client,
+        repository(client).download(blob) as stream,
+        pytest.raises(ImageFormatError, match=f"blob {blob.digest} has no byte 5, and should have 6 bytes"),
+    ):
+        stream.read_all()
+
+
 # manifests and catalogues ---------------------------------------------------------------------------------------------
 MANIFEST = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
 

@@ -33,12 +33,6 @@ from unionfs.image.registry.transfer import Cancelled, Report, Transfer, all_of,
 from unionfs.image.staging import Staging
 from unionfs.image.store import Store
 
-#: A descriptor, and the platform that is told with it.
-_Pair = tuple[Platform, Descriptor]
-_UNTOLD: Final = Platform.model_validate({})
-#: Documents from which on no more are fetched to learn a platform.
-_LOOKED_AT: Final = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
@@ -49,6 +43,13 @@ class Pulled:
     reference: str
     familiar: str
     status: Literal["Downloaded newer image", "Image is up to date"]
+
+
+#: A descriptor, and the platform that is told with it.
+_Pair = tuple[Platform, Descriptor]
+_UNTOLD: Final = Platform.model_validate({})
+#: Documents from which on no more are fetched to learn a platform.
+_LOOKED_AT: Final = 100
 
 
 def pull(
@@ -97,9 +98,9 @@ class _Puller:
         self._store, self._repository, self._wanted = store, repository, wanted
         self._report, self._unpack, self._lazy = report, unpack, lazy
         self._reference = repository.reference
-        #: What belongs to the image, and what was fetched to see whether it does.
-        self._documents: dict[Digest, bytes] = {}
+        #: What was fetched to see whether it belongs to the image, and what does.
         self._looked_at: dict[Digest, bytes] = {}
+        self._documents: dict[Digest, bytes] = {}
 
     def run(self) -> Pulled:
         reference = self._reference

@@ -50,13 +50,12 @@ class Network:
         def pause(event: threading.Event, delay: float) -> None:
             self.waited.append(delay)
 
-        options = RegistryOptions(
-            environ={"HOME": "/nonexistent"},
-            retry=Retry(pause=pause, clock=lambda: NOW),
-            transport=httpx2.MockTransport(self._answer),
-            **more,
-        )
-        return Client(registry, options, credentials=credentials)
+        given: dict[str, Any] = {
+            "environ": {"HOME": "/nonexistent"},
+            "retry": Retry(pause=pause, clock=lambda: NOW),
+            "transport": httpx2.MockTransport(self._answer),
+        }
+        return Client(registry, RegistryOptions(**given | more), credentials=credentials)
 
     def asked(self) -> list[str]:
         return [f"{request.method} {request.url}" for request in self.requests]
@@ -211,6 +210,21 @@ def test_who_is_led_to_and_does_not_answer_is_named() -> None:
         pytest.raises(RegistryError, match=r"the thing: cdn\.example\.com cannot be reached: refused"),
     ):
         client.request(WHAT, "GET", "/v2/x")
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/x"])
+def test_who_is_led_to_gets_no_password_by_asking_for_one(path: str) -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "cdn.example.com":
+            return Answer(401, headers={"WWW-Authenticate": 'Bearer realm="https://cdn.example.com/token"'})
+        return Answer(307 if request.url.path == path else 200, headers={"Location": "https://cdn.example.com/x"})
+
+    network = Network(handler)
+    with network.client(credentials=Credentials("me", "secret")) as client, pytest.raises(RegistryError):
+        for asked in ("/v2/x", "/v2/"):
+            client.request(WHAT, "GET", asked)
+    assert not any("authorization" in request.headers for request in network.requests)
+    assert not any(request.url.path == "/token" for request in network.requests)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -441,6 +455,26 @@ def test_token_server_that_gives_none(body: bytes) -> None:
     network = with_tokens(lambda request: Answer(200, content=body))
     with network.client() as client, pytest.raises(RegistryError, match="token"):
         client.request(WHAT, "GET", "/v2/x")
+
+
+def test_credentials_that_cannot_be_read_are_told_of_where_some_are_wanted(tmp_path: Path) -> None:
+    """As docker and skopeo: who asks for what anybody may have gets it."""
+    (tmp_path / "config.json").write_text('{"credsStore": "absent"}')
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "auth.example.com":
+            return Answer(200, json={"token": "anybody's"})
+        known = "authorization" in request.headers
+        return Answer(401 if not known else 200 if request.url.path == "/v2/public" else 403, headers=wanted)
+
+    wanted = {"WWW-Authenticate": BEARER}
+    with Network(handler).client(environ={"DOCKER_CONFIG": str(tmp_path), "PATH": "/nonexistent"}) as client:
+        client.request(WHAT, "GET", "/v2/public")
+        with pytest.raises(RegistryError, match="the thing: denied") as e:
+            client.request(WHAT, "GET", "/v2/private")
+    assert e.value.hint and e.value.hint.startswith(
+        "no credentials were sent: docker-credential-absent cannot be run: "
+    )
 
 
 def test_token_server_that_is_busy_is_asked_again() -> None:

@@ -39,6 +39,8 @@ _SAME_AGAIN: Final = frozenset((307, 308))
 #: Seconds without a byte.
 _PATIENCE: Final = 60.0
 _MEETING: Final = Doing("")
+#: What who is known might not have been answered.
+_FOR_SOME: Final = (401, 403, 404, 429)
 #: Nobody is there, or nobody who answers.
 _NOBODY: Final = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
@@ -102,8 +104,15 @@ class Client:
         #: Set, it ends what is under way: in other threads, with `Cancelled`.
         self.cancelled = threading.Event()
 
+        #: Why there are no credentials: to be told where some are wanted, since much can be had without.
+        self._problem: RegistryError | None = None
+
         def find() -> Credentials | None:
-            return credentials or options.auth_files().find(registry, path)
+            try:
+                return credentials or options.auth_files().find(registry, path)
+            except RegistryError as error:
+                self._problem = error
+                return None
 
         self.authorizer = Authorizer(find, self._fetch_token)
 
@@ -155,7 +164,7 @@ class Client:
         with closing(response):
             if scheme == "http" and response.status_code == 400:
                 return httpx2.RemoteProtocolError("it does not speak HTTP")  # but TLS, as Go's servers say so
-            if response.status_code == 401:
+            if response.status_code == 401 and self._own(response.url):
                 self.authorizer.note(_challenges(response))
         return None
 
@@ -247,7 +256,7 @@ class Client:
                 if not self._again(failed):
                     raise self.unreachable(what, error) from error
                 continue
-            if response.status_code == 401 and self._own(url) and authorised < 2 and not once:
+            if response.status_code == 401 and self._own(response.url) and authorised < 2 and not once:
                 authorised += 1
                 if self.authorizer.challenged(_challenges(response), authorization, scopes):
                     response.close()
@@ -314,7 +323,7 @@ class Client:
             body = b""
         if elsewhere and self._name(response.url) != self.registry:
             return failures.odd(what, self._name(response.url), response.status_code, response.reason_phrase, body)
-        return failures.refused(
+        refusal = failures.refused(
             what,
             self.registry,
             response.status_code,
@@ -323,6 +332,10 @@ class Client:
             known=self.authorizer.known,
             retry_after=response.headers.get("retry-after", ""),
         )
+        if self._problem is not None and response.status_code in _FOR_SOME:
+            hints = (str(self._problem), self._problem.hint)
+            refusal.hint = "no credentials were sent: " + "; ".join(hint for hint in hints if hint)
+        return refusal
 
     def _fetch_token(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
         """See authorizer.Fetch. What is sent there is a password: only by HTTPS, unless all of this is HTTP, or nobody

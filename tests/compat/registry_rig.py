@@ -32,7 +32,8 @@ HTPASSWD = "user:$2y$05$jwJuktnrR2Ww.1m7Q8VAaOClp4K1Lb4k7kD9JN.yJyCMFR.Nq8gn6\n"
 
 
 class RegistryServer:
-    """`password`: user "user" with "secret". `certificate`: speaks TLS with it. `token`: wants tokens from there."""
+    """`password`: user "user" with "secret". `certificate`: speaks TLS with it; `mutual`: with who has one of the same
+    authority. `token`: wants tokens from there."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class RegistryServer:
         certificate: Certificate | None = None,
         token: TokenServer | None = None,
         read_only: bool = False,
+        mutual: bool = False,
     ) -> None:
         self.directory = directory / "registry"
         self.directory.mkdir()
@@ -67,6 +69,8 @@ class RegistryServer:
             }
         if certificate is not None:
             config["http"]["tls"] = {"certificate": str(certificate.server), "key": str(certificate.key)}
+            if mutual:
+                config["http"]["tls"]["clientcas"] = [str(certificate.authority)]
         (self.directory / "config.yml").write_text(json.dumps(config))  # JSON is YAML
         self._process: subprocess.Popen[str] | None = None
         self.host = ""

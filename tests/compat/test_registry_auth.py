@@ -239,6 +239,20 @@ def test_authority_of_a_registry_is_that_of_its_token_server(peer: Peer, signed:
             api.login(registry.host, "user", "secret", options=peer.options)
 
 
+def test_registry_that_wants_a_certificate_too(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
+    directory = trusting(tmp_path / "certificates", signed)
+    options = replace(peer.options, cert_dir=directory)
+    with RegistryServer(tmp_path, certificate=signed, mutual=True) as registry:
+        for insecure in (False, True):
+            with pytest.raises(RegistryError, match=f"{registry.host} wants to see a certificate of yours") as e:
+                api.search(f"{registry.host}/", options=replace(options, insecure=insecure))
+            assert e.value.hint and e.value.hint.startswith("put NAME.cert and NAME.key into /etc/containers/certs.d/")
+        (Path(directory) / "me.cert").write_bytes(signed.server.read_bytes())
+        (Path(directory) / "me.key").write_bytes(signed.key.read_bytes())
+        for insecure in (False, True):
+            assert api.search(f"{registry.host}/", options=replace(options, insecure=insecure)) == []
+
+
 def test_directory_of_certificates_that_is_none(encrypted: RegistryServer, peer: Peer, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/ca.crt").write_text("no certificate")

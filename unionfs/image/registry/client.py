@@ -143,10 +143,11 @@ class Client:
                         return
                     errors.append(error)
                 # Of two, the one that says more: that TLS makes no sense of HTTP is known.
-                error = next((one for one in reversed(errors) if not _is_no_tls(one)), errors[0])
+                trust = [one for one in errors if _is_of_trust(one)]
+                error = next((one for one in (*trust, *reversed(errors)) if not _is_no_tls(one)), errors[0])
                 failed += 1
                 # Nobody is there; later, whoever was there is looked for again.
-                if isinstance(error, _NOBODY) or not self._again(failed):
+                if trust or isinstance(error, _NOBODY) or not self._again(failed):
                     raise self.unreachable(_MEETING, error) from error
 
     def _schemes(self) -> tuple[str, ...]:
@@ -390,9 +391,14 @@ def _asked(error: httpx2.TransportError) -> httpx2.URL | None:
 
 
 def _is_no_tls(error: httpx2.TransportError) -> bool:
-    """Does the other side not even speak TLS? A certificate that nobody trusts is another matter."""
+    """Does the other side not even speak TLS?"""
+    return failures.tls_error(error) is not None and not _is_of_trust(error)
+
+
+def _is_of_trust(error: httpx2.TransportError) -> bool:
+    """Is there a certificate that one of both does not trust?"""
     fault = failures.tls_error(error)
-    return fault is not None and not isinstance(fault, ssl.SSLCertVerificationError)
+    return isinstance(fault, ssl.SSLCertVerificationError) or (fault is not None and failures.wants_certificate(fault))
 
 
 def _challenges(response: httpx2.Response) -> list[challenge.Challenge]:

@@ -99,14 +99,17 @@ class Connections:
 
     def _new(self, url: httpx2.URL) -> httpx2.Client:
         httpcore2.HTTP11Connection.READ_NUM_BYTES = _READ_SIZES[url.scheme]  # of all connections, but of one kind
-        if url.scheme == "http" or self._insecure or self._transport is not None:
-            verify = tls.unverified()
+        if url.scheme == "http" or self._transport is not None:
+            verify = tls.context(verified=False)
         else:
             given = [self._cert_dir] if self._cert_dir is not None else tls.directories(self._host, self._environ)
-            if netloc(url) == self._own:
-                verify = tls.context(given, required=self._cert_dir is not None)
-            else:
-                verify = tls.context(tls.directories(netloc(url), self._environ), authorities=given)
+            own = netloc(url) == self._own
+            verify = tls.context(
+                given if own else tls.directories(netloc(url), self._environ),
+                authorities=() if own else given,
+                required=own and self._cert_dir is not None,
+                verified=not self._insecure,
+            )
         try:
             return httpx2.Client(
                 verify=verify,

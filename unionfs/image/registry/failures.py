@@ -107,6 +107,11 @@ def unreachable(what: Doing, host: str, error: httpx2.TransportError, *, proxied
             f"{about}the certificate of {host} is not trusted: {plain(tls.verify_message)}",
             hint=f"put its CA into /etc/containers/certs.d/{host}/ca.crt, or name its directory with --cert-dir",
         )
+    if tls is not None and wants_certificate(tls):
+        return RegistryError(
+            f"{about}{host} wants to see a certificate of yours: {plain(str(tls.reason))}",
+            hint=f"put NAME.cert and NAME.key into /etc/containers/certs.d/{host}, or name a directory with --cert-dir",
+        )
     if tls is not None:
         return RegistryError(
             f"{about}{host} does not speak TLS as it should: {plain(str(tls.reason or tls))}",
@@ -127,6 +132,12 @@ def unreachable(what: Doing, host: str, error: httpx2.TransportError, *, proxied
 def _reason(error: httpx2.TransportError) -> str:
     """In words, without the number before them that an OSError's text has."""
     return re.sub(r"^\[Errno -?\d+\] ", "", plain(str(error)))
+
+
+def wants_certificate(error: ssl.SSLError) -> bool:
+    """Is it an alert of the other side (RFC 8446, 6.2) about a certificate, or one that is missing?"""
+    reason = str(error.reason)
+    return "ALERT" in reason and ("CERTIFICATE" in reason or reason.endswith("UNKNOWN_CA"))
 
 
 def tls_error(error: BaseException) -> ssl.SSLError | None:

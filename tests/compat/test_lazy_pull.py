@@ -176,6 +176,16 @@ def test_a_registry_that_gives_no_parts_gives_all(
     assert images.run("image", "verify") == ""
 
 
+def test_a_note_that_could_not_be_read_is_not_written(images: Images, registry: RegistryServer, tmp_path: Path) -> None:
+    """Where the credentials are is noted as text."""
+    serve_layers(registry, tmp_path, estargz(FILES))
+    authfile = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    authfile.write_text("{}")
+    said = images.run("image", "pull", "--lazy", "--authfile", authfile, f"{registry.host}/a/b:1")
+    assert "Not in parts: the name of its auth file or certificates is no UTF-8" in said
+    assert images.run("image", "verify") == ""
+
+
 def test_a_wrong_chunk_is_an_error_and_is_not_kept(
     images: Images, registry: RegistryServer, proxy: FaultyProxy, tmp_path: Path, log: Path
 ) -> None:

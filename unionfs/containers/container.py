@@ -89,7 +89,8 @@ class State(NamedTuple):
 
     `running`: it was so, then, as `process`, its init, and below `monitor`; `boot` is of that time. `started` and
     `finished` in seconds since the epoch. `exit_code` as docker's. `error`: why it could not start, or ended.
-    `runtime`: the arguments with which the runtime is called. `ports` as published.
+    `runtime`: the arguments with which the runtime is called. `ports` as published. `oom_killed`: a process of it was
+    killed for want of memory in the run that ended, which need not be why it ended.
     """
 
     running: bool = False
@@ -103,6 +104,7 @@ class State(NamedTuple):
     runtime: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     rootless: bool = False
+    oom_killed: bool = False
 
     @property
     def status(self) -> Status:

@@ -65,7 +65,7 @@ def _state(state: State) -> dict[str, Any]:
         "Running": status == "running",
         "Paused": False,
         "Restarting": False,
-        "OOMKilled": False,
+        "OOMKilled": state.oom_killed,
         "Dead": False,
         "Pid": state.process.pid if status == "running" and state.process is not None else 0,
         "ExitCode": state.exit_code,

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, NoReturn
 
-from unionfs.containers import frames, preparation, recovery, runtime, terminal, userns
+from unionfs.containers import cgroups, frames, preparation, recovery, runtime, terminal, userns
 from unionfs.containers.container import Container, Place, Process, State, boot_id
 from unionfs.containers.logs import LogWriter
 from unionfs.containers.store import Containers
@@ -217,7 +217,7 @@ class _Monitor:
         self._listen()
         self._state = self._state._replace(
             running=True, process=Process.of(self._init), started=time.time(), finished=None, exit_code=0,
-            ports=network.ports,
+            oom_killed=False, ports=network.ports,
         )  # fmt: skip
         self._write_state()
         for watcher in self._watchers:
@@ -459,12 +459,15 @@ class _Monitor:
         self._init = -1
         if self._log is not None:
             self._log.close()
+        # Before the runtime takes the group away.
+        starved = cgroups.killed_for_memory(self._task.preparation.cgroups, cgroups.group_of(self._container.id))
         self._finish(
             self._state._replace(
-                running=False, process=None, monitor=None, finished=time.time(), exit_code=code, error=self._killed_for
+                running=False, process=None, monitor=None, finished=time.time(), exit_code=code,
+                error=self._killed_for, oom_killed=starved,
             ),
             {"status": code},
-        )
+        )  # fmt: skip
 
     def _failed(self, error: BaseException) -> None:
         """It did not come to run, or was lost by a bug of ours."""

@@ -82,6 +82,10 @@ def test_two_volumes_in_one_place() -> None:
         ("[0:0::1]::80", [Port("::1", 0, 80)]),
         ("8000-8001:80-81", [Port("", 8000, 80), Port("", 8001, 81)]),
         ("80-81", [Port("", 0, 80), Port("", 0, 81)]),
+        ("8000-8002:80", [Port("", 8000, 80, "tcp", 8002)]),
+        ("127.0.0.1:8000-8002:80/udp", [Port("127.0.0.1", 8000, 80, "udp", 8002)]),
+        ("8000-8002:80-80", [Port("", 8000, 80, "tcp", 8002)]),
+        ("8000-8000:80", [Port("", 8000, 80)]),
     ],
 )
 def test_port(text: str, expected: list[Port]) -> None:
@@ -112,6 +116,9 @@ def test_port_given_twice_is_one() -> None:
         ("1.2.3:80:80", "invalid IP address: 1.2.3"),
         ("::1:80:80", "invalid IP address: ::1"),
         ("8000-8002:80-81", "invalid ranges specified for container and host Ports: 80-81 and 8000-8002"),
+        ("8000-8001:80-82", "invalid ranges specified for container and host Ports: 80-82 and 8000-8001"),
+        ("8002-8000:80", "invalid hostPort: 8002-8000"),
+        ("0-5:80", "invalid hostPort: 0-5"),
         ("8000:80-81", "invalid ranges specified for container and host Ports: 80-81 and 8000"),
         ("٨٠", "invalid containerPort"),
     ],

@@ -1,7 +1,8 @@
 """Options of `run` as people write them, made into the values of `settings`. The forms and the errors are docker's.
 
     -v  SOURCE:TARGET[:ro,…]  TARGET                     volumes
-    -p  [[ADDRESS:][HOST]:]CONTAINER[/tcp|/udp]          ports; HOST and CONTAINER may be ranges, 8000-8003
+    -p  [[ADDRESS:][HOST]:]CONTAINER[/tcp|/udp]          ports; ranges as 8000-8003: of both sides, as long as each
+                                                         other, or of HOST alone, of which one is taken then
     -e  KEY=VALUE  KEY        --env-file FILE            environment
     --memory  512m                                       memory
     STOPSIGNAL, --signal      TERM  SIGTERM  15  RTMIN+3 signal_number
@@ -117,9 +118,14 @@ def _ports(text: str) -> Iterator[Port]:
     if first == 0:
         raise OptionError(f"invalid containerPort: {container}")
     begin, end = _port_range(host, f"invalid hostPort: {host}") if host else (0, 0)
+    if begin < end and first == last:
+        yield Port(address, begin, first, cast(Protocol, protocol), end)
+        return
     if begin and end - begin != last - first:
-        # docker takes a range of the host for one port, and then the first that is free of it.
-        raise OptionError(f"invalid ranges specified for container and host Ports: {container} and {host}")
+        raise OptionError(
+            f"invalid ranges specified for container and host Ports: {container} and {host}",
+            hint="two ranges of the same length, or one port of the container",
+        )
     for step in range(last - first + 1):
         yield Port(address, begin + step if begin else 0, first + step, cast(Protocol, protocol))
 

@@ -79,6 +79,7 @@ class NetworkOf:
         if self._helper is not None:
             self._until_connected.close()  # the ports are the helper's from here on
             self._helper.connect(self.ports)
+            self.ports = self._helper.ports
 
     def _end(self) -> None:
         self._until_connected.close()

@@ -124,6 +124,12 @@ class State(NamedTuple):
         return self.monitor is not None and self.boot == boot_id() and self.monitor.alive
 
     @property
+    def processes(self) -> list[Process]:
+        """Its monitor and its init, those of them that run."""
+        found = (self.monitor if self.watched else None, self.process if self.lives else None)
+        return [process for process in found if process is not None]
+
+    @property
     def lost(self) -> bool:
         """Does it say what is not so, without anybody who would put it right? Its monitor was killed, before it ran or
         after."""

@@ -61,7 +61,7 @@ Publish = Annotated[
         "-p",
         "--publish",
         metavar="[[ADDRESS:]PORT:]PORT[/udp]",
-        help="A port of the container; 8000-8010:80 has one of a range.",
+        help="A port of the container; by 8000-8010:80 on the first of a range that is free.",
     ),
 ]
 Network = Annotated[

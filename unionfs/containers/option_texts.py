@@ -89,14 +89,18 @@ def _with_mode(volume: Volume, text: str, mode: str) -> Volume:
 
 
 def ports(texts: Iterable[str]) -> tuple[Port, ...]:
-    """`-p`."""
-    return tuple(dict.fromkeys(port for text in texts for port in _ports(text)))
+    """`-p`. A port of the host given twice is one; of what leaves the choice there are as many as were given."""
+    found: list[Port] = []
+    for port in (port for text in texts for port in _ports(text)):
+        if port.host == 0 or port.last or port not in found:
+            found.append(port)
+    return tuple(found)
 
 
 def _ports(text: str) -> Iterator[Port]:
     """docker/go-connections nat, ParsePortSpec."""
-    spec, slash, protocol = text.partition("/")
-    protocol = protocol.lower() if slash else "tcp"
+    spec, _, protocol = text.partition("/")
+    protocol = protocol.lower() or "tcp"
     rest, _, container = spec.rpartition(":")
     address, _, host = rest.rpartition(":")
     if not container:

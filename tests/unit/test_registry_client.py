@@ -172,15 +172,22 @@ def test_credentials_stay_at_their_origin(location: str, carried: bool) -> None:
     assert network.requests[-1].url.path == "/elsewhere"
 
 
-@pytest.mark.parametrize("location", ["http://example.com/x", "http://cdn.example.com/x", "file:///etc/passwd"])
-def test_nothing_leads_out_of_tls(location: str) -> None:
+@pytest.mark.parametrize(
+    ("location", "hint"),
+    [
+        ("http://example.com/x", "a proxy before it has to send X-Forwarded-Proto"),
+        ("http://cdn.example.com/x", None),
+        ("file:///etc/passwd", None),
+    ],
+)
+def test_nothing_leads_out_of_tls(location: str, hint: str | None) -> None:
     network = redirecting(location)
     with (
         network.client(credentials=Credentials("me", "secret")) as client,
-        pytest.raises(RegistryError, match="which is not safe"),
+        pytest.raises(RegistryError, match="which is not safe") as e,
     ):
         client.request(WHAT, "GET", "/v2/x")
-    assert len(network.requests) == 3
+    assert (len(network.requests), e.value.hint) == (3, hint)
 
 
 @pytest.mark.parametrize("location", ["https://[::g]/x", "https://example.com:99999/x", f"https://{'a' * 64}.com/x"])

@@ -182,7 +182,10 @@ class Client:
         """Where a place leads to. RegistryError for what is no HTTP, or was HTTPS and is none any more."""
         url = self._address(location, f"{self.registry} leads to {failures.plain(location)}, which is nowhere", here)
         if url.scheme not in ("http", "https") or (url.scheme == "http" and here.scheme == "https"):
-            raise RegistryError(f"{self.registry} leads to {failures.plain(str(url))}, which is not safe")
+            raise RegistryError(
+                f"{self.registry} leads to {failures.plain(str(url))}, which is not safe",
+                hint="a proxy before it has to send X-Forwarded-Proto" if url.host == here.host else None,
+            )
         return url
 
     def _address(self, text: str, none: str, here: httpx2.URL | None = None) -> httpx2.URL:

@@ -140,10 +140,16 @@ class Box(Images):
 
     def kill(self, pid: int) -> None:
         """SIGKILL, and wait until it is gone."""
+        with self.ending(pid):
+            os.kill(pid, signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def ending(self, pid: int) -> Iterator[None]:
+        """The block has that process end, which is waited for. A monitor ends when all has been put away."""
         fd = os.pidfd_open(pid)
         try:
-            os.kill(pid, signal.SIGKILL)
-            assert select.select([fd], [], [], 20)[0]
+            yield
+            assert select.select([fd], [], [], 30)[0]
         finally:
             os.close(fd)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shutil
 import signal
 from pathlib import Path
@@ -136,10 +135,8 @@ def test_after_a_restart_of_the_machine(box: Box) -> None:
     box.until_said("main", "told")
     file = box.state_file("main")
     before = json.loads(file.read_text())
-    monitor = os.pidfd_open(box.monitor("main"))
-    box.run("kill", "main")
-    assert select.select([monitor], [], [], 30)[0]  # until then it has the lock that `ps` needs to put the state right
-    os.close(monitor)
+    with box.ending(box.monitor("main")):  # until then it has the lock that `ps` needs to put the state right
+        box.run("kill", "main")
     own = [os.getpid(), start_time(os.getpid())]
     file.write_text(json.dumps(before | {"boot": "of another boot", "process": own, "monitor": own}))
     row = box.run("ps", "-a", "--format", "{{.Names}} {{.Status}}")

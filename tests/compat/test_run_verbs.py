@@ -101,7 +101,7 @@ def test_logs_follow_to_the_end_of_one_without_a_monitor(box: Box) -> None:
 
 def test_logs_follow_to_the_last_word_of_one_that_vanishes(box: Box) -> None:
     box.detached("main", "until test -e /tmp/go; do sleep 0.01; done; echo last", "--rm")
-    with box.process("logs", "-f", "main") as logs:
+    with box.ending(box.monitor("main")), box.process("logs", "-f", "main") as logs:
         assert logs.stdout is not None and logs.stdout.readline() == b"ready\n"
         box.run("exec", "main", "touch", "/tmp/go")
         assert (logs.stdout.read(), logs.wait(timeout=30)) == (b"last\n", 0)

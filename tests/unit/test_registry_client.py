@@ -86,8 +86,9 @@ def test_retry_after_is_waited_for(headers: dict[str, str], waited: list[float])
     assert network.waited == waited
 
 
-def test_who_is_to_wait_long_is_told_so() -> None:
-    network = after_meeting(lambda request: Answer(429, headers={"Retry-After": "3600"}))
+@pytest.mark.parametrize("told", ["3600", "Tue, 14 Nov 2023 23:13:20 GMT"])
+def test_who_is_to_wait_long_is_told_so(told: str) -> None:
+    network = after_meeting(lambda request: Answer(429, headers={"Retry-After": told}))
     with network.client() as client, pytest.raises(RegistryError, match="the thing: toomanyrequests") as e:
         client.request(WHAT, "GET", "/v2/x")
     assert (network.waited, e.value.hint) == ([], "wait 3600 seconds, or unionfs login example.com")
@@ -415,7 +416,13 @@ def test_what_else_the_registry_wants_for_it_is_asked_for_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("location", "carried"), [("/other", True), ("https://auth.example.com/other", True), ("https://b.com/t", False)]
+    ("location", "carried"),
+    [
+        ("/other", True),
+        ("https://auth.example.com/other", True),
+        ("https://auth.example.com:8443/other", False),
+        ("https://b.com/t", False),
+    ],
 )
 def test_token_server_that_has_moved(location: str, carried: bool) -> None:
     asked: list[httpx2.Request] = []

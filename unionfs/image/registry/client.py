@@ -29,7 +29,7 @@ from unionfs.image.registry.authorizer import Authorizer
 from unionfs.image.registry.connections import Connections, is_address, is_local, netloc
 from unionfs.image.registry.credentials import AuthFiles, Credentials
 from unionfs.image.registry.failures import Doing
-from unionfs.image.registry.retry import STATUSES, Retry
+from unionfs.image.registry.retry import STATUSES, Retry, seconds
 
 _HUB_HOST: Final = "registry-1.docker.io"
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
@@ -234,7 +234,7 @@ class Client:
         response = self._send(what, method, self.url(path), tuple(scopes), dict(headers or {}), body)
         with closing(response):
             if response.status_code not in tuple(expect):
-                raise self._refused(what, response)
+                raise self.refusal(what, response)
             yield response
 
     def _send(
@@ -319,8 +319,9 @@ class Client:
         """The registry's, as it is in images, or of another host."""
         return self.registry if netloc(url) == netloc(self._base) else netloc(url)
 
-    def _refused(self, what: Doing, response: httpx2.Response, *, elsewhere: bool = True) -> RegistryError:
-        """`elsewhere`: another host than the registry has nothing to say of who may."""
+    def refusal(self, what: Doing, response: httpx2.Response, *, elsewhere: bool = True) -> RegistryError:
+        """Of an answer, its body still to come, that is none to a request. `elsewhere`: another host than the registry
+        has nothing to say of who may."""
         try:
             body = self.read(what, response, failures.LIMIT)
         except (RegistryError, ImageFormatError):
@@ -334,7 +335,7 @@ class Client:
             response.reason_phrase,
             body,
             known=self.authorizer.known,
-            retry_after=response.headers.get("retry-after", ""),
+            wait=seconds(response.headers.get("retry-after", ""), self.options.retry.clock()),
         )
         if self._problem is not None and response.status_code in _FOR_SOME:
             hints = (str(self._problem), self._problem.hint)
@@ -365,12 +366,12 @@ class Client:
                 failed += 1
                 if response.status_code in STATUSES and self._again(failed, response):
                     continue
-                raise self._refused(what, response, elsewhere=False)
+                raise self.refusal(what, response, elsewhere=False)
 
     def _ask_for_token(
         self, method: str, url: httpx2.URL, headers: Mapping[str, str], body: bytes | None
     ) -> httpx2.Response:
-        """One request and where it leads to: the password goes along to the same host only."""
+        """One request and where it leads to: the password goes along within an origin, and from HTTP to HTTPS."""
         sent = dict(headers)
         for _ in range(_MAX_REDIRECTS):
             client = self._connections.to(url)
@@ -380,7 +381,8 @@ class Client:
                 return response
             response.close()
             url, before = self.led(url, location), url
-            if url.host != before.host:
+            safer = (before.scheme, url.scheme, url.host) == ("http", "https", before.host)
+            if _origin(url) != _origin(before) and not safer:
                 sent.pop("Authorization", None)
         raise RegistryError(f"{self.registry} redirects without end")
 

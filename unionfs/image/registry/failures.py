@@ -69,9 +69,9 @@ class Doing(NamedTuple):
 
 
 def refused(
-    what: Doing, host: str, status: int, reason: str, body: bytes, *, known: bool, retry_after: str = ""
+    what: Doing, host: str, status: int, reason: str, body: bytes, *, known: bool, wait: float | None = None
 ) -> RegistryError:
-    """An answer nobody hoped for. `known`: credentials were sent along."""
+    """An answer nobody hoped for. `known`: credentials were sent along. `wait`: so many seconds, it says."""
     said = words(body)
     login = f"unionfs login {host}"
     if status == 401:
@@ -85,7 +85,7 @@ def refused(
     if status == 404:
         return RegistryError(f"{what.thing} not found" + (f": {said}" if said else ""), hint="check name and tag")
     if status == 429:
-        hint = f"wait {retry_after} seconds" if retry_after.isdigit() else "wait a while"
+        hint = "wait a while" if wait is None else f"wait {wait:.0f} seconds"
         hint += "" if known else f", or {login}"
         return RegistryError(f"{what.thing}: {said or 'toomanyrequests: too many requests'}", hint=hint)
     return odd(what, host, status, reason, body)

@@ -19,7 +19,6 @@ import httpx2
 
 from unionfs.errors import RegistryError
 from unionfs.image.digest import Digest
-from unionfs.image.registry import failures
 from unionfs.image.registry.client import Answer
 from unionfs.image.registry.failures import Doing
 from unionfs.image.registry.repository import Repository
@@ -143,20 +142,10 @@ class Upload:
             ) as response:
                 if response.status_code < 300:
                     return None if last else self._place(response.headers, response.url, end)
-                said = self._client.read(self._what, response, failures.LIMIT)
+                cause = self._client.refusal(self._what, response)
         except httpx2.TransportError as error:
             raise _Broken(self._client.unreachable(self._what, error)) from error
-        status, retry_after = response.status_code, response.headers.get("retry-after")
-        cause = failures.refused(
-            self._what,
-            self._client.registry,
-            status,
-            response.reason_phrase,
-            said,
-            known=True,
-            retry_after=retry_after or "",
-        )
-        raise _Broken(cause, retry_after, wrong=status == 400)
+        raise _Broken(cause, response.headers.get("retry-after"), wrong=response.status_code == 400)
 
     def _bytes(self, file: BinaryIO, start: int, end: int, count: Count) -> Iterator[bytes]:
         file.seek(start)

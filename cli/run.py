@@ -57,7 +57,12 @@ Volume = Annotated[
 ]
 Publish = Annotated[
     list[str] | None,
-    typer.Option("-p", "--publish", metavar="[[ADDRESS:]PORT:]PORT[/udp]", help="A port of the container."),
+    typer.Option(
+        "-p",
+        "--publish",
+        metavar="[[ADDRESS:]PORT:]PORT[/udp]",
+        help="A port of the container; by 8000-8010:80 on the first of a range that is free.",
+    ),
 ]
 Network = Annotated[
     str,

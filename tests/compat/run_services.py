@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
 import socket
@@ -37,6 +39,17 @@ def program_image(box: Box, name: str, *programs: str, changes: Sequence[str] = 
 def port(box: Box, container: str, inside: str = "80/tcp") -> int:
     """Where on loopback a port of a container is published."""
     return int(box.inspect(container)["NetworkSettings"]["Ports"][inside][0]["HostPort"])
+
+
+def free_range(count: int) -> int:
+    """The first of so many ports of loopback that nobody has, none of which the kernel gives to who asks for any."""
+    first = 20000 + os.getpid() % 5000
+    while True:
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for number in range(first, first + count):
+                held.enter_context(socket.create_server(("127.0.0.1", number)))
+            return first
+        first += count
 
 
 def fetched(number: int, path: str = "/") -> str:

@@ -112,7 +112,7 @@ with container() as namespace:
         pass
     helper = started(namespace.pid, ports)
     print(fetched(8080), fetched(helper.ports[1].host))
-    print([port[:1] + port[2:] for port in helper.ports], helper.ports[0].host, 0 < helper.ports[2].host < 65536)
+    print([port[:1] + port[2:4] for port in helper.ports], helper.ports[0].host, 0 < helper.ports[2].host < 65536)
     pid = helper.pid
     helper.close()
     helper.close()
@@ -188,7 +188,7 @@ def test_port_that_somebody_listens_on(run: object) -> None:
 def attempt(*ports):
     try:
         with network.published(ports) as found:
-            print("free", [port.host for port in found])
+            print("free", [port.host if 8000 <= port.host < 9001 or port.host < 6000 else 0 for port in found])
     except ContainerError as error:
         print(error, "|", error.hint)
 
@@ -201,32 +201,46 @@ attempt(Port("", 5353, 53, "udp"))
 attempt(Port("", 5353, 53))
 attempt(Port("", 9000, 80), Port("", 9000, 81))
 attempt(Port("", 9000, 80), Port("", 9000, 80, "udp"))
+attempt(Port("", 8079, 80, last=8081))
+attempt(Port("", 8080, 80, last=8082), Port("", 0, 81), Port("", 8081, 82), Port("", 8080, 83, "udp", 8081))
+attempt(Port("", 8080, 80, last=8081), Port("", 8080, 81, last=8081))
+attempt(Port("127.0.0.1", 5352, 53, "udp", 5354), Port("127.0.0.1", 5352, 53, "udp", 5353))
+attempt(Port("", 5353, 53, "udp", 5353))
+attempt(Port("203.0.113.9", 80, 80, last=90))
 attempt(Port("203.0.113.9", 80, 80))
 attempt(Port("::1", 80, 80))
 with container() as namespace:
-    for port in (Port("0.0.0.0", 8080, 80), Port("0.0.0.0", 8081, 80)):
+    for port in (Port("0.0.0.0", 8080, 80), Port("0.0.0.0", 8081, 80), Port("0.0.0.0", 8080, 80, last=8082)):
         try:
             helper = started(namespace.pid, [port])
         except ContainerError as error:
             print(error)
         else:
-            print("started")
+            print("started", helper.ports[0].host)
             helper.close()
 """
     )
+    any_of = "choose another range, or one that is free with: -p "
     elsewhere = "cannot publish port 80: listen tcp4 203.0.113.9:80: bind: cannot assign requested address"
     refused = "cannot publish port {}: listen {}4 {}: bind: address already in use"
     assert out.splitlines() == [
         refused.format(80, "tcp", "0.0.0.0:8080") + " | choose another, or one that is free with: -p 80",
         refused.format(80, "tcp", "127.0.0.1:8080") + " | choose another, or one that is free with: -p 80",
-        refused.format(53, "udp", "0.0.0.0:5353") + " | choose another, or one that is free with: -p 53",
+        refused.format(53, "udp", "0.0.0.0:5353") + " | choose another, or one that is free with: -p 53/udp",
         "free [5353]",
         refused.format(81, "tcp", "0.0.0.0:9000") + " | choose another, or one that is free with: -p 81",
         "free [9000, 9000]",
+        "free [8079]",
+        "free [8082, 0, 8081, 8080]",
+        refused.format(81, "tcp", "0.0.0.0:8080-8081") + f" | {any_of}81",
+        "free [5354, 5352]",
+        refused.format(53, "udp", "0.0.0.0:5353-5353") + f" | {any_of}53/udp",
+        elsewhere.replace(":80:", ":80-90:") + " | give an address of this machine, or none",
         elsewhere + " | give an address of this machine, or none",
         "port 80 cannot be published on ::1: slirp4netns forwards IPv4 alone | give an IPv4 address, or none",
         refused.format(80, "tcp", "0.0.0.0:8080"),
-        "started",
+        "started 8081",
+        "started 8081",
     ]
 
 

@@ -200,6 +200,18 @@ def test_a_volume_is_the_hosts(box: Box, tmp_path: Path) -> None:
     assert ran.status == 1 and b"Read-only" in ran.err
 
 
+def test_a_directory_on_a_file(box: Box, tmp_path: Path) -> None:
+    """Which is which comes before what the runtime says."""
+    (tmp_path / "file").touch()
+    run = ("run", "--network", "none", "--name", "main", "-v")
+    ran = box.call(*run, f"{tmp_path}:/etc/motd", "box", "true")
+    refused(ran, 125, f"error: cannot mount the directory {tmp_path} on /etc/motd, which is a file in the container: ")
+    assert "not a directory" in ran.errors[0] and ran.err.endswith(b"mount a file there, or the directory elsewhere\n")
+    assert box.inspect("main")["State"]["Error"].startswith(f"cannot mount the directory {tmp_path} on /etc/motd")
+    again = box.call("start", "main")
+    refused(again, 1, "which is a file in the container", "hint: mount a file there")
+
+
 def test_a_terminal_with_its_size_and_keys(box: Box) -> None:
     with Typist(box, "run", "-it", "--rm", "--network", "none", "box", "sh") as typist:
         typist.types("stty size; tty\n")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.compat.registry_rig import RegistryServer
 from tests.compat.run_rig import Box, Typist, box, filled
-from tests.compat.run_services import fetched, page, port, program_image
+from tests.compat.run_services import fetched, free_range, page, port, program_image
 from tests.requirements import need, requires
 
 pytestmark = [
@@ -42,6 +42,27 @@ def test_web_server_whose_page_is_fetched(box: Box, tmp_path: Path) -> None:
     assert fetched(port(box, "web")) == "<h1>hello</h1>"
     box.run("rm", "-f", "web", "second")
     assert box.run("ps", "-aq") == ""
+
+
+def test_servers_that_share_a_range_of_ports(box: Box, tmp_path: Path) -> None:
+    first = free_range(2)
+    both = f"{first}-{first + 1}"
+    run = ("run", "-d", "-p", f"127.0.0.1:{both}:80", "-v", f"{page(tmp_path / 'www', 'shared')}:/www:ro")
+    serve = ("box", "httpd", "-f", "-h", "/www")
+    with box.process(*run, "--name", "one", *serve) as one, box.process(*run, "--name", "two", *serve) as other:
+        said = [(each.communicate(timeout=60)[1], each.returncode) for each in (one, other)]
+    assert said == [(b"", 0), (b"", 0)]
+    numbers = [port(box, name) for name in ("one", "two")]
+    assert sorted(numbers) == [first, first + 1]
+    assert [fetched(number) for number in numbers] == ["shared", "shared"]
+    assert box.run("ps", "--format", "{{.Ports}}", "-f", "name=one") == f"127.0.0.1:{numbers[0]}->80/tcp"
+    assert box.inspect("one")["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": both}]}
+    refused = box.call(*run, "--name", "three", *serve)
+    assert refused.status == 125 and f"listen tcp4 127.0.0.1:{both}: bind: address already in use" in refused.errors[0]
+    assert "hint: choose another range, or one that is free with: -p 80" in refused.err.decode()
+    box.run("stop", "-t", "0", "one")
+    box.run("start", "one")
+    assert port(box, "one") == numbers[0]
 
 
 def test_database_that_is_talked_to(box: Box) -> None:

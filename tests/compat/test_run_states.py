@@ -33,7 +33,34 @@ def test_a_killed_init_is_seen_with_its_status(box: Box) -> None:
         box.kill(int(box.inspect("main")["State"]["Pid"]))
         assert wait.communicate(timeout=30)[0] == b"137\n"
     assert box.status("main") == "exited"
-    assert box.inspect("main")["State"]["ExitCode"] == 137
+    assert oom_killed(box, "main") == (137, False)
+
+
+def oom_killed(box: Box, name: str) -> tuple[int, bool]:
+    state = box.inspect(name)["State"]
+    return state["ExitCode"], state["OOMKilled"]
+
+
+STARVES = "exec busybox dd if=/dev/zero of=/dev/null bs=60000000 count=1"
+
+
+def test_one_that_was_killed_for_want_of_memory_says_so_until_it_runs_again(box: Box) -> None:
+    script = f"cat /tmp/ran || {{ echo again > /tmp/ran; {STARVES}; }}"
+    ran = box.call("run", "--network", "none", "-m", "24m", "--name", "main", "box", "sh", "-c", script)
+    assert ran.status == 137
+    assert oom_killed(box, "main") == (137, True)
+    assert box.run("start", "-a", "main") == "again"
+    assert oom_killed(box, "main") == (0, False)
+
+
+def test_one_whose_child_was_killed_for_want_of_memory_says_so_while_it_runs_and_after(box: Box) -> None:
+    box.detached("main", f"({STARVES}); echo child: $?; {WAIT}", "-m", "24m")
+    box.until_said("main", "child: 137")
+    assert oom_killed(box, "main") == (0, True)
+    monitor, pid = box.monitor("main"), int(box.inspect("main")["State"]["Pid"])
+    box.kill(monitor)
+    box.kill(pid)
+    assert oom_killed(box, "main") == (255, True)  # which the group still says
 
 
 def test_without_its_monitor_a_container_runs_on(box: Box) -> None:

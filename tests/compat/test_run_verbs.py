@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -71,9 +73,30 @@ def test_logs_follow_until_the_end(box: Box) -> None:
     box.detached("main", ENDS)
     with box.process("logs", "-f", "main") as logs:
         assert logs.stdout is not None and logs.stdout.readline() == b"ready\n"
+        until_it_sleeps(logs.pid)
         box.run("stop", "main")
         assert logs.stdout.read() == b"ends\n"
         assert logs.wait(timeout=30) == 0
+
+
+def until_it_sleeps(pid: int) -> None:
+    """Wait until a process waits in poll(2), for ever: the third argument is no timeout (proc_pid_syscall(5))."""
+    without_end = {"x86_64": ["7", "0xffffffff"], "aarch64": ["73", "0x0"]}[os.uname().machine]  # there it is ppoll
+    deadline = time.monotonic() + 30
+    while [(words := Path(f"/proc/{pid}/syscall").read_text().split())[0], *words[3:4]] != without_end:
+        assert time.monotonic() < deadline, words
+
+
+def test_logs_follow_to_the_end_of_one_without_a_monitor(box: Box) -> None:
+    box.detached("main", WAIT)
+    monitor, pid = box.monitor("main"), int(box.inspect("main")["State"]["Pid"])
+    with box.process("logs", "-f", "main") as logs:
+        assert logs.stdout is not None and logs.stdout.readline() == b"ready\n"
+        box.kill(monitor)
+        until_it_sleeps(logs.pid)
+        assert logs.poll() is None
+        box.kill(pid)
+        assert (logs.stdout.read(), logs.wait(timeout=30)) == (b"", 0)
 
 
 def test_logs_follow_to_the_last_word_of_one_that_vanishes(box: Box) -> None:

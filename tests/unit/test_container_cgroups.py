@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unionfs.containers.cgroups import Cgroups, look
+from unionfs.containers.cgroups import Cgroups, Mode, group_of, killed_for_memory, look
 from unionfs.linux.mount import MountInfo, parse_mountinfo
 
 
@@ -33,21 +33,46 @@ def test_nothing(place: Path) -> None:
 
 def test_unified(place: Path) -> None:
     rows = mounts(place, ("", "tmpfs", "rw"), ("memory", "cgroup", "rw,memory"), ("", "cgroup2", "rw,nsdelegate"))
-    assert look(rows, os.fsencode(place)) == Cgroups("unified", True, False)  # it is on top of the others
+    top = os.fsencode(place)
+    assert look(rows, top) == Cgroups("unified", True, False, top)  # it is on top of the others
     (place / "system.slice/memory.swap.max").touch()
-    assert look(rows, os.fsencode(place)) == Cgroups("unified", True, True)
+    assert look(rows, top) == Cgroups("unified", True, True, top)
 
 
 def test_legacy_and_hybrid(place: Path) -> None:
     legacy = (("", "tmpfs", "ro"), ("memory", "cgroup", "rw,memory"), ("cpu", "cgroup", "rw,cpu,cpuacct"))
-    assert look(mounts(place, *legacy), os.fsencode(place)) == Cgroups("legacy", True, False)
+    memory = os.fsencode(place / "memory")
+    assert look(mounts(place, *legacy), os.fsencode(place)) == Cgroups("legacy", True, False, memory)
     (place / "memory/memory.memsw.limit_in_bytes").touch()
-    assert look(mounts(place, *legacy), os.fsencode(place)) == Cgroups("legacy", True, True)
+    assert look(mounts(place, *legacy), os.fsencode(place)) == Cgroups("legacy", True, True, memory)
     hybrid = mounts(place, *legacy, ("unified", "cgroup2", "rw"))
-    assert look(hybrid, os.fsencode(place)) == Cgroups("hybrid", True, True)
+    assert look(hybrid, os.fsencode(place)) == Cgroups("hybrid", True, True, memory)
+    assert look(mounts(place, legacy[0], legacy[2]), os.fsencode(place)) == Cgroups("legacy", True, False)
 
 
 def test_groups_that_may_not_be_made(place: Path) -> None:
     for rows in ([("", "cgroup2", "rw")], [("", "tmpfs", "rw"), ("memory", "cgroup", "rw,memory")]):
         found = mounts(place / "gone", *rows)
         assert not look(found, os.fsencode(place / "gone")).writable
+
+
+@pytest.mark.parametrize(
+    ("mode", "file", "text"),
+    [
+        ("unified", "memory.events", "low 0\nhigh 0\nmax 12\noom {0}\noom_kill {0}\noom_group_kill 0\n"),
+        ("legacy", "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill {0}\n"),
+        ("hybrid", "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill {0}\n"),
+    ],
+)
+def test_processes_killed_for_want_of_memory(tmp_path: Path, mode: Mode, file: str, text: str) -> None:
+    found = Cgroups(mode, True, True, os.fsencode(tmp_path))
+    assert not killed_for_memory(found, group_of("x"))  # no such group
+    group = tmp_path / "unionfs/x"
+    group.mkdir(parents=True)
+    assert not killed_for_memory(found, group_of("x"))  # memory is not counted
+    for count in (0, 1, 25):
+        (group / file).write_text(text.format(count))
+        assert killed_for_memory(found, group_of("x")) is (count > 0)
+    (group / file).write_text("oom_kill_disable 0\nunder_oom 0\n")  # before Linux 4.13
+    assert not killed_for_memory(found, group_of("x"))
+    assert not killed_for_memory(Cgroups("none", False, False), group_of("x"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unionfs.containers.compiled_filters import ANNOTATION, CompiledFilter
+from unionfs.containers.compiled_filters import ANNOTATION, MOST, UNFINISHED_SECONDS, UNUSED_SECONDS, CompiledFilter
 
 RESOLVED = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}
 PROGRAM = bytes(range(16))
@@ -25,6 +25,25 @@ def crun(tmp_path: Path) -> str:
 def made(root: Path, id: str, data: bytes = PROGRAM) -> None:
     (root / id).mkdir()
     (root / id / "seccomp.bpf").write_bytes(data)
+
+
+def keep(root: Path, program: str, kind: int = 0) -> Path:
+    """Keep the filter of one kind; the file it is in."""
+    before = names(root)
+    id = f"container-{kind}-{len(before)}-{os.path.getmtime(program)}"
+    made(root, id)
+    CompiledFilter(os.fsencode(root), program, RESOLVED | {"kind": kind}).keep(id)
+    (added,) = names(root) - before
+    return root / ".filters" / added
+
+
+def names(root: Path) -> set[str]:
+    return set(os.listdir(root / ".filters")) if (root / ".filters").exists() else set()
+
+
+def age(path: Path, seconds: float) -> None:
+    moment = path.stat().st_mtime - seconds
+    os.utime(path, (moment, moment))
 
 
 def test_filter_is_kept_for_the_next(tmp_path: Path, crun: str) -> None:
@@ -66,3 +85,46 @@ def test_what_is_no_program_is_not_kept_nor_used(tmp_path: Path, crun: str, data
     (kept,) = (tmp_path / ".filters").iterdir()
     kept.write_bytes(data)
     assert compiled.annotations() == {}
+
+
+def test_another_version_takes_the_place_of_the_one_before(tmp_path: Path, crun: str) -> None:
+    other = tmp_path / "other/crun"
+    other.parent.mkdir()
+    other.write_text("somebody's own")
+    before = {keep(tmp_path, crun).name, keep(tmp_path, crun, 1).name}
+    others = keep(tmp_path, str(other)).name
+    assert names(tmp_path) == before | {others}
+    Path(crun).write_text("another version, which is longer")
+    added = keep(tmp_path, crun).name
+    assert names(tmp_path) == {added, others}
+
+
+def test_what_was_not_asked_for_for_long_goes_with_the_next(tmp_path: Path, crun: str) -> None:
+    forgotten, asked_for, recent = (keep(tmp_path, crun, kind) for kind in range(3))
+    for path in (forgotten, asked_for):
+        age(path, UNUSED_SECONDS + 60)
+    age(recent, UNUSED_SECONDS - 60)
+    assert CompiledFilter(os.fsencode(tmp_path), crun, RESOLVED | {"kind": 1}).annotations()
+    added = keep(tmp_path, crun, 3)
+    assert names(tmp_path) == {asked_for.name, recent.name, added.name}
+
+
+def test_of_many_the_longest_unused_go(tmp_path: Path, crun: str) -> None:
+    made_before = [keep(tmp_path, crun, kind) for kind in range(MOST)]
+    for number, path in enumerate(made_before):
+        age(path, 100 * (number + 1))
+    assert CompiledFilter(os.fsencode(tmp_path), crun, RESOLVED | {"kind": MOST - 1}).annotations()
+    added = keep(tmp_path, crun, MOST)
+    gone = made_before[-2]
+    assert names(tmp_path) == {added.name, *(path.name for path in made_before)} - {gone.name}
+    assert not CompiledFilter(os.fsencode(tmp_path), crun, RESOLVED | {"kind": MOST - 2}).annotations()
+
+
+def test_what_a_crash_left_half_written_goes_and_what_is_being_written_stays(tmp_path: Path, crun: str) -> None:
+    kept = keep(tmp_path, crun)
+    left, writing = (kept.with_name(f".{kept.name}.{suffix}") for suffix in ("0123", "4567"))
+    for path in (left, writing):
+        path.touch()
+    age(left, UNFINISHED_SECONDS + 60)
+    added = keep(tmp_path, crun, 1)
+    assert names(tmp_path) == {kept.name, added.name, writing.name}

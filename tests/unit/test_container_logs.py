@@ -92,6 +92,17 @@ def test_what_was_removed_meanwhile_is_read_to_its_end(tmp_path: Path) -> None:
     assert [entry.data for entry in reader.entries()] == [b"last\n"]
 
 
+def test_what_was_cut_meanwhile_is_read_from_its_beginning(tmp_path: Path) -> None:
+    log = LogWriter(os.fsencode(tmp_path / "log"))
+    reader = LogReader(os.fsencode(tmp_path / "log"))
+    log.write(1, b"a line that is longer\n")
+    assert len(list(reader.entries())) == 1
+    os.truncate(tmp_path / "log", 0)
+    log.write(1, b"after it\n")
+    assert [entry.data for entry in reader.entries()] == [b"after it\n"]
+    log.close()
+
+
 def test_there_may_be_no_log_yet(tmp_path: Path) -> None:
     assert read(tmp_path / "none", 3) == []
 

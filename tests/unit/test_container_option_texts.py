@@ -74,6 +74,7 @@ def test_two_volumes_in_one_place() -> None:
         ("8080:80", [Port("", 8080, 80)]),
         ("8080:80/udp", [Port("", 8080, 80, "udp")]),
         ("80/TCP", [Port("", 0, 80)]),
+        ("80/", [Port("", 0, 80)]),
         ("127.0.0.1:8080:80", [Port("127.0.0.1", 8080, 80)]),
         ("127.0.0.1::80", [Port("127.0.0.1", 0, 80)]),
         (":80", [Port("", 0, 80)]),
@@ -82,6 +83,10 @@ def test_two_volumes_in_one_place() -> None:
         ("[0:0::1]::80", [Port("::1", 0, 80)]),
         ("8000-8001:80-81", [Port("", 8000, 80), Port("", 8001, 81)]),
         ("80-81", [Port("", 0, 80), Port("", 0, 81)]),
+        ("8000-8002:80", [Port("", 8000, 80, "tcp", 8002)]),
+        ("127.0.0.1:8000-8002:80/udp", [Port("127.0.0.1", 8000, 80, "udp", 8002)]),
+        ("8000-8002:80-80", [Port("", 8000, 80, "tcp", 8002)]),
+        ("8000-8000:80", [Port("", 8000, 80)]),
     ],
 )
 def test_port(text: str, expected: list[Port]) -> None:
@@ -90,6 +95,11 @@ def test_port(text: str, expected: list[Port]) -> None:
 
 def test_port_given_twice_is_one() -> None:
     assert option_texts.ports(["8080:80", "8080:80/tcp", "81"]) == (Port("", 8080, 80), Port("", 0, 81))
+
+
+def test_port_of_any_number_given_twice_is_two() -> None:
+    assert option_texts.ports(["81", "81"]) == (Port("", 0, 81),) * 2
+    assert option_texts.ports(["8000-8001:80", "8000-8001:80"]) == (Port("", 8000, 80, last=8001),) * 2
 
 
 @pytest.mark.parametrize(
@@ -107,11 +117,14 @@ def test_port_given_twice_is_one() -> None:
         ("x:80", "invalid hostPort: x"),
         ("65536:80", "invalid hostPort: 65536"),
         ("80:80/sctp", "invalid proto: sctp"),
-        ("80:80/", "invalid proto: "),
+        ("80:80/tcp/", "invalid proto: tcp/"),
         ("localhost:80:80", "invalid IP address: localhost"),
         ("1.2.3:80:80", "invalid IP address: 1.2.3"),
         ("::1:80:80", "invalid IP address: ::1"),
         ("8000-8002:80-81", "invalid ranges specified for container and host Ports: 80-81 and 8000-8002"),
+        ("8000-8001:80-82", "invalid ranges specified for container and host Ports: 80-82 and 8000-8001"),
+        ("8002-8000:80", "invalid hostPort: 8002-8000"),
+        ("0-5:80", "invalid hostPort: 0-5"),
         ("8000:80-81", "invalid ranges specified for container and host Ports: 80-81 and 8000"),
         ("٨٠", "invalid containerPort"),
     ],

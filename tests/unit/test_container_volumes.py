@@ -10,7 +10,7 @@ import pytest
 
 from tests.requirements import requires
 from unionfs.containers.settings import Volume
-from unionfs.containers.volumes import prepare
+from unionfs.containers.volumes import misfit, prepare
 from unionfs.errors import ContainerError
 
 
@@ -111,3 +111,55 @@ def test_source_that_cannot_be_made(tmp_path: Path, root_fd: int, directory: byt
     (tmp_path / "dangling").symlink_to("nowhere")
     with pytest.raises(ContainerError, match="error while creating mount source path"):
         prepare([Volume(str(tmp_path / source), "/a")], root_fd, directory)
+
+
+def mounting(source: str, target: str) -> str:
+    """What runc says."""
+    return f'error mounting "{source}" to rootfs at "{target}": mount {source}:{target}, flags: 0x5000: not a directory'
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("dir", "/plain", "cannot mount the directory {} on /plain, which is a file in the container"),
+        ("dir", "/plainly", "cannot mount the directory {} on /plainly, which is a file in the container"),
+        ("dir", "/plain/x/y", "cannot mount the directory {} on /plain/x/y, which is below a file in the container"),
+        ("file", "/plain/x", "cannot mount the file {} on /plain/x, which is below a file in the container"),
+        ("file", "/data", "cannot mount the file {} on /data, which is a directory in the container"),
+        ("file", "/var", "cannot mount the file {} on /var, which is a directory in the container"),
+        ("file", "/outer/sub", "cannot mount the file {} on /outer/sub, which is a directory in the container"),
+        ("dir", "/outer/file", "cannot mount the directory {} on /outer/file, which is a file in the container"),
+        ("file", "/plain", None),
+        ("dir", "/data", None),
+        ("dir", "/outer/sub", None),
+        ("dir", "/new/x", None),
+        ("dir", "/loop", None),
+    ],
+)
+def test_volume_that_does_not_fit(
+    tmp_path: Path, root: Path, root_fd: int, source: str, target: str, expected: str | None
+) -> None:
+    (root / "plainly").symlink_to("plain")
+    (root / "loop").symlink_to("loop")
+    (tmp_path / "dir/sub").mkdir(parents=True)
+    (tmp_path / "dir/file").touch()
+    (tmp_path / "file").touch()
+    path = str(tmp_path / source)
+    others = [Volume("", "/own"), Volume(str(tmp_path / "dir"), "/outer")]
+    volumes = [*others, Volume(path, target)]
+    found = misfit(volumes, root_fd, mounting(path, target))
+    assert (found and found.message) == (expected and expected.format(path))
+    assert found == misfit(volumes, root_fd, f"mount `{path}` to `{target[1:]}`: Not a directory")  # crun's words
+    assert misfit(volumes, root_fd, mounting("/else", "/elsewhere")) is None
+    assert misfit(volumes, root_fd, f"mount {path}:{target}: permission denied") is None
+
+
+def test_what_to_do_about_a_volume_that_does_not_fit(tmp_path: Path, root_fd: int) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    found = misfit([Volume(f"{tmp_path}/empty", "/plain")], root_fd, mounting("x", "/plain"))
+    made = f"{tmp_path}/empty is empty: a source that is not there is made as a directory"
+    assert found is not None and found.hint == f"mount a file there, or the directory elsewhere; {made}"
+    found = misfit([Volume(f"{tmp_path}/file", "/data")], root_fd, mounting("x", "/data"))
+    assert found is not None
+    assert found.hint == f"mount a directory there, or name the file too: -v {tmp_path}/file:/data/file"

@@ -33,6 +33,7 @@ from unionfs.containers import (
     terminal,
     userns,
 )
+from unionfs.containers.changes import LOOK_SECONDS, Changes
 from unionfs.containers.container import SHORT, Container, Place, Process
 from unionfs.containers.container import State as ContainerState
 from unionfs.containers.executed import Execution
@@ -55,7 +56,6 @@ Ended = terminal.Ended
 STOP_SECONDS = 10.0
 #: How long somebody else who has a container's lock is waited for: a monitor that puts everything away.
 ENDING_SECONDS = 15.0
-FOLLOW_SECONDS = 0.05
 #: How long the daemon of a mount may write what it has, when a container is removed after its monitor was killed.
 UNMOUNT_SECONDS = 5.0
 
@@ -169,25 +169,28 @@ def read_logs(
     """The output of a container, as it came. `tail`: the last so many lines; `since`, `until`: nanoseconds since the
     epoch; `follow`: goes on until the container has ended."""
     container, state = find_container(containers, name)
-    reader = LogReader(containers.place(container.id).log)
+    place = containers.place(container.id)
+    reader = LogReader(place.log)
     if tail is not None:
         reader.seek_tail(tail)
     begin = b"" if since is None else timestamp(since)
     end = None if until is None else timestamp(until)
-    while True:
-        runs = follow and (state.watched or state.lives)
-        for entry in reader.entries():
-            if end is not None and entry.time > end:
+    with Changes(place) as changes:
+        while True:
+            # Who is gone before the log is read has written all that it will.
+            processes = state.processes if follow else []
+            for entry in reader.entries():
+                if end is not None and entry.time > end:
+                    return
+                if entry.time >= begin:
+                    yield entry
+            if not processes:
                 return
-            if entry.time >= begin:
-                yield entry
-        if not runs:
-            return
-        time.sleep(FOLLOW_SECONDS)
-        try:
-            state = containers.state(container)
-        except ContainerError:
-            state = ContainerState()  # it is gone: what it wrote last is still read
+            changes.wait(processes)
+            try:
+                state = containers.state(container)
+            except ContainerError:
+                state = ContainerState()  # it is gone: what it wrote last is still read
 
 
 def inspect_container(containers: Containers, name: str) -> dict[str, Any]:
@@ -195,6 +198,9 @@ def inspect_container(containers: Containers, name: str) -> dict[str, Any]:
     from unionfs.containers import inspection
 
     container, state = find_container(containers, name)
+    if state.lives:
+        starved = cgroups.killed_for_memory(cgroups.look(), cgroups.group_of(container.id))
+        state = state._replace(oom_killed=starved)
     lowers = [os.fsdecode(path) for path in container_layers(containers, container)]
     return inspection.inspect(container, state, containers.place(container.id), lowers)
 
@@ -405,7 +411,7 @@ def _started_or_ended(containers: Containers, name: str) -> FoundContainer:
         found = find_container(containers, name)
         if found.state.lives or not found.state.watched or time.monotonic() > deadline:
             return found
-        time.sleep(FOLLOW_SECONDS)
+        time.sleep(LOOK_SECONDS)
 
 
 def remove_container(containers: Containers, name: str, *, force: bool = False) -> None:

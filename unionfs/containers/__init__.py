@@ -15,6 +15,7 @@
     etc_files  a container's /etc/hosts, /etc/hostname and /etc/resolv.conf
     container  one container: its record, its directory, its states
     store      all of them, by ID and name
+    changes    waiting for what becomes of one
     runtime    the OCI runtime as a program
     monitor    the process beside each running container: its output, its exit, its end
     logs       the log file of a container, written and read

@@ -17,16 +17,20 @@ from typing import Final, Literal, NamedTuple
 from unionfs.linux.mount import MountInfo, mountinfo
 
 PLACE: Final = b"/sys/fs/cgroup"
+#: Where those of containers are, below those of the machine.
+PARENT: Final = "/unionfs/"
 
 Mode = Literal["unified", "legacy", "hybrid", "none"]
 
 
 class Cgroups(NamedTuple):
-    """`writable`: this process may make groups. `swap`: swap is counted."""
+    """`writable`: this process may make groups. `swap`: swap is counted. `memory`: the directory of the groups that
+    count memory; None where none do."""
 
     mode: Mode
     writable: bool
     swap: bool
+    memory: bytes | None = None
 
 
 def look(mounts: list[MountInfo] | None = None, place: bytes = PLACE) -> Cgroups:
@@ -37,14 +41,37 @@ def look(mounts: list[MountInfo] | None = None, place: bytes = PLACE) -> Cgroups
     if not at_place:
         return Cgroups("none", False, False)
     if at_place[-1].fstype == b"cgroup2":
-        return Cgroups("unified", _writable(place), _counts_swap(place))
+        return Cgroups("unified", _writable(place), _counts_swap(place), place)
     first = [mount for mount in found if mount.fstype == b"cgroup"]
     if not first:
         return Cgroups("none", False, False)
     memory = next((mount.mountpoint for mount in first if b"memory" in mount.super_options), None)
     mode: Mode = "hybrid" if any(mount.fstype == b"cgroup2" for mount in found) else "legacy"
     swap = memory is not None and os.path.exists(os.path.join(memory, b"memory.memsw.limit_in_bytes"))
-    return Cgroups(mode, all(_writable(mount.mountpoint) for mount in first), swap)
+    return Cgroups(mode, all(_writable(mount.mountpoint) for mount in first), swap, memory)
+
+
+def group_of(container_id: str) -> str:
+    """As the runtime is told: absolute is below where the groups are mounted."""
+    return PARENT + container_id
+
+
+def killed_for_memory(cgroups: Cgroups, group: str) -> bool:
+    """Was a process of `group` (see `group_of`) killed for want of memory, the group's or the machine's? False where
+    there is no such group, or it does not count memory.
+
+    The kernel counts it before it kills (mm/oom_kill.c, __oom_kill_process): who sees the end sees the count. That of
+    version 2 has the groups below in it; that of version 1 has not (memcg_memory_event).
+    """
+    if cgroups.memory is None:
+        return False
+    file = b"memory.events" if cgroups.mode == "unified" else b"memory.oom_control"
+    try:
+        with open(os.path.join(cgroups.memory, os.fsencode(group.lstrip("/")), file), "rb") as events:
+            counts = dict(line.split(b" ", 1) for line in events.read().splitlines() if b" " in line)
+    except OSError:
+        return False
+    return counts.get(b"oom_kill", b"0").strip() != b"0"
 
 
 def _writable(path: bytes) -> bool:

@@ -89,7 +89,8 @@ class State(NamedTuple):
 
     `running`: it was so, then, as `process`, its init, and below `monitor`; `boot` is of that time. `started` and
     `finished` in seconds since the epoch. `exit_code` as docker's. `error`: why it could not start, or ended.
-    `runtime`: the arguments with which the runtime is called. `ports` as published.
+    `runtime`: the arguments with which the runtime is called. `ports` as published. `oom_killed`: a process of it was
+    killed for want of memory in the run that ended, which need not be why it ended.
     """
 
     running: bool = False
@@ -103,6 +104,7 @@ class State(NamedTuple):
     runtime: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     rootless: bool = False
+    oom_killed: bool = False
 
     @property
     def status(self) -> Status:
@@ -120,6 +122,12 @@ class State(NamedTuple):
     def watched(self) -> bool:
         """Does its monitor run? From before its start to after its end."""
         return self.monitor is not None and self.boot == boot_id() and self.monitor.alive
+
+    @property
+    def processes(self) -> list[Process]:
+        """Its monitor and its init, those of them that run."""
+        found = (self.monitor if self.watched else None, self.process if self.lives else None)
+        return [process for process in found if process is not None]
 
     @property
     def lost(self) -> bool:

@@ -65,7 +65,7 @@ def _state(state: State) -> dict[str, Any]:
         "Running": status == "running",
         "Paused": False,
         "Restarting": False,
-        "OOMKilled": False,
+        "OOMKilled": state.oom_killed,
         "Dead": False,
         "Pid": state.process.pid if status == "running" and state.process is not None else 0,
         "ExitCode": state.exit_code,
@@ -157,7 +157,7 @@ def _network(container: Container, state: State) -> dict[str, Any]:
 def _bindings(ports: Sequence[Port]) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for port in ports:
-        host = "" if port.host == 0 else str(port.host)
+        host = "" if port.host == 0 else f"{port.host}-{port.last}" if port.last else str(port.host)
         key = f"{port.container}/{port.protocol}"
         found.setdefault(key, []).append({"HostIp": port.address, "HostPort": host})
     return found

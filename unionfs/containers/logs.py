@@ -86,7 +86,7 @@ def timestamp(nanoseconds: int) -> bytes:
 
 class LogReader:
     """Reads the log file `path`, as far as it goes now; `entries` again goes on from there, even if the file has been
-    removed meanwhile."""
+    removed meanwhile. One that somebody has cut is read from its beginning."""
 
     def __init__(self, path: bytes) -> None:
         self._path = path
@@ -101,6 +101,8 @@ class LogReader:
         """Those that are whole."""
         if not self._opened():
             return
+        if os.fstat(self._fd).st_size < self._offset:
+            self._offset = 0
         with open(self._fd, "rb", closefd=False) as file:
             file.seek(self._offset)
             for line in file:

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, NoReturn
 
-from unionfs.containers import frames, preparation, recovery, runtime, terminal, userns
+from unionfs.containers import cgroups, frames, preparation, recovery, runtime, spec, terminal, userns, volumes
 from unionfs.containers.container import Container, Place, Process, State, boot_id
 from unionfs.containers.logs import LogWriter
 from unionfs.containers.store import Containers
@@ -64,10 +64,13 @@ class Task(NamedTuple):
 
 
 class StartFailed(UnionFSError):
-    """The container did not come to run; `status` as docker's."""
+    """The container did not come to run; `status` as docker's. `misfit`: of a volume, which was why."""
 
-    def __init__(self, failure: runtime.Failure) -> None:
-        super().__init__(failure.message)
+    def __init__(self, failure: runtime.Failure, misfit: volumes.Misfit | None = None) -> None:
+        if misfit is None:
+            super().__init__(failure.message)
+        else:
+            super().__init__(f"{misfit.message}: {failure.message}", hint=misfit.hint)
         self.status = failure.status
 
 
@@ -217,7 +220,7 @@ class _Monitor:
         self._listen()
         self._state = self._state._replace(
             running=True, process=Process.of(self._init), started=time.time(), finished=None, exit_code=0,
-            ports=network.ports,
+            oom_killed=False, ports=network.ports,
         )  # fmt: skip
         self._write_state()
         for watcher in self._watchers:
@@ -241,7 +244,7 @@ class _Monitor:
             pid = runtime.spawn(argv, theirs)
             _, status = os.waitpid(pid, 0)
             if status:
-                raise StartFailed(runtime.failure(self._place.runtime_log, called[0]))
+                raise self._start_failed(runtime.failure(self._place.runtime_log, called[0]))
             with open(self._place.pid_file, "rb") as file:
                 self._init = int(file.read())
             if console_socket is not None:
@@ -249,6 +252,14 @@ class _Monitor:
                 if master is None:
                     raise ContainerError("the runtime gave no terminal")
                 self._streams = _Streams(master, master, -1)
+
+    def _start_failed(self, failure: runtime.Failure) -> StartFailed:
+        wanted = spec.volumes(self._settings, self._container.config)
+        root_fd = os.open(self._place.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return StartFailed(failure, volumes.misfit(wanted, root_fd, failure.message))
+        finally:
+            os.close(root_fd)
 
     @contextmanager
     def _console(self) -> Iterator[socket.socket | None]:
@@ -459,12 +470,15 @@ class _Monitor:
         self._init = -1
         if self._log is not None:
             self._log.close()
+        # Before the runtime takes the group away.
+        starved = cgroups.killed_for_memory(self._task.preparation.cgroups, cgroups.group_of(self._container.id))
         self._finish(
             self._state._replace(
-                running=False, process=None, monitor=None, finished=time.time(), exit_code=code, error=self._killed_for
+                running=False, process=None, monitor=None, finished=time.time(), exit_code=code,
+                error=self._killed_for, oom_killed=starved,
             ),
             {"status": code},
-        )
+        )  # fmt: skip
 
     def _failed(self, error: BaseException) -> None:
         """It did not come to run, or was lost by a bug of ours."""
@@ -526,7 +540,7 @@ class _Monitor:
 
 def _told(error: BaseException) -> BaseException:
     """As another process can be told."""
-    return ContainerError(str(error)) if isinstance(error, StartFailed) else error
+    return ContainerError(str(error), hint=error.hint) if isinstance(error, StartFailed) else error
 
 
 def _unlink(path: bytes) -> None:

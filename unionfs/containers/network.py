@@ -3,7 +3,7 @@
     check()                        can this machine do it? else ContainerError, with what to install
     with published(ports) as held  host ports chosen, and found free, as docker reports it when they are not
     helper = start(namespace, directory)   slirp4netns, on its way
-    helper.connect(held)           it is there, with all ports forwarded
+    helper.connect(held)           it is there, with all ports forwarded, as `helper.ports` says
 
 The container is 10.0.2.100, the host 10.0.2.2 (its loopback cannot be reached), names are asked of 10.0.2.3, which asks
 whom the host asks. It needs no privilege, no bridge and no packet filter, so root has the same. (passt's pasta does as
@@ -57,49 +57,83 @@ def check() -> None:
 # ports ----------------------------------------------------------------------------------------------------------------
 @contextmanager
 def published(ports: Iterable[Port]) -> Iterator[tuple[Port, ...]]:
-    """`ports` with a host port each, all found free at once. For the block no other `published` finds them so.
+    """`ports` with a host port each, all found free at once. For the block no other `published` finds them so. One of a
+    range begins with that then, in case that somebody else is quicker when the block has ended.
 
     ContainerError for one that is taken, or may not be had.
     """
+    wanted = list(ports)
+    found: dict[int, Port] = {}
     sockets: list[socket.socket] = []
     try:
-        yield tuple(_reserve(port, sockets) for port in ports)
+        # Those that have least to choose from first: none takes what another cannot do without.
+        for number in sorted(range(len(wanted)), key=lambda number: _freedom(wanted[number])):
+            found[number] = _reserve(wanted[number], sockets)
+        yield tuple(found[number] for number in range(len(wanted)))
     finally:
         for each in sockets:
             each.close()
 
 
+def _choices(port: Port) -> range:
+    """Ports of the host that may be it; 0 is any."""
+    return range(port.host, max(port.host, port.last) + 1)
+
+
+def _freedom(port: Port) -> tuple[bool, int]:
+    return port.host == 0, len(_choices(port))
+
+
 def _reserve(port: Port, sockets: list[socket.socket]) -> Port:
-    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
     address = port.address or "0.0.0.0"
     if ":" in address:
         raise ContainerError(
             f"port {port.container} cannot be published on {address}: {PROGRAM} forwards IPv4 alone",
             hint="give an IPv4 address, or none",
         )
-    sockets.append(probe := socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC))
-    if kind == socket.SOCK_STREAM:
+    refused: OSError | None = None
+    for host in _choices(port):
+        probe = socket.socket(socket.AF_INET, _kind(port) | socket.SOCK_CLOEXEC)
+        try:
+            _bind(probe, port, (address, host))
+        except OSError as error:
+            probe.close()
+            refused = error
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                break  # it is the address, which another port does not mend
+        else:
+            sockets.append(probe)
+            return port._replace(address=address, host=probe.getsockname()[1])
+    assert refused is not None
+    raise _cannot_publish(port, address, refused)
+
+
+def _kind(port: Port) -> socket.SocketKind:
+    return socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+
+
+def _bind(probe: socket.socket, port: Port, place: tuple[str, int]) -> None:
+    if port.protocol == "tcp":
         # As slirp4netns listens: connections that have ended do not keep the port. Who listens there still does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind((address, port.host))
-        if kind == socket.SOCK_STREAM:
-            probe.listen(1)
-    except OSError as error:
-        raise _cannot_publish(port, address, error) from None
-    return port._replace(address=address, host=probe.getsockname()[1])
+    probe.bind(place)
+    if port.protocol == "tcp":
+        probe.listen(1)
 
 
 def _cannot_publish(port: Port, address: str, error: OSError) -> ContainerError:
+    suffix = "" if port.protocol == "tcp" else f"/{port.protocol}"
+    range_too = " range" if port.last else ""
     hints = {
-        errno.EADDRINUSE: f"choose another, or one that is free with: -p {port.container}",
+        errno.EADDRINUSE: f"choose another{range_too}, or one that is free with: -p {port.container}{suffix}",
         errno.EACCES: "ports below 1024 are root's; choose another, or lower net.ipv4.ip_unprivileged_port_start",
         errno.EADDRNOTAVAIL: "give an address of this machine, or none",
     }
     # docker's words are Go's: lower case.
     why = (error.strerror or str(error)).lower()
+    numbers = f"{port.host}-{port.last}" if port.last else str(port.host)
     return ContainerError(
-        f"cannot publish port {port.container}: listen {port.protocol}4 {address}:{port.host}: bind: {why}",
+        f"cannot publish port {port.container}: listen {port.protocol}4 {address}:{numbers}: bind: {why}",
         hint=hints.get(error.errno or 0),
     )
 
@@ -156,18 +190,20 @@ class Helper:
             self._ready = -1
 
     def _forward(self, port: Port) -> None:
-        told = self._request(
-            "add_hostfwd",
-            proto=port.protocol,
-            host_addr=port.address or "0.0.0.0",
-            host_port=port.host,
-            guest_addr=ADDRESS,
-            guest_port=port.container,
-        )
-        if "return" not in told:
-            # Of why slirp4netns says nothing. That the port was free a moment ago leaves this.
-            raise _cannot_publish(port, port.address, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
-        self.ports = (*self.ports, port)
+        for host in _choices(port):
+            told = self._request(
+                "add_hostfwd",
+                proto=port.protocol,
+                host_addr=port.address or "0.0.0.0",
+                host_port=host,
+                guest_addr=ADDRESS,
+                guest_port=port.container,
+            )
+            if "return" in told:
+                self.ports = (*self.ports, port._replace(host=host, last=0))
+                return
+        # Of why slirp4netns says nothing. That the port was free a moment ago leaves this.
+        raise _cannot_publish(port, port.address, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
 
     def _request(self, name: str, **arguments: Any) -> dict[str, Any]:
         """One request by the API socket, which takes one a connection (slirp4netns(1), API SOCKET)."""

@@ -1,7 +1,8 @@
 """Options of `run` as people write them, made into the values of `settings`. The forms and the errors are docker's.
 
     -v  SOURCE:TARGET[:ro,…]  TARGET                     volumes
-    -p  [[ADDRESS:][HOST]:]CONTAINER[/tcp|/udp]          ports; HOST and CONTAINER may be ranges, 8000-8003
+    -p  [[ADDRESS:][HOST]:]CONTAINER[/tcp|/udp]          ports; ranges as 8000-8003: of both sides, as long as each
+                                                         other, or of HOST alone, of which one is taken then
     -e  KEY=VALUE  KEY        --env-file FILE            environment
     --memory  512m                                       memory
     STOPSIGNAL, --signal      TERM  SIGTERM  15  RTMIN+3 signal_number
@@ -88,14 +89,18 @@ def _with_mode(volume: Volume, text: str, mode: str) -> Volume:
 
 
 def ports(texts: Iterable[str]) -> tuple[Port, ...]:
-    """`-p`."""
-    return tuple(dict.fromkeys(port for text in texts for port in _ports(text)))
+    """`-p`. A port of the host given twice is one; of what leaves the choice there are as many as were given."""
+    found: list[Port] = []
+    for port in (port for text in texts for port in _ports(text)):
+        if port.host == 0 or port.last or port not in found:
+            found.append(port)
+    return tuple(found)
 
 
 def _ports(text: str) -> Iterator[Port]:
     """docker/go-connections nat, ParsePortSpec."""
-    spec, slash, protocol = text.partition("/")
-    protocol = protocol.lower() if slash else "tcp"
+    spec, _, protocol = text.partition("/")
+    protocol = protocol.lower() or "tcp"
     rest, _, container = spec.rpartition(":")
     address, _, host = rest.rpartition(":")
     if not container:
@@ -117,9 +122,14 @@ def _ports(text: str) -> Iterator[Port]:
     if first == 0:
         raise OptionError(f"invalid containerPort: {container}")
     begin, end = _port_range(host, f"invalid hostPort: {host}") if host else (0, 0)
+    if begin < end and first == last:
+        yield Port(address, begin, first, cast(Protocol, protocol), end)
+        return
     if begin and end - begin != last - first:
-        # docker takes a range of the host for one port, and then the first that is free of it.
-        raise OptionError(f"invalid ranges specified for container and host Ports: {container} and {host}")
+        raise OptionError(
+            f"invalid ranges specified for container and host Ports: {container} and {host}",
+            hint="two ranges of the same length, or one port of the container",
+        )
     for step in range(last - first + 1):
         yield Port(address, begin + step if begin else 0, first + step, cast(Protocol, protocol))
 

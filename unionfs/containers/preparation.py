@@ -20,9 +20,6 @@ from unionfs.linux.namespace import new_network_namespace
 if TYPE_CHECKING:
     from unionfs.containers.network import Helper
 
-#: Where control groups of containers are, below those of the machine.
-CGROUP_PARENT = "/unionfs/"
-
 
 class Host(NamedTuple):
     """Where the container is to run. `runtime`: the program; `runtime_root`: where it keeps its own. `rootless`: in a
@@ -82,6 +79,7 @@ class NetworkOf:
         if self._helper is not None:
             self._until_connected.close()  # the ports are the helper's from here on
             self._helper.connect(self.ports)
+            self.ports = self._helper.ports
 
     def _end(self) -> None:
         self._until_connected.close()
@@ -132,7 +130,7 @@ def prepare(container: Container, place: Place, host: Host, connection: NetworkO
         rootless=host.rootless,
         ids=host.ids,
         network_namespace=connection.namespace,
-        cgroup=CGROUP_PARENT + container.id if host.with_cgroups else None,
+        cgroup=cgroups.group_of(container.id) if host.with_cgroups else None,
         swap_limits=host.cgroups.swap,
         console_size=host.console_size,
         seccomp=resolved,

@@ -8,7 +8,8 @@
     its monitor's name  -             is gone         was being started: the same
     anything else       -             -               is as it says
 
-Whoever looks at containers settles them. Nobody knows the exit status then: it is UNSEEN_EXIT, as docker has it.
+Whoever looks at containers settles them. Nobody knows the exit status then: it is UNSEEN_EXIT, as docker has it. The
+control group still says whether memory was wanting.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import time
 from collections.abc import Callable
 
-from unionfs.containers import runtime
+from unionfs.containers import cgroups, runtime
 from unionfs.containers.container import UNSEEN_EXIT, Container, Place, State
 from unionfs.containers.store import Containers
 from unionfs.errors import ContainerError
@@ -44,13 +45,15 @@ def settle(containers: Containers, container: Container, unmount: Unmount) -> St
 
 
 def _settle_locked(containers: Containers, container: Container, state: State, unmount: Unmount) -> State | None:
+    starved = cgroups.killed_for_memory(cgroups.look(), cgroups.group_of(container.id))
     clean_locked(containers, container, state, unmount)
     if container.auto_remove:
         containers.remove(container)
         return None
     state = state._replace(
-        running=False, process=None, monitor=None, finished=time.time(), exit_code=UNSEEN_EXIT, error=UNSEEN
-    )
+        running=False, process=None, monitor=None, finished=time.time(), exit_code=UNSEEN_EXIT, error=UNSEEN,
+        oom_killed=starved,
+    )  # fmt: skip
     containers.write_state(container, state, flush=True)
     return state
 

@@ -27,12 +27,14 @@ class Volume(NamedTuple):
 
 
 class Port(NamedTuple):
-    """`-p [ADDRESS:]HOST:CONTAINER[/tcp|udp]`. `address` "" is any. `host` 0: one that is free."""
+    """`-p [ADDRESS:]HOST[-LAST]:CONTAINER[/tcp|udp]`. `address` "" is any. `host` 0: one that is free. `last`, unless
+    it is 0: one of `host` to `last` that is free."""
 
     address: str
     host: int
     container: int
     protocol: Protocol = "tcp"
+    last: int = 0
 
 
 class Settings(NamedTuple):

@@ -9,6 +9,8 @@ import typer
 
 from unionfs import api
 
+from .output import once_on_terminal
+
 #: Of every group of commands.
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -122,7 +124,8 @@ def store_directory(context: typer.Context) -> str | None:
 
 
 def open_store(context: typer.Context) -> api.Store:
-    return api.image_store(store_directory(context))
+    waiting = once_on_terminal("waiting for another unionfs command that uses the store")
+    return api.image_store(store_directory(context), waiting)
 
 
 def source_date_epoch(environ: Mapping[str, str]) -> int | None:

@@ -94,6 +94,17 @@ def note_on_terminal(line: str) -> None:
         _stderr(line)
 
 
+def once_on_terminal(line: str) -> Callable[[], None]:
+    """A function that does so when it is called the first time."""
+    lines = [line]
+
+    def say() -> None:
+        while lines:
+            note_on_terminal(lines.pop())
+
+    return say
+
+
 def warn_of_hold(hold: api.Held) -> None:
     """What is read of a mount may not be one moment: say why."""
     for what, hint in hold.warnings():

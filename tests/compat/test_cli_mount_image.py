@@ -12,7 +12,8 @@ from cli import schemas
 from tests.compat.image_rig import EPOCH, Images
 from tests.requirements import requires
 from tests.unit.cli_images import tar_of
-from tests.unit.cli_runner import refused
+from tests.unit.cli_runner import Ran, refused
+from unionfs import api
 
 pytestmark = [pytest.mark.needs_fuse, requires("fuse")]
 
@@ -48,6 +49,28 @@ def test_changes_are_kept_for_the_next_mount_of_the_image(images: Images) -> Non
     assert kept(images) == [] and not Path(one.upper).exists()
     with images.mounted("--image", "base:1") as mnt:
         assert (mnt / "etc/motd").read_text() == "hello"
+
+
+def test_nobody_waits_for_a_commit_of_a_mount_which_keeps_its_image(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images.run("image", "import", "-", "other:1", stdin=tar_of({"other": b"other"}))
+    for name in ("UNIONFS_STORE", "UNIONFS_CACHE", "UNIONFS_RUNTIME_DIR"):
+        monkeypatch.setenv(name, images.environment[name])
+    meanwhile: list[Ran] = []
+
+    def remove_others(done: int) -> None:
+        if not meanwhile:
+            meanwhile.extend(images.call("image", "rm", name) for name in ("other:1", "base:1"))
+            images.run("image", "prune", "-af")
+
+    with images.mounted("--image", "base:1") as mnt:
+        (mnt / "etc/motd").write_text("changed")
+        api.commit_image(api.image_store(), "new:1", mnt, progress=remove_others)
+    assert meanwhile[0].out.startswith(b"Untagged: other:1\n")
+    refused(meanwhile[1], 1, "is using its referenced image", "unmount it first")
+    assert [line.partition(" ")[0] for line in images.names()] == ["new:1", "base:1"]
+    assert images.run("image", "verify") == ""
 
 
 def test_names_tell_changes_of_one_image_apart(images: Images) -> None:

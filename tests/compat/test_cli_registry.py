@@ -19,6 +19,7 @@ from tests.compat.registry_rig import RegistryServer, serve_image
 from tests.requirements import requires
 from tests.unit.cli_runner import PROJECT, process_of, program, refused
 from tests.unit.image_rig import layer, made_image
+from unionfs.image import locks
 
 pytestmark = requires("docker-registry", "skopeo")
 
@@ -155,6 +156,22 @@ def test_terminal_sees_the_lines_too(registry: RegistryServer, cli: Images, tmp_
     assert process.wait(60) == 0
     assert seen.count(b"Pull complete") == 2
     assert b"Status: Downloaded newer image" in seen
+
+
+@pytest.mark.timeout(60)
+def test_terminal_is_told_once_what_is_waited_for(cli: Images) -> None:
+    cli.run("image", "import", "-", "a:1", stdin=MADE.layers[0])
+    ours, theirs = pty.openpty()
+    with locks.reading(os.fsencode(cli.store)):
+        process = subprocess.Popen(
+            [*process_of(), "image", "rm", "a:1"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, env=cli.environment, cwd=PROJECT,
+        )  # fmt: skip
+        os.close(theirs)
+        seen = os.read(ours, 65536)
+    assert process.communicate(timeout=60)[0].startswith(b"Untagged: a:1\n") and process.returncode == 0
+    os.close(ours)
+    assert seen == b"waiting for another unionfs command that uses the store\r\n"
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])

@@ -11,7 +11,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -244,6 +247,14 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> Path:
 def open_store(tmp_path: Path, name: str = "store", in_use: InUse = dict) -> Store:
     """A store below `tmp_path` with a cache of its own beside it."""
     return Store(tmp_path / name, cache=LayerCache(str(tmp_path / f"{name}.cache")), in_use=in_use)
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A directory in memory, where it can be, for what syncs every step of many."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory, prefix="unionfs-test-") as name:
+        yield Path(name)
 
 
 def listing(store: Store) -> dict[str, bytes]:

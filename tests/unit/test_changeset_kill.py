@@ -26,11 +26,15 @@ _EVENTS = frozenset(
 )
 
 
-def dies(at: int, work: Callable[[], object]) -> bool:
-    """Run `work` in a process that dies before its call number `at`; False where there were fewer."""
+def dies(at: int, work: Callable[[], object], begin: str | None = None) -> bool:
+    """Run `work` in a process that dies before its call number `at`, counted from the first `begin` on, an event; False
+    where there were fewer."""
 
     def die(event: str, args: tuple[object, ...]) -> None:
-        nonlocal at
+        nonlocal at, begin
+        if begin not in (None, event):
+            return
+        begin = None
         flags = args[2] if event == "open" else 0
         if event in _EVENTS or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
             at -= 1

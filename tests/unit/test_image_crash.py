@@ -9,13 +9,12 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit.image_rig import layer, made_image, oci, old_docker, open_store
+from tests.unit.image_rig import in_memory, layer, made_image, oci, old_docker, open_store
 from tests.unit.test_changeset_kill import dies
 from unionfs.image.store import Store
 
@@ -38,10 +37,8 @@ WORK: dict[str, Callable[[Store], object]] = {
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """In memory, where it can be: every step of every command is synced."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory, prefix="unionfs-crash-") as name:
-        yield Path(name)
+    with in_memory() as directory:
+        yield directory
 
 
 def state(store: Store) -> list[tuple[str, tuple[str, ...]]]:

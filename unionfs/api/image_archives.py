@@ -41,7 +41,7 @@ def remove_unused() -> int:
     for name in names:
         layout = Layout(os.path.join(_archives(), name))
         with layout.removing(blocking=False) as alone:
-            if alone and not in_use(layout.directory):
+            if alone and not layout.workspaces(alive=True) and not in_use(layout.directory):
                 size += sum(layout.blobs.size(digest) or 0 for digest in layout.blobs)
                 remove_temporary(layout.directory)
     return size

@@ -109,6 +109,8 @@ def commit_image(
         below_it, source = _image_of(part, store)
         source.complete([below_it])
     with store.staging() as staging:
+        if place is None and container is None:  # which keep the images that they show; layers and an upper do not
+            staging.hold()
         base = _Base(below)
         _add_lowers(base, store, staging, spec, compression, epoch)
         path = staging.new_file()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from unionfs.image.locks import Waiting
 from unionfs.image.place import AnyPath, store_directory
 from unionfs.image.results import Pruned
 from unionfs.image.store import Store
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from unionfs.image.lazy.notes import Note
 
 
-def image_store(directory: AnyPath | None = None) -> Store:
-    """The store in `directory`; None is $UNIONFS_STORE, or the user's own. It need not exist."""
+def image_store(directory: AnyPath | None = None, waiting: Waiting | None = None) -> Store:
+    """The store in `directory`; None is $UNIONFS_STORE, or the user's own. It need not exist. `waiting` is called, by
+    another thread, when an operation waits for another one's lock for longer than a second."""
     root = store_directory(directory)
-    return Store(root, in_use=lambda: in_use(root), fetch=_fetch)
+    return Store(root, in_use=lambda: in_use(root), fetch=_fetch, waiting=waiting)
 
 
 def _fetch(store: Store, notes: Sequence[Note]) -> None:

@@ -1,12 +1,15 @@
 """Content-addressed files: `blobs/ALGORITHM/HEX`. What stands there under a digest is complete and has been verified.
 
     Blobs       those of a layout: open, read, remove
+    HeldBlobs   some of them, which stay readable whoever removes them
     BlobWriter  a new one on its way: a temporary file, hashed and counted while it is written
     Workspace   a directory of new ones, which are published together
 
 A blob is written to a workspace, synced, and then given its name by link(2); the workspace keeps its own name for it
 until all is done. So a workspace that a crash has left tells which blobs it may have published: whoever sweeps it
 removes those that nothing refers to, and none that somebody else has put there (`leftovers`).
+
+INVARIANT: a workspace whose process lives is locked (`locks.come_alive`) for as long as there is anything in it.
 """
 
 from __future__ import annotations
@@ -18,13 +21,15 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import BinaryIO, Final
 
 from unionfs.changeset.replacing import fsync_path
 from unionfs.errors import ImageError, ImageFormatError
+from unionfs.image import locks
 from unionfs.image.digest import ALGORITHMS, Digest, Verifier
+from unionfs.linux.process import nofile_limit
 
 CHUNK: Final = 1 << 20
 #: Chunks that wait for the hashing thread of a `BlobWriter`.
@@ -101,6 +106,47 @@ def _missing(digest: Digest) -> ImageError:
     return ImageError(f"the blob {digest} is missing from the store", hint="load the image again")
 
 
+class HeldBlobs:
+    """Open files of `digests`, made under `Layout.reading` and read without: what is removed then stays until `close`.
+    A context manager.
+
+    Held are as many as half of the descriptors that the process may have, and none that is missing; others are opened
+    when they are asked for, and may be gone by then.
+    """
+
+    def __init__(self, blobs: Blobs, digests: Iterable[Digest]) -> None:
+        self._blobs = blobs
+        self._files: dict[Digest, int] = {}
+        try:
+            for digest in itertools.islice(dict.fromkeys(digests), nofile_limit() // 2):
+                with contextlib.suppress(FileNotFoundError):
+                    self._files[digest] = os.open(blobs.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> HeldBlobs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Idempotent. What `open` gave stays open."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """From its beginning, unbuffered; a second one of the same blob moves with the first. ImageError where it is
+        missing."""
+        fd = self._files.get(digest)
+        if fd is None:
+            return self._blobs.open(digest)
+        file = os.fdopen(os.dup(fd), "rb", buffering=0)
+        file.seek(0)
+        return file
+
+
 class BlobWriter:
     """A new blob. `write` it, then `finish` once; a context manager that removes what was not finished.
 
@@ -163,18 +209,30 @@ class BlobWriter:
 
 
 class Workspace:
-    """A directory for files on their way into `blobs`. `close` removes it with all that is still in it."""
+    """A directory for files on their way into `blobs`. `close` removes it with all that is still in it.
+
+    To be made under `Layout.reading`, and good without it."""
 
     def __init__(self, directory: bytes, blobs: Blobs) -> None:
         self.directory = directory
         self.blobs = blobs
         self._new: set[Digest] = set()
+        self._flushed: set[Digest] = set()
         self._files = itertools.count(1)  # next() is one step, whatever other threads do
         os.mkdir(directory, 0o700)
+        self._alive: int | None = locks.come_alive(directory)
 
     def close(self) -> None:
         """Idempotent. What was published stays."""
+        if self._alive is None:
+            return
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.directory):
+                if name != locks.ALIVE:  # which goes last: what is left has no life
+                    os.unlink(os.path.join(self.directory, name))
         shutil.rmtree(self.directory, ignore_errors=True)
+        os.close(self._alive)
+        self._alive = None
 
     def new_file(self) -> bytes:
         """A path where nothing is yet. Not a blob's: `leftovers` leaves it out."""
@@ -198,6 +256,7 @@ class Workspace:
         target = os.path.join(self.directory, str(digest).encode())
         os.replace(path, target)
         self._new.add(digest)
+        self._flushed.discard(digest)
 
     def adopt_also(self, path: bytes, digest: Digest) -> None:
         """`adopt`, with `path` staying there as well, for whoever else reads it."""
@@ -236,11 +295,20 @@ class Workspace:
             return os.path.join(self.directory, str(digest).encode())
         return self.blobs.path(digest) if self.blobs.size(digest) is not None else None
 
+    def has(self, digest: Digest, size: int) -> bool:
+        """Is a blob here, or published already, of that size?"""
+        return digest in self._new or self.blobs.size(digest) == size
+
+    def flush(self) -> None:
+        """Make durable what is here so far. Idempotent; what takes the time of `publish`, and needs no lock."""
+        for digest in sorted(self._new - self._flushed):
+            fsync_path(os.path.join(self.directory, str(digest).encode()))
+            self._flushed.add(digest)
+
     def publish(self) -> None:
         """Give all blobs their names in the layout, durably. One that stands there already is replaced: what is here
-        has been verified just now."""
-        for digest in sorted(self._new):
-            fsync_path(os.path.join(self.directory, str(digest).encode()))
+        has been verified just now. Hold `Layout.reading`, until index.json leads to them."""
+        self.flush()
         fsync_path(self.directory)
         for digest in sorted(self._new):
             mine, target = os.path.join(self.directory, str(digest).encode()), self.blobs.path(digest)
@@ -261,6 +329,10 @@ class Workspace:
 
 def leftovers(directory: bytes) -> Iterator[Digest]:
     """The blobs that the workspace `directory`, whose process has died, may have published."""
-    for name in os.listdir(directory):
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:  # it was being removed
+        return
+    for name in names:
         with contextlib.suppress(ImageFormatError, UnicodeDecodeError):
             yield Digest(name.decode())

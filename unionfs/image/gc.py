@@ -1,11 +1,13 @@
 """What index.json refers to, and how the rest goes: after a crash, and after something was removed.
 
 INVARIANT: a blob goes only under the exclusive lock `content`, when no document that can be read refers to it. Where a
-manifest that index.json leads to is damaged, nobody can tell what it refers to, and nothing is removed.
+manifest that index.json leads to is damaged, nobody can tell what it refers to, and nothing is removed. A workspace
+goes only when its process has died; whoever has one finds out by himself what has gone from `blobs` meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -32,20 +34,25 @@ def referred(layout: Layout) -> set[Digest]:
 def sweep(layout: Layout) -> None:
     """Remove the workspaces of dead processes, with the blobs they published for nothing. Where somebody is at work,
     or the store is damaged, it waits for a better day."""
-    if not layout.workspaces():
+    if not layout.workspaces(alive=False):
         return
     with layout.removing(blocking=False) as alone:
-        if not alone:
-            return
-        dead = layout.workspaces()
-        lost = {digest for path in dead for digest in leftovers(path)}
-        try:
-            lost = lost and lost - referred(layout)
-        except ImageError:
-            return
-        for digest in lost:
-            layout.blobs.remove(digest)
-        for path in dead:
+        if alone:
+            sweep_alone(layout)
+
+
+def sweep_alone(layout: Layout) -> None:
+    """`sweep`, for who holds `removing`."""
+    dead = layout.workspaces(alive=False)
+    lost = {digest for path in dead for digest in leftovers(path)}
+    try:
+        lost = lost and lost - referred(layout)
+    except ImageError:
+        return
+    for digest in lost:
+        layout.blobs.remove(digest)
+    for path in dead:
+        with contextlib.suppress(FileNotFoundError):  # one that lived a moment ago removes itself
             shutil.rmtree(path)
 
 

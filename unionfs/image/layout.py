@@ -7,8 +7,17 @@ index.json is read whole and replaced whole; fields, descriptors and annotations
 
 Locks (flock(2); order: first `content`, then `index`):
 
-    .unionfs/content   : shared by whoever reads blobs or stages new ones; exclusive for who removes any
-    .unionfs/index     index.json: exclusive from reading it to replacing it. Who only reads it needs none
+    .unionfs/content               blobs, and that index.json leads to them: shared by whoever reads blobs, and from
+                                   publishing new ones until index.json leads to them; exclusive for who removes any
+    .unionfs/index                 index.json, notes: exclusive from reading them to replacing them. Who only reads
+                                   needs none
+    .unionfs/staging/RANDOM/alive  a workspace: exclusive from its making, which is under `content`, to its end, by its
+                                   process. Who sweeps tries it, under `content` exclusive, and does not wait
+
+INVARIANT: nobody waits for a network, a pipe or a person while holding `content` or `index`. What takes long to come is
+written to a workspace, for which no lock of others is needed; what is to be read for long is opened first
+(`blobs.HeldBlobs`). So what was there when `content` was held may be gone when it is held again: whoever counts on a
+blob looks again before index.json leads to it.
 
 Tools of others lock nothing. They add blobs first and change index.json last, as we do; a `prune` at that very moment
 would remove what they added.
@@ -69,10 +78,10 @@ def entry_of(raw: Mapping[str, Any], what: str) -> Entry:
 
 
 class Layout:
-    """The layout in `directory`, which need not exist before `create`."""
+    """The layout in `directory`, which need not exist before `create`. `waiting`: told when a lock is waited for."""
 
-    def __init__(self, directory: bytes) -> None:
-        self.directory = directory
+    def __init__(self, directory: bytes, waiting: locks.Waiting | None = None) -> None:
+        self.directory, self._waiting = directory, waiting
         self.blobs = Blobs(directory)
         self._own = os.path.join(directory, locks.OWN)
         self._staging = os.path.join(self._own, b"staging")
@@ -132,7 +141,7 @@ class Layout:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """While nobody else replaces index.json, or writes a note (image.lazy.notes)."""
-        with locks.locked(self.directory, locks.INDEX, exclusive=True):
+        with locks.locked(self.directory, locks.INDEX, exclusive=True, waiting=self._waiting):
             yield
 
     def _read(self) -> dict[str, Any]:
@@ -155,14 +164,15 @@ class Layout:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """While blobs are read: nobody removes any. Where the store may not be written, nothing can be locked."""
-        with locks.reading(self.directory):
+        with locks.reading(self.directory, self._waiting):
             yield
 
     @contextmanager
     def removing(self, blocking: bool = True) -> Iterator[bool]:
-        """While blobs are removed: nobody reads or adds any. False, without `blocking`, where somebody does."""
+        """While blobs are removed: nobody reads or publishes any. False, without `blocking`, where somebody does."""
+        taken = locks.locked(self.directory, locks.CONTENT, exclusive=True, blocking=blocking, waiting=self._waiting)
         try:
-            with locks.locked(self.directory, locks.CONTENT, exclusive=True, blocking=blocking):
+            with taken:
                 yield True
         except BlockingIOError:
             if blocking:
@@ -171,22 +181,22 @@ class Layout:
 
     @contextmanager
     def workspace(self) -> Iterator[Workspace]:
-        """A place for new blobs, gone at the end."""
+        """A place for new blobs, gone at the end. Nobody waits for who has one."""
         self.create()
         with self.reading():
-            path = os.path.join(self._staging, secrets.token_hex(8).encode())
-            space = Workspace(path, self.blobs)
-            try:
-                yield space
-            finally:
-                space.close()
-
-    def workspaces(self) -> list[bytes]:
-        """The directories of those that are open, and of those whose process died."""
+            space = Workspace(os.path.join(self._staging, secrets.token_hex(8).encode()), self.blobs)
         try:
-            return [os.path.join(self._staging, name) for name in os.listdir(self._staging)]
+            yield space
+        finally:
+            space.close()
+
+    def workspaces(self, *, alive: bool) -> list[bytes]:
+        """The directories of those that are open; or of those whose process died. Sure under `removing` only."""
+        try:
+            paths = [os.path.join(self._staging, name) for name in os.listdir(self._staging)]
         except (FileNotFoundError, NotADirectoryError):
             return []
+        return [path for path in paths if locks.is_alive(path) == alive]
 
 
 def check_version(data: bytes, what: str) -> None:

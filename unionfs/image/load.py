@@ -6,7 +6,7 @@ A layer whose diff_id the store has already (with a manifest: the very blob) is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from unionfs.errors import ImageError, ImageFormatError
@@ -29,8 +29,7 @@ def load(
     """See `Store.load`."""
     with open_members(source, staging.space, progress) as members:
         incoming = _read(members, platform)
-        taker = _Taker(staging, progress)
-        taken = [(one, taker.take(one)) for one in incoming]
+        taken = _taken(staging, incoming, progress)
     names = {name: descriptor for one, descriptor in taken for name in one.names}
     untagged = [descriptor for one, descriptor in taken if not one.names]
     renamed = staging.publish(names, untagged=untagged)
@@ -54,6 +53,26 @@ def _read(members: Members, platform: platforms.Wanted | None) -> list[Incoming]
     return suitable
 
 
+def _taken(
+    staging: Staging, incoming: Sequence[Incoming], progress: Progress | None
+) -> list[tuple[Incoming, Descriptor]]:
+    """All of them taken in, and the staging area held. Nobody waits for a slow archive: if somebody removes what it was
+    not to be read for, it is read for that, too, while the store is held."""
+    taker = _Taker(staging, progress)
+    try:
+        taken = [(one, taker.take(one)) for one in incoming]
+    except ImageError:
+        if not taker.lost():
+            raise
+    else:
+        staging.hold()
+        if not taker.lost():
+            return taken
+    staging.hold()
+    taker = _Taker(staging, progress)
+    return [(one, taker.take(one)) for one in incoming]
+
+
 class _Taker:
     """Brings what is incoming into a staging area."""
 
@@ -63,6 +82,8 @@ class _Taker:
         self._blobs: dict[Digest, Digest] = {}  # diff_ids of layers that are there, by their own digest
         self._layers: dict[Digest, Descriptor] = {}  # one of them for each diff_id
         self._images: dict[Digest, Descriptor] = {}  # manifests by image ID
+        self._whole: dict[Digest, dict[Digest, int]] = {}  # what those of the store consist of, with sizes
+        self._counted_on: dict[Digest, int] = {}  # of the store, with sizes: what is not taken from the archive
         self._look()
 
     def _look(self) -> None:
@@ -76,8 +97,14 @@ class _Taker:
                 for layer, diff_id in whole:
                     self._layers.setdefault(diff_id, layer)
                     self._blobs[layer.digest] = diff_id
-                if len(whole) == len(pairs):
-                    self._images.setdefault(image.id, image.descriptor)
+                if len(whole) == len(pairs) and image.id not in self._images:
+                    self._images[image.id] = image.descriptor
+                    blobs = (image.descriptor, image.manifest.config, *image.layers)
+                    self._whole[image.id] = {blob.digest: blob.size for blob in blobs}
+
+    def lost(self) -> bool:
+        """Has somebody removed what is not taken from the archive? See `Staging.lost`."""
+        return bool(self._staging.lost(self._counted_on))
 
     def take(self, incoming: Incoming) -> Descriptor:
         """The descriptor that its names shall mean."""
@@ -87,6 +114,8 @@ class _Taker:
             for layer in image.layers:
                 if layer.digest is None or self._blobs.get(layer.digest) != layer.diff_id:
                     self._take_layer(layer)
+                else:
+                    self._counted_on[layer.digest] = layer.member.size
         for descriptor, member in incoming.others:
             self._other(descriptor, member)
         for digest, data in incoming.documents.items():
@@ -98,7 +127,9 @@ class _Taker:
         known = self._images.get(image.id)
         if known is None:
             layers = [self._layers.get(layer.diff_id) or self._take_layer(layer) for layer in image.layers]
+            self._counted_on |= {layer.digest: layer.size for layer in layers}
             known = self._images[image.id] = self._staging.add_image(image.config_bytes, layers)
+        self._counted_on |= self._whole.get(image.id, {})
         return known
 
     def _take_layer(self, layer: IncomingLayer) -> Descriptor:

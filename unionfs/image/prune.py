@@ -26,6 +26,7 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
     removed = removing.drop(groups, named=all)
     kept = Catalog(layout, layout.entries()).diff_ids()
     if layout.exists():
+        gc.sweep_alone(layout)
         # As long as they are there, the cache can tell which layers they are.
         known = {digest: cache.known_as(layout.blobs.path(digest)) for digest in layout.blobs}
         gone, size = gc.remove_unreferred(layout)

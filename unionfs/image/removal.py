@@ -34,6 +34,9 @@ class Removal:
     def remove(self, name: str, force: bool) -> list[Removed]:
         """See `Store.remove`."""
         catalog = Catalog(self.layout, self.layout.entries())
+        taken = take_one_of_several(catalog, name)  # it may have got another one while this was waited for
+        if taken is not None:
+            return taken
         named = catalog.named(name)
         entry = named or catalog.find(name)[0]
         group = _group_of(catalog, entry)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from unionfs.changeset.tar_format import TRAILER
@@ -28,13 +29,20 @@ def open_union(cache: LayerCache, image: Image) -> UnionFilesystem:
         raise
 
 
-def export(cache: LayerCache, image: Image, out: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
-    """Write it as one tar."""
-    if not image.layers:
-        out.write(TRAILER)
-        return
-    union = open_union(cache, image)
+@contextmanager
+def opened(cache: LayerCache, image: Image) -> Iterator[UnionFilesystem | None]:
+    """`open_union`, and None of an image without layers. Whatever is removed then, it can be read."""
+    union = open_union(cache, image) if image.layers else None
     try:
-        write_tree(union, out, progress=progress)
+        yield union
     finally:
-        union.close()
+        if union is not None:
+            union.close()
+
+
+def export(union: UnionFilesystem | None, out: BinaryIO, progress: Callable[[int], None] | None = None) -> None:
+    """Write what was `opened` as one tar."""
+    if union is None:
+        out.write(TRAILER)
+    else:
+        write_tree(union, out, progress=progress)

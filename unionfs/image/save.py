@@ -24,7 +24,7 @@ from unionfs.changeset import tar_format as tar
 from unionfs.changeset.replacing import fsync_path, replacing
 from unionfs.errors import ImageError, ReferenceFormatError
 from unionfs.image import mediatypes, platforms, reference
-from unionfs.image.blobs import CHUNK, Blobs
+from unionfs.image.blobs import CHUNK, Blobs, HeldBlobs
 from unionfs.image.catalog import Catalog, repository
 from unionfs.image.digest import Digest
 from unionfs.image.image import Found, Image
@@ -100,6 +100,11 @@ def contents(selected: Sequence[Selected], format: Format, blobs: Blobs) -> dict
     return files
 
 
+def digests(files: Mapping[str, Content]) -> list[Digest]:
+    """The blobs that `write_archive` reads, in its order."""
+    return [content.digest for _, content in sorted(files.items()) if not isinstance(content, bytes)]
+
+
 def _entry(descriptor: Descriptor, name: str | None, format: Format) -> dict[str, Any]:
     return descriptor.bare() | ({"annotations": _annotations(name, format)} if name is not None else {})
 
@@ -148,7 +153,9 @@ def blob_name(digest: Digest) -> str:
 
 
 # writing --------------------------------------------------------------------------------------------------------------
-def write_archive(files: Mapping[str, Content], blobs: Blobs, out: BinaryIO, progress: Progress | None = None) -> None:
+def write_archive(
+    files: Mapping[str, Content], blobs: HeldBlobs, out: BinaryIO, progress: Progress | None = None
+) -> None:
     """The files as one tar, in order of their names, into a stream that stays open. ImageError for a blob that is
     missing or not of its size."""
     counter = _Counter(out, progress)
@@ -189,7 +196,7 @@ def archive_target(target: bytes | BinaryIO) -> Iterator[BinaryIO]:
         raise ImageError(f"{os.fsdecode(target)} cannot be written: {error.strerror}") from error
 
 
-def write_directory(files: Mapping[str, Content], blobs: Blobs, directory: bytes) -> None:
+def write_directory(files: Mapping[str, Content], blobs: HeldBlobs, directory: bytes) -> None:
     """The files below a new directory, which appears whole, or not at all. ImageError where there is something."""
     parent, name = os.path.split(os.path.abspath(directory))
     temporary = os.path.join(parent, b".%b.%b" % (name[:200], secrets.token_hex(6).encode()))
@@ -225,7 +232,7 @@ def write_directory(files: Mapping[str, Content], blobs: Blobs, directory: bytes
 
 
 @contextmanager
-def _blob(blobs: Blobs, descriptor: Descriptor) -> Iterator[BinaryIO]:
+def _blob(blobs: HeldBlobs, descriptor: Descriptor) -> Iterator[BinaryIO]:
     with blobs.open(descriptor.digest) as source:
         size = os.fstat(source.fileno()).st_size
         if size != descriptor.size:

@@ -2,11 +2,15 @@
 
 What is added lies in a workspace of the layout. `publish` gives the blobs their names and then replaces index.json,
 once; before that nothing of it can be seen, and after a failure or a kill nothing of it is left.
+
+Until `publish` others may remove what they like, of blobs and of what is unpacked; nobody waits for what is on its way.
+What new images count on in the store is looked for again then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, BinaryIO
 
 from unionfs.changeset.tar_writer import WrittenLayer
@@ -31,7 +35,27 @@ class Staging:
     def __init__(self, layout: Layout, space: Workspace, cache: LayerCache) -> None:
         self.layout, self.space, self.cache = layout, space, cache
         self._layers: dict[Digest, Digest] = {}  # diff_ids of what was added, by digest
+        self._read: dict[Digest, StoredLayer] = {}  # of these what the cache was told of, by diff_id
         self._unpacked: set[Digest] = set()  # diff_ids that were brought into the cache
+        self._counted_on: dict[Digest, int] = {}  # layers that images consist of, with their sizes
+        self._lock = ExitStack()
+        self._held = False
+
+    def hold(self) -> None:
+        """From now on nobody removes a blob, and who wants to waits: until the block ends, or `let_go`. Idempotent."""
+        if not self._held:
+            self.space.flush()  # which takes its time, and needs no lock
+            self._hold()
+
+    def _hold(self) -> None:
+        if not self._held:
+            self._lock.enter_context(self.layout.reading())
+            self._held = True
+
+    def let_go(self) -> None:
+        """Idempotent. What was published before stays so."""
+        self._lock.close()
+        self._held = False
 
     def new_file(self) -> bytes:
         """A path that does not exist yet, where a file may be written that `add_layer_file` then takes."""
@@ -53,6 +77,7 @@ class Staging:
         if not known:
             self._unpacked.add(layer.diff_id)
         self._layers[layer.descriptor.digest] = layer.diff_id
+        self._read[layer.diff_id] = layer
         return layer
 
     def add_layer_file(self, path: bytes, written: WrittenLayer) -> StoredLayer:
@@ -83,8 +108,9 @@ class Staging:
         """
         parsed = ImageConfig.parse(config, "the new config", MAX_CONFIG)
         for layer in layers:
-            if self.space.find(layer.digest) is None:
+            if not self.space.has(layer.digest, layer.size):
                 raise ImageError(f"the layer {layer.digest} is not in the store")
+            self._counted_on[layer.digest] = layer.size
         kind = mediatypes.DOCKER_MANIFEST if docker else mediatypes.OCI_MANIFEST
         config_type = mediatypes.DOCKER_CONFIG if docker else mediatypes.OCI_CONFIG
         document: dict[str, Any] = {
@@ -105,8 +131,13 @@ class Staging:
         """Make everything that was added visible, at once. Only once.
 
         `names` (familiar) go to these images; the result tells, by name, the ID of the other image that had it. An
-        image that loses its last name stays, dangling. `untagged`: images to be there without a name.
+        image that loses its last name stays, dangling. `untagged`: images to be there without a name. `hold` is part of
+        it. ImageError where a layer of an image that was made here has been removed since.
         """
+        self.hold()
+        for digest in self.lost(self._counted_on):
+            raise ImageError(f"the layer {digest} was removed from the store meanwhile", hint="try again")
+        self._unpack_again()
         self.space.publish()
         taken: dict[str, Digest] = {}
 
@@ -121,15 +152,28 @@ class Staging:
             self.cache.note(diff_id, self.layout.blobs.path(digest))
         return taken
 
+    def lost(self, sizes: Mapping[Digest, int]) -> list[Digest]:
+        """Which of these blobs, with their sizes, are neither in the store nor added here. Sure after `hold`."""
+        return [digest for digest, size in sizes.items() if not self.space.has(digest, size)]
+
+    def _unpack_again(self) -> None:
+        """What somebody has removed from the cache meanwhile, for whom no image had it."""
+        for diff_id, layer in self._read.items():
+            path = self.space.find(layer.descriptor.digest)
+            if path is not None and self.cache.size(diff_id) is None:
+                with open(path, "rb", buffering=0) as file:
+                    self.cache.add_held(file, diff_id)
+
     def close(self) -> None:
         """What was not published is forgotten by the cache, too, but for layers that an image has already."""
-        if not self._unpacked:
-            return
         try:
-            kept = Catalog(self.layout, self.layout.entries()).diff_ids()
+            if self._unpacked:
+                self._hold()
+                self.cache.remove(*self._unpacked - Catalog(self.layout, self.layout.entries()).diff_ids())
         except ImageError:
-            return  # a damaged store, which has been the failure
-        self.cache.remove(*self._unpacked - kept)
+            pass  # a damaged store, which has been the failure
+        finally:
+            self.let_go()
 
 
 def _taken(catalog: Catalog, entries: Sequence[Entry], names: Mapping[str, Descriptor]) -> dict[str, Digest]:

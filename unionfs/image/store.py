@@ -18,17 +18,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from unionfs.errors import ImageError, ImageNotFound, OptionError
 from unionfs.image import listing, platforms, reference
+from unionfs.image.blobs import HeldBlobs
 from unionfs.image.catalog import Catalog, Group
 from unionfs.image.digest import Digest
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.image.layout import Layout, familiar
+from unionfs.image.locks import Waiting
 from unionfs.image.place import AnyPath as AnyPath
 from unionfs.image.place import store_directory as store_directory
 from unionfs.image.results import Fault, HistoryRow, ImageSummary, InUse, Loaded, Pruned, Removed, StoredLayer
@@ -50,7 +52,7 @@ class Store:
     The directory is made by the first operation that adds something; an absent store is an empty one. ImageError where
     it is something else. `in_use`: see results.InUse. `cache`: where layers are made ready to be read.
     `fetch` brings layers that were not fetched when their image was pulled, where they are needed whole; without it
-    that is an ImageError.
+    that is an ImageError. `waiting` is called, by another thread, when a lock of the store is waited for.
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class Store:
         cache: LayerCache | None = None,
         in_use: InUse = dict,
         fetch: Callable[[Store, Sequence[Note]], None] | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
-        self.layout = Layout(store_directory(directory))
+        self.layout = Layout(store_directory(directory), waiting)
         self.cache = user_cache() if cache is None else cache
         self._in_use, self._fetch = in_use, fetch
 
@@ -96,7 +99,7 @@ class Store:
 
     @contextmanager
     def catalog(self) -> Iterator[Catalog]:
-        """All there is at this moment; nobody removes any of it while the block lasts."""
+        """All there is at this moment; nobody removes any of it while the block lasts, so let it wait for nobody."""
         with self.layout.reading():
             yield Catalog(self.layout, self.layout.entries())
 
@@ -155,6 +158,7 @@ class Store:
         """Give the image the further name `new`. Idempotent. The ID of the image that had it, which stays."""
         name_of_new = _new_name(new)
         with self.staging() as staging:
+            staging.hold()
             catalog = Catalog(self.layout, self.layout.entries())
             entry, image = catalog.find(name)
             descriptor = entry.descriptor if image is None else image.descriptor
@@ -169,8 +173,8 @@ class Store:
 
     def remove(self, name: str, *, force: bool = False) -> list[Removed]:
         """As `docker rmi`: takes the name, and the image with its last one. ImageInUse where a mount uses it, or
-        where it has several names and is named by ID, without `force`. Waits for whoever reads blobs, unless only a
-        name goes."""
+        where it has several names and is named by ID, without `force`. Waits for whoever holds `Layout.reading`, unless
+        only a name goes."""
         from unionfs.image import removal
 
         with self.catalog() as catalog:
@@ -213,14 +217,16 @@ class Store:
         self.complete(wanted)
         with self.catalog() as catalog:
             files = save.contents(save.select(catalog, names, platform), format, self.layout.blobs)
+            held = HeldBlobs(self.layout.blobs, save.digests(files))
+        with held:
             place = _source(target)
             if format == "oci-dir":
                 if not isinstance(place, bytes):
                     raise OptionError("a directory cannot be written to a stream", hint="name a new directory")
-                save.write_directory(files, self.layout.blobs, place)
+                save.write_directory(files, held, place)
                 return
             with save.archive_target(place) as out:
-                save.write_archive(files, self.layout.blobs, out, progress)
+                save.write_archive(files, held, out, progress)
 
     def import_(
         self,
@@ -253,12 +259,16 @@ class Store:
         """Write the root file system of an image as one tar, its layers merged."""
         from unionfs.image import root_fs, save
 
-        with self.using(name, platform) as image, save.archive_target(_source(target)) as out:
-            root_fs.export(self.cache, image, out, progress)
+        with ExitStack() as stack:
+            with self.using(name, platform) as image:
+                union = stack.enter_context(root_fs.opened(self.cache, image))
+            out = stack.enter_context(save.archive_target(_source(target)))
+            root_fs.export(union, out, progress)
 
     @contextmanager
     def staging(self) -> Iterator[Staging]:
         """Make new images: add layers and images to the `Staging`, then `publish` it once; without, nothing happened.
+        Nobody waits for the block, unless it begins with `staging.hold()`, so that nothing it counts on is removed.
 
         with store.staging() as staging:
             path = staging.new_file()                                                # write_layer(…, path)
@@ -281,10 +291,8 @@ class Store:
     def prune(self, *, all: bool = False, filters: Iterable[str] = ()) -> Pruned:
         """Remove dangling images (`all`: all that no mount uses), blobs that nothing refers to, what dead processes
         left, and layers unpacked for images that are gone. `filters`: "label=KEY[=VALUE]" of images to remove."""
-        from unionfs.image import gc
         from unionfs.image import prune as pruning
 
-        gc.sweep(self.layout)
         with self._removing() as removing:
             return pruning.prune(removing, self.cache, filters, all=all)
 

@@ -44,6 +44,12 @@ def flock_release(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_UN)
 
 
+def nofile_limit() -> int:
+    """How many descriptors this process may have: the soft RLIMIT_NOFILE, which is never infinite (fs/file_table.c,
+    sysctl_nr_open)."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def raise_nofile_limit() -> int:
     """Raise the soft RLIMIT_NOFILE to the hard one; returns the limit now in force. Never fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

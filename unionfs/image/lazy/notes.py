@@ -3,8 +3,9 @@
     STORE/.unionfs/lazy/ALGORITHM-HEX     JSON, named by the digest of the blob that is missing
 
 A note is written before an image that needs it can be seen, and removed after the blob has come, or when nothing needs
-that any more. Where there is the blob, a note says nothing. A layer is given to whoever opens it by the path that its
-blob has or will have, so that nobody else needs to know of notes.
+that any more: under the lock `content` (image.layout), held from the one to the other. Where there is the blob, a note
+says nothing. A layer is given to whoever opens it by the path that its blob has or will have, so that nobody else needs
+to know of notes.
 
 INVARIANT: a note says of a blob what one manifest said, and stays as long as any image needs it. Another manifest may
 say that the same blob has another table of contents, and who serves it may show that one: so a note is replaced only by

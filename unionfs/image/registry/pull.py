@@ -6,6 +6,10 @@ Of a multi-platform image one platform's comes, and the index says what else the
 
 Nothing of it is seen before all of it is there (`Staging`). A lazy pull brings of a layer that has one only its table
 of contents, and a note of where the rest is (image.lazy); a later pull that is not brings the rest.
+
+INVARIANT: nobody waits for this network: the store is locked only when all has come, to see whether what was there
+still is, and to publish. What others have removed meanwhile is then fetched, unlocked again. That comes to an end,
+since what was fetched whole stays in the workspace, and after LAZY_ROUNDS nothing is left out any more.
 """
 
 from __future__ import annotations
@@ -27,11 +31,14 @@ from unionfs.image.lazy.opening import lazy_cache, settle
 from unionfs.image.models import Descriptor, Index, Platform, parse_manifest
 from unionfs.image.reference import DEFAULT_TAG, Reference
 from unionfs.image.registry.client import Client
-from unionfs.image.registry.lazy_pull import CONTRADICTED, lazily
+from unionfs.image.registry.lazy_pull import lazily
 from unionfs.image.registry.repository import Repository
 from unionfs.image.registry.transfer import Cancelled, Report, Transfer, all_of, one_at_a_time
 from unionfs.image.staging import Staging
 from unionfs.image.store import Store
+
+#: How often a lazy pull begins anew with what others have removed.
+LAZY_ROUNDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +84,18 @@ def pull(
 
 
 def fetch_layers(store: Store, client: Client, reference: Reference, notes: Sequence[Note], report: Report) -> None:
-    """Bring layers of a repository that were not fetched. RegistryError, ImageFormatError: nothing is changed then."""
+    """Bring layers of a repository that were not fetched. RegistryError, ImageFormatError, ImageError where their image
+    was removed meanwhile: nothing is changed then."""
     puller = _Puller(store, Repository(client, reference, "pull"), None, one_at_a_time(report), unpack=True)
+    layout, layers = store.layout, [note.layer for note in notes]
     with store.staging() as staging:
         puller.fetch(staging, {note.layer.digest: (note.layer, note.diff_id) for note in notes})
+        staging.hold()
+        # A layer that an image needs is there, or noted.
+        if any(layout.blobs.size(layer.digest) is None and note_of(layout, layer.digest) is None for layer in layers):
+            raise ImageError(f"{reference.familiar()} was removed from the store while its layers were fetched")
         staging.publish({})
-    settle(store.layout, store.cache, [note.layer for note in notes])
+        settle(layout, store.cache, layers)
 
 
 class _Puller:
@@ -101,6 +114,7 @@ class _Puller:
         #: What was fetched to see whether it belongs to the image, and what does.
         self._looked_at: dict[Digest, bytes] = {}
         self._documents: dict[Digest, bytes] = {}
+        self._notes: dict[Digest, Note] = {}  # of layers that are not to be fetched
 
     def run(self) -> Pulled:
         reference = self._reference
@@ -112,7 +126,7 @@ class _Puller:
                 self._documents[root.digest] = data
             manifest = self._choose(staging, root, 0)
             image = self._image(staging, manifest)
-            fetched = self._layers(staging, image)
+            fetched = self._layers(staging, image)  # holds the lock from now on
             before = {entry.name: entry.descriptor.digest for entry in staging.layout.entries()}
             name = None if reference.digest else reference.familiar()
             there = before.get(name) == root.digest if name else root.digest in before.values()
@@ -123,7 +137,7 @@ class _Puller:
                     staging.publish({}, untagged=[root])
                 else:
                     staging.publish({name: root})
-        settle(self._store.layout, self._store.cache, image.layers)
+            settle(self._store.layout, self._store.cache, image.layers)
         status: Literal["Downloaded newer image", "Image is up to date"]
         status = "Downloaded newer image" if fetched or not there else "Image is up to date"
         return Pulled(image.id, root.digest, str(reference), reference.familiar(), status)
@@ -226,18 +240,35 @@ class _Puller:
 
     # layers ---------------------------------------------------------------------------------------------------------
     def _layers(self, staging: Staging, image: Image) -> int:
-        """Fetch what is missing; how many layers that was."""
-        missing: dict[Digest, tuple[Descriptor, Digest]] = {}
+        """Fetch what is missing; how many layers that was. At the end all is there, and `staging` holds its lock."""
+        wanted: dict[Digest, tuple[Descriptor, Digest]] = {}
         for layer, diff_id in zip(image.layers, image.diff_ids, strict=True):
-            if layer.digest in missing:
-                continue
-            if staging.layout.blobs.size(layer.digest) == layer.size:
-                self._report(Transfer(layer.digest.short, "Already exists"))
-            elif not (self._lazy and self._note(staging, layer, diff_id)):
-                missing[layer.digest] = layer, diff_id
-                self._report(Transfer(layer.digest.short, "Pulling fs layer", 0, layer.size))
-        self.fetch(staging, missing)
-        return len(missing)
+            wanted.setdefault(layer.digest, (layer, diff_id))
+        fetched, lazily, unsettled = 0, LAZY_ROUNDS if self._lazy else 0, wanted
+        while True:
+            missing: dict[Digest, tuple[Descriptor, Digest]] = {}
+            for layer, diff_id in unsettled.values():
+                if staging.space.has(layer.digest, layer.size):
+                    self._report(Transfer(layer.digest.short, "Already exists"))
+                elif not (lazily and self._note(staging, layer, diff_id)):
+                    missing[layer.digest] = layer, diff_id
+                    self._report(Transfer(layer.digest.short, "Pulling fs layer", 0, layer.size))
+            self.fetch(staging, missing)
+            fetched, lazily = fetched + len(missing), max(lazily - 1, 0)
+            staging.hold()
+            unsettled = {digest: pair for digest, pair in wanted.items() if not self._settled(staging, pair[0])}
+            if not unsettled:
+                return fetched
+            staging.let_go()
+
+    def _settled(self, staging: Staging, layer: Descriptor) -> bool:
+        """Is it there, or noted, so that an image of it may be published? Hold the lock."""
+        if staging.space.has(layer.digest, layer.size):
+            return True
+        note = self._notes.get(layer.digest)
+        if note is None or not lazy_cache(self._store.cache).has(note.place):
+            return False
+        return note_of(staging.layout, layer.digest) == note or write_note(staging.layout, note)
 
     def fetch(self, staging: Staging, missing: Mapping[Digest, tuple[Descriptor, Digest]]) -> None:
         """Layers with their diff_ids, whole."""
@@ -252,13 +283,13 @@ class _Puller:
         origin = Origin(
             str(self._reference), options.insecure, _absolute(options.cert_dir), _absolute(options.authfile)
         )
+        self._notes.pop(layer.digest, None)
         cache = lazy_cache(self._store.cache)
         found = lazily(self._repository.client, staging.layout, cache, layer, diff_id, origin)
-        if not isinstance(found, str) and found != known and not write_note(staging.layout, found):
-            found = CONTRADICTED
         if isinstance(found, str):
             self._report(Transfer(id, f"Not in parts: {found}"))
             return False
+        self._notes[layer.digest] = found
         self._report(Transfer(id, "Already exists" if known is not None else "Ready to be read"))
         return True
 

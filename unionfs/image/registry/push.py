@@ -3,6 +3,9 @@
 What the registry has is not sent: it is asked for each blob, and where another repository of it is known to have one
 (by the names in the store), that is mounted from there. An index of which the store has one platform only cannot be
 pushed; that platform's image then is, as docker does.
+
+INVARIANT: nobody waits for this network: what may have to be sent is opened while the store is locked, and read after
+that. What is removed from the store meanwhile arrives all the same.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from functools import partial
 
 from unionfs.errors import ImageError, ReferenceFormatError
 from unionfs.image import reference as references
+from unionfs.image.blobs import HeldBlobs
 from unionfs.image.catalog import Catalog
 from unionfs.image.digest import Digest
 from unionfs.image.image import Found
@@ -63,24 +67,32 @@ def push(
                 )
             root = found.images[0].descriptor
             found = catalog.found(root)
-        tag = reference.tag or root.digest
-        _Pusher(catalog, repository, found, tell).run(root, tag)
+        pusher = _Pusher(catalog, repository, found, tell)
+    tag = reference.tag or root.digest
+    with pusher.blobs:
+        pusher.run(root, tag)
     partial_of = whole.digest if platform is None and root.digest != whole.digest else None
     return Pushed(root.digest, root.size, str(reference), tag, partial_of)
 
 
 class _Pusher:
+    """Made while the store is read; `run` does not need it. `blobs` are to be closed."""
+
     def __init__(self, catalog: Catalog, repository: Repository, found: Found, report: Report) -> None:
-        self._catalog, self._repository, self._found, self._report = catalog, repository, found, report
+        self._repository, self._found, self._report = repository, found, report
+        self._configs = {image.manifest.config.digest: image.manifest.config for image in found.images}
+        self._others = _elsewhere(catalog, repository.reference, {*found.blobs, *self._configs})
+        self.blobs = HeldBlobs(catalog.layout.blobs, (*found.blobs, *self._configs))
 
     def run(self, root: Descriptor, tag: str) -> None:
         manifests = self._manifests(root)
-        configs = {image.manifest.config.digest: image.manifest.config for image in self._found.images}
-        others = self._elsewhere({*self._found.blobs, *configs})
         for digest in self._found.blobs:
             self._report(Transfer(digest.short, "Preparing"))
-        blobs = {**self._found.blobs, **configs}
-        tasks = [partial(self._blob, blob, others.get(digest, ()), digest in configs) for digest, blob in blobs.items()]
+        blobs = {**self._found.blobs, **self._configs}
+        tasks = [
+            partial(self._blob, blob, self._others.get(digest, ()), digest in self._configs)
+            for digest, blob in blobs.items()
+        ]
         all_of(self._repository.client, tasks)
         # Children before what names them: a registry refuses what names nothing.
         for descriptor in manifests:
@@ -118,23 +130,22 @@ class _Pusher:
         if mounted:
             tell(f"Mounted from {mounted}")
             return
-        with self._catalog.layout.blobs.open(blob.digest) as file:
+        with self.blobs.open(blob.digest) as file:
             upload.send(file, place, partial(tell, "Pushing"))
         tell("Pushed", blob.size)
 
-    def _elsewhere(self, digests: set[Digest]) -> Mapping[Digest, tuple[str, ...]]:
-        """Other repositories of this registry that have a blob, as far as names in the store say."""
-        mine = self._repository.reference
-        found: dict[Digest, tuple[str, ...]] = {}
-        for entry in self._catalog.entries:
-            try:
-                other = references.parse_normalized(entry.name or "")
-                below = self._catalog.found(entry.descriptor)
-            except (ReferenceFormatError, ImageError):
-                continue
-            if other.domain != mine.domain or other.path == mine.path:
-                continue
-            there = digests & {*below.digests}
-            for digest in there:
-                found[digest] = tuple(dict.fromkeys((*found.get(digest, ()), other.path)))
-        return found
+
+def _elsewhere(catalog: Catalog, mine: Reference, digests: set[Digest]) -> Mapping[Digest, tuple[str, ...]]:
+    """Other repositories of this registry that have a blob, as far as names in the store say."""
+    found: dict[Digest, tuple[str, ...]] = {}
+    for entry in catalog.entries:
+        try:
+            other = references.parse_normalized(entry.name or "")
+            below = catalog.found(entry.descriptor)
+        except (ReferenceFormatError, ImageError):
+            continue
+        if other.domain != mine.domain or other.path == mine.path:
+            continue
+        for digest in digests & {*below.digests}:
+            found[digest] = tuple(dict.fromkeys((*found.get(digest, ()), other.path)))
+    return found

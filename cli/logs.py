@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,6 +15,7 @@ import typer
 from unionfs import api
 
 from .options import store_directory
+from .output import Interrupted
 
 #: Go's time.ParseDuration, without a sign.
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?)(h|ms|m|s|us|µs|ns)")
@@ -43,6 +46,15 @@ def logs(
         until=None if until is None else moment(until, now),
         follow=follow,
     )
+    try:
+        _write(entries, timestamps)
+    except KeyboardInterrupt:
+        if follow:  # it is how one ends that
+            raise typer.Exit(Interrupted(128 + signal.SIGINT)) from None
+        raise
+
+
+def _write(entries: Iterable[api.LogEntry], timestamps: bool) -> None:
     at_begin = {1: True, 2: True}
     for entry in entries:
         data = entry.data

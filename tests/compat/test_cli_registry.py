@@ -16,6 +16,7 @@ import pytest
 from tests.compat.faulty_proxy import Fault, FaultyProxy, Request
 from tests.compat.image_rig import Images
 from tests.compat.registry_rig import RegistryServer, serve_image
+from tests.compat.sleeping import until_it_sleeps
 from tests.requirements import requires
 from tests.unit.cli_runner import PROJECT, process_of, program, refused
 from tests.unit.image_rig import layer, made_image
@@ -119,6 +120,7 @@ def test_login_that_is_not_answered(cli: Images, key: bytes, status: int) -> Non
     seen = b""
     while b"Username: " not in seen:
         seen += os.read(ours, 65536)
+    until_it_sleeps(process.pid, "read")
     os.write(ours, key)
     assert process.wait(60) == status
     os.close(theirs)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.compat.run_rig import Box, Typist, box, filled
+from tests.compat.sleeping import until_it_sleeps
 from tests.requirements import requires
 from tests.unit.cli_runner import Ran, refused
 
@@ -74,18 +73,10 @@ def test_logs_follow_until_the_end(box: Box) -> None:
     box.detached("main", ENDS)
     with box.process("logs", "-f", "main") as logs:
         assert logs.stdout is not None and logs.stdout.readline() == b"ready\n"
-        until_it_sleeps(logs.pid)
+        until_it_sleeps(logs.pid, "poll")
         box.run("stop", "main")
         assert logs.stdout.read() == b"ends\n"
         assert logs.wait(timeout=30) == 0
-
-
-def until_it_sleeps(pid: int) -> None:
-    """Wait until a process waits in poll(2), for ever: the third argument is no timeout (proc_pid_syscall(5))."""
-    without_end = {"x86_64": ["7", "0xffffffff"], "aarch64": ["73", "0x0"]}[os.uname().machine]  # there it is ppoll
-    deadline = time.monotonic() + 30
-    while [(words := Path(f"/proc/{pid}/syscall").read_text().split())[0], *words[3:4]] != without_end:
-        assert time.monotonic() < deadline, words
 
 
 def test_logs_follow_to_the_end_of_one_without_a_monitor(box: Box) -> None:
@@ -94,7 +85,7 @@ def test_logs_follow_to_the_end_of_one_without_a_monitor(box: Box) -> None:
     with box.process("logs", "-f", "main") as logs:
         assert logs.stdout is not None and logs.stdout.readline() == b"ready\n"
         box.kill(monitor)
-        until_it_sleeps(logs.pid)
+        until_it_sleeps(logs.pid, "poll")
         assert logs.poll() is None
         box.kill(pid)
         assert (logs.stdout.read(), logs.wait(timeout=30)) == (b"", 0)
@@ -104,6 +95,7 @@ def test_logs_that_are_followed_end_with_ctrl_c_without_a_word(box: Box) -> None
     box.detached("main", WAIT)
     with box.process("logs", "-f", "main") as logs:
         assert logs.stdout is not None and logs.stdout.readline() == b"ready\n"
+        until_it_sleeps(logs.pid, "poll")
         logs.send_signal(signal.SIGINT)
         assert (logs.communicate(timeout=30), logs.returncode) == ((b"", b""), -signal.SIGINT)
 

@@ -47,15 +47,16 @@ def ls(
             "-f",
             "--filter",
             metavar="FILTER",
-            help="dangling=true|false, label=KEY[=VALUE], before=IMAGE, since=IMAGE, reference=PATTERN. Repeat it.",
+            help="dangling=true|false, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME, reference=PATTERN. "
+            "Repeat it.",
         ),
     ] = None,
     fmt: RowFormat = "table",
     no_trunc: NoTrunc = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the images of the store, newest first, a line for each of their names."""
-    images = open_store(context).images(filters=filters or (), names=() if repository is None else (repository,))
+    """List the images of the store, newest first, a line for each of their names, or of those that are asked for."""
+    images = open_store(context).images(filters=filters or (), names=(repository,) if repository else ())
     if quiet and fmt == "table":
         fmt = "{{.ID}}"
     now = datetime.now(UTC)

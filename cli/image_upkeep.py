@@ -25,7 +25,9 @@ def prune(
     ] = False,
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", metavar="FILTER", help="label=KEY[=VALUE]. Repeat it."),
+        typer.Option(
+            "--filter", metavar="FILTER", help="label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME. Repeat it."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Do not ask.")] = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """`--format`: what docker's listings do with it. Rows in, lines out.
 
-    table             columns with headings
+    table             columns with headings; an empty format is that, too
     table TEMPLATE    the same, with the columns of the template, separated by tabs (or by `\\t`)
     json              one JSON object a row
     TEMPLATE          the template, once a row
@@ -31,7 +31,7 @@ def render(rows: Iterable[Row], fmt: str, *, default: str, headings: Mapping[str
     are. BadParameter for a template that is not understood."""
     if fmt == "json":
         return [go_json(dict(sorted(row.items()))) for row in rows]
-    if fmt == "table" or fmt.startswith("table "):
+    if fmt in ("", "table") or fmt.startswith("table "):
         template = _unescape(fmt[6:].strip()) or default
         cells = [_cells(template, row, headings) for row in (headings, *rows)]
         return columns(cells)

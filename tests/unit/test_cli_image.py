@@ -51,6 +51,7 @@ def test_the_options_of_ls_show_more_or_less(cli: Cli) -> None:
     row = json.loads(cli.image("ls", "--format", "json"))
     assert (row["Repository"], row["Tag"], row["ID"], row["Size"]) == ("app", "1", id[7:19], "10.2kB")
     assert row["CreatedAt"] == "2023-11-14 22:13:20 +0000 UTC"
+    assert cli.image("ls", "--format", "", "") == cli.image("ls")
     assert cli.image("ls", "--format", r"table {{.ID}}\t{{.Tag}}") == f"IMAGE ID       TAG\n{id[7:19]}   1"
 
 

@@ -187,6 +187,28 @@ def test_prune_by_label(store: Store) -> None:
         store.prune(filters=["dangling=true"])
 
 
+def test_prune_of_all_but_a_label_and_of_what_is_old(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    made = [
+        made_image("", layer(a="a"), config={"Labels": {"keep": "yes"}}, created="2020-01-01T00:00:00Z"),
+        made_image("", layer(b="b"), config={"Labels": {"keep": "no"}}, created="2021-01-01T00:00:00Z"),
+        made_image("", layer(c="c"), created="2022-01-01T00:00:00Z"),
+        made_image("", layer(d="d"), created="0001-01-01T00:00:00Z"),
+    ]
+    load(store, *made)
+
+    def left(*filters: str) -> set[str]:
+        store.prune(filters=filters)
+        return {one.id for one in store.images()}
+
+    ids = [one.id for one in made]
+    assert left("until=2019-01-01") == set(ids)
+    assert left("until=2021-01-01T00:00:00Z", "label!=keep=yes") == {ids[0], *ids[2:]}
+    assert left("label!=keep", "until=1h") == {ids[0], ids[3]}
+    assert left("label!=keep", "label!=other") == {ids[0]}
+    assert left("until=1h") == set()
+
+
 def test_prune_of_a_damaged_store_removes_nothing_that_may_be_needed(store: Store) -> None:
     manifest = store.layout.blobs.path(store.resolve("two:1").descriptor.digest)
     Path(os.fsdecode(manifest)).write_bytes(b"damaged")

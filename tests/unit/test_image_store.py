@@ -289,16 +289,54 @@ def test_the_size_of_compressed_layers_is_that_of_what_is_in_them(tmp_path: Path
         (["reference=*/*/app"], [OTHER]),
         (["reference=app:1", "reference=app:2"], [NEW, OLD]),
         (["reference=nothing"], []),
+        (["until=2020-01-01T00:00:00Z"], [OLD]),
+        (["until=24h"], [OTHER, NEW, OLD]),
+        (["until=1609459200.5", "label=a"], [NEW]),
+        (["until=2019-12-31"], []),
     ],
 )
 def test_filters(full: Store, filters: list[str], images: list[Made]) -> None:
     assert [one.id for one in full.images(filters=filters)] == [image.id for image in images]
 
 
-@pytest.mark.parametrize("word", ["dangling=perhaps", "label", "size=1", "=", ""])
+@pytest.mark.parametrize("filters", [["reference=*:1"], ["reference=app:1", "reference=*/*/app"], ["reference=*[0-1]"]])
+def test_of_the_names_of_an_image_those_are_told_that_fit(full: Store, filters: list[str]) -> None:
+    assert [one.names for one in full.images(filters=filters) if one.id == OLD.id] == [("app:1",)]
+    assert [one.names for one in full.images(names=["app:s*"])] == [("app:stable",)]
+    assert [one.names for one in full.images(filters=filters, names=["app"]) if one.id == OLD.id] == [("app:1",)]
+    assert full.images(filters=filters, names=["app:stable"]) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a[^q-z]p", {"app:2", "app:1", "app:stable"}),
+        ("a[!]p", set()),
+        (r"\ap\p:[\1-2]", {"app:2", "app:1"}),
+        ("app:?", {"app:2", "app:1"}),
+        ("*:*t*", {"app:stable"}),
+        ("[z-a]pp", set()),
+        ("[^z-a]pp:2", {"app:2"}),
+        ("*", {"app:2", "app:1", "app:stable"}),
+        ("*/*", set()),
+    ],
+)
+def test_patterns_are_those_of_go(full: Store, pattern: str, names: set[str]) -> None:
+    assert {name for one in full.images(names=[pattern]) for name in one.names} == names
+
+
+@pytest.mark.parametrize("pattern", ["[", "[]", "[^]", "a[b", "[a-]", "[-a]", "a\\", "[\\", "[a]["])
+def test_what_is_no_pattern(full: Store, pattern: str) -> None:
+    with pytest.raises(OptionError, match="syntax error in pattern"):
+        full.images(filters=[f"reference={pattern}"])
+
+
+@pytest.mark.parametrize("word", ["dangling=perhaps", "label", "label!=a", "size=1", "until=soon", "until=", "=", ""])
 def test_filters_that_mean_nothing(full: Store, word: str) -> None:
     with pytest.raises(OptionError, match="invalid filter"):
         full.images(filters=[word])
+    with pytest.raises(OptionError, match="more than one until"):
+        full.images(filters=["until=1h", "until=2h"])
 
 
 def test_filters_by_an_image_that_is_not_there(full: Store) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unionfs.errors import OptionError
 from unionfs.image import gc, listing
 from unionfs.image.catalog import Catalog, no_such
+from unionfs.image.filters import PRUNING, filter_of
 from unionfs.image.layer_cache import LayerCache
 from unionfs.image.removal import Removal
 from unionfs.image.results import ImageSummary, Pruned, Removed
@@ -16,13 +16,9 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
     """See `Store.prune`."""
     layout = removing.layout
     catalog = Catalog(layout, layout.entries())
-    words = list(filters)
-    unsuitable = [word for word in words if not word.startswith("label=")]
-    if unsuitable:
-        raise OptionError(f"invalid filter {unsuitable[0]!r}", hint="label=KEY[=VALUE]")
-    fits = listing.filter_of(words, _no_image)
+    fits = filter_of(filters, _no_image, PRUNING)
     # Of one that has a name, too: another manifest of the same image, which has lost its own.
-    groups = [group for group in catalog.groups() if fits(listing.summary(group, catalog, cache))]
+    groups = [group for group in catalog.groups() if fits(listing.summary(group, catalog, cache)) is not None]
     removed = removing.drop(groups, named=all)
     kept = Catalog(layout, layout.entries()).diff_ids()
     if layout.exists():
@@ -39,5 +35,5 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
 
 
 def _no_image(name: str) -> ImageSummary:
-    """Labels ask for none."""
+    """These ask for none."""
     raise no_such(name)

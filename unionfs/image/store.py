@@ -27,6 +27,7 @@ from unionfs.image import listing, platforms, reference
 from unionfs.image.blobs import HeldBlobs
 from unionfs.image.catalog import Catalog, Group
 from unionfs.image.digest import Digest
+from unionfs.image.filters import filter_of, named
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.image.layout import Layout, familiar
@@ -75,18 +76,14 @@ class Store:
     # what is there ------------------------------------------------------------------------------------------------
     def images(self, *, all: bool = True, filters: Iterable[str] = (), names: Iterable[str] = ()) -> list[ImageSummary]:
         """All images, newest first. `all` False: tagged ones only. `filters`: "dangling=true", "label=KEY[=VALUE]",
-        "before=IMAGE", "since=IMAGE", "reference=PATTERN". `names`: only with a tag that fits one of these, as in
-        `docker image ls REPOSITORY[:TAG]`."""
-        patterns = list(names)
+        "before=IMAGE", "since=IMAGE", "until=TIME", "reference=PATTERN". `names`: only with a tag that fits one of
+        these, as in `docker image ls REPOSITORY[:TAG]`. Of their names, those are told that fit."""
         with self.catalog() as catalog:
-            fits = listing.filter_of(filters, lambda name: self._summary(catalog, name))
-            return [
-                one
-                for one in listing.summaries(catalog, self.cache)
-                if fits(one)
-                and (all or one.names)
-                and (not patterns or any(listing.matches(pattern, name) for pattern in patterns for name in one.names))
-            ]
+            fits = filter_of(filters, lambda name: self._summary(catalog, name))
+            among = named(list(names))
+            fitting = map(fits, listing.summaries(catalog, self.cache))
+            shown = [among(one) for one in fitting if one is not None]
+            return [one for one in shown if one is not None and (all or one.names)]
 
     def resolve(self, name: str, platform: str | None = None) -> Image:
         """The image called `name`: a reference, an ID or unique beginning of one, or a digest.
@@ -290,7 +287,8 @@ class Store:
     # upkeep -------------------------------------------------------------------------------------------------------
     def prune(self, *, all: bool = False, filters: Iterable[str] = ()) -> Pruned:
         """Remove dangling images (`all`: all that no mount uses), blobs that nothing refers to, what dead processes
-        left, and layers unpacked for images that are gone. `filters`: "label=KEY[=VALUE]" of images to remove."""
+        left, and layers unpacked for images that are gone. `filters` say of which images: "label=KEY[=VALUE]",
+        "label!=KEY[=VALUE]", "until=TIME"."""
         from unionfs.image import prune as pruning
 
         with self._removing() as removing:

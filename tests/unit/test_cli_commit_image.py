@@ -157,7 +157,7 @@ def commit(cli: Cli, *argv: str | Path) -> Ran:
     ("argv", "status", "error", "hint"),
     [
         (("Upper",), 1, "repository name (library/Upper) must be lowercase", "try upper"),
-        (("app@sha256:" + "0" * 64,), 1, "a new image cannot be named by a digest", "NAME[:TAG]"),
+        (("app@sha256:" + "0" * 64,), 1, "refusing to create a tag with a digest reference", "NAME[:TAG]"),
         (("app", "-c", "RUN make"), 1, "RUN is not a valid change command", "CMD"),
         (("app", "-c", "ENV A"), 1, "ENV must have two arguments", ""),
         (("app", "-o", "x.tar"), 2, "not both", "commit --help"),

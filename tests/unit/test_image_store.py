@@ -185,6 +185,20 @@ def test_a_name_goes_before_an_id_that_begins_so(tmp_path: Path) -> None:
     assert store.resolve(OLD.id[7:16]).id == OLD.id
 
 
+def test_no_name_stands_before_the_digest_that_it_looks_like(tmp_path: Path) -> None:
+    """Another tool can call its image anything."""
+    blobs = Blobs()
+    old, other = blobs.image(OLD), blobs.image(OTHER)
+    tricks = [named(other, name) for name in (OLD.id, OLD.id[7:], f"sha256:{NEW.id[7:]}", str(old["digest"]))]
+    write_files(tmp_path / "store", blobs.layout(named(old, "old:1"), *tricks))
+    store = open_store(tmp_path)
+    for name in (OLD.id, OLD.id[7:], str(old["digest"]), f"old@{old['digest']}"):
+        assert store.resolve(name).id == OLD.id
+    assert store.resolve(NEW.id).id == OTHER.id  # there is nothing else of that name
+    assert [one.what for one in store.remove(OLD.id)][:2] == ["old:1", OLD.id]
+    assert {one.id for one in store.images()} == {OTHER.id}
+
+
 def test_the_same_name_twice_is_the_last_as_other_tools_add_it(tmp_path: Path) -> None:
     blobs = Blobs()
     one, two = blobs.image(OLD), blobs.image(NEW)
@@ -220,7 +234,7 @@ def test_a_dangling_image_gets_a_name(store: Store) -> None:
     assert store.images(filters=["dangling=1"]) == []
 
 
-@pytest.mark.parametrize("new", ["", "UPPER", "a b", "a:b:c", "-a", "a@b"])
+@pytest.mark.parametrize("new", ["", "UPPER", "a b", "a:b:c", "-a", "a@b", "sha256", "sha512:a", f"library/{OLD.id}"])
 def test_what_is_no_name_is_no_tag(store: Store, new: str) -> None:
     with pytest.raises(ReferenceFormatError):
         store.tag("app:1", new)

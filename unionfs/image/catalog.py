@@ -123,8 +123,8 @@ class Catalog:
         )
 
     def find(self, name: str) -> tuple[Entry, Image | None]:
-        """The entry that `name` means: a name, then a digest or ID, then the beginning of an ID, as docker looks; and
-        the one image, where an ID names one of an index. ImageNotFound, or ImageError for an ambiguous ID."""
+        """The entry that `name` means: a whole digest or ID, then a name, then the beginning of an ID, as docker looks;
+        and the one image, where an ID names one of an index. ImageNotFound, or ImageError for an ambiguous ID."""
         entry = self.named(name)
         if entry is not None:
             return entry, None
@@ -134,7 +134,12 @@ class Catalog:
         return found
 
     def named(self, name: str) -> Entry | None:
-        """The entry with exactly this name, tag `latest` where it says none, or the digest it says."""
+        """The entry with exactly this name, tag `latest` where it says none, or the digest it says.
+
+        What is a whole digest of something here is no name, whatever another tool has called so: who asks for a digest
+        is not given anything else."""
+        if self._by_digest(name) is not None:
+            return None
         try:
             wanted = reference.parse_normalized(name)
         except ReferenceFormatError:

@@ -153,7 +153,7 @@ class Store:
     # names --------------------------------------------------------------------------------------------------------
     def tag(self, name: str, new: str) -> Digest | None:
         """Give the image the further name `new`. Idempotent. The ID of the image that had it, which stays."""
-        name_of_new = _new_name(new)
+        name_of_new = reference.new_name(new)
         with self.staging() as staging:
             staging.hold()
             catalog = Catalog(self.layout, self.layout.entries())
@@ -237,7 +237,7 @@ class Store:
         configuration for that layer; None: one that says nothing but the layer and this machine's platform."""
         from unionfs.image.load import Counted
 
-        names = () if name is None else (_new_name(name),)
+        names = () if name is None else (reference.new_name(name),)
         with self.staging() as staging, _opened(_source(source)) as stream:
             counted = Counted(stream, progress)
             layer = staging.add_layer(counted, what="the root file system")  # type: ignore[arg-type]  # read() is used
@@ -327,14 +327,6 @@ class Store:
         image = catalog.resolve(name)
         group = self._group(catalog, image) or Group(image.id, image, ())
         return listing.summary(group, catalog, self.cache)
-
-
-def _new_name(text: str) -> str:
-    """The familiar form of a name that an image is to get. ImageError for one with a digest."""
-    wanted = reference.parse_normalized(text)
-    if wanted.digest is not None:
-        raise ImageError("refusing to create a tag with a digest reference", hint="give a name and a tag")
-    return wanted.with_default_tag().familiar()
 
 
 def _source(source: AnyPath | BinaryIO) -> bytes | BinaryIO:

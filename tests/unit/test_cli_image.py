@@ -142,6 +142,21 @@ def test_inspect_is_an_array_in_dockers_form(cli: Cli) -> None:
     assert cli.call("image", "inspect", "nonsuch").out == b"[]\n"
 
 
+def test_inspect_of_what_an_image_does_not_say_is_as_dockers(cli: Cli) -> None:
+    """Asked of docker 20.10 about such an image."""
+    cli.import_("app:1", "-c", "LABEL org.example.a=b")
+    asked = (
+        "{{.Config.Entrypoint}} {{.Config.ExposedPorts}} {{json .Config.Healthcheck}} [{{.Config.User}}{{.Variant}}]"
+    )
+    for verb in (("image", "inspect"), ("inspect", "--type", "image")):
+        assert cli.run(*verb, "-f", asked, "app:1") == "[] map[] null []"
+        assert (
+            cli.run(*verb, "-f", '{{index .RepoTags 0}} {{index .Config.Labels "org.example.a"}}', "app:1") == "app:1 b"
+        )
+        refused(cli.call(*verb, "-f", "{{.Config.Bogus}}", "app:1"), 2, "there is no .Config.Bogus in it", "--help")
+        assert cli.run(*verb, "-f", "", "app:1") == cli.run(*verb, "app:1")
+
+
 def test_history_is_in_dockers_columns(cli: Cli) -> None:
     id = cli.import_("app:1", "-m", "a" * 60)
     heading, row = cli.image("history", "app:1").splitlines()

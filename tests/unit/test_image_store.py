@@ -397,6 +397,16 @@ def test_history_with_empty_layers_and_of_layers_it_does_not_tell_of(tmp_path: P
     assert [row.size for row in store.history("scratch:1")] == [0]
 
 
+def test_the_comment_of_an_image_is_that_of_its_last_step(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    steps = [{"comment": "first"}, {"empty_layer": True}]
+    load(store, made_image("last:1", BASE, history=steps[::-1]), made_image("first:1", BASE, history=steps))
+    load(store, made_image("own:1", BASE, history=steps, comment="mine"), made_image("none:1", history=[]))
+    assert [store.inspect(f"{name}:1")["Comment"] for name in ("last", "first", "own", "none")] == [
+        "first", "", "mine", "",
+    ]  # fmt: skip
+
+
 def test_a_damaged_image_does_not_hide_the_others(store: Store) -> None:
     config = store.layout.blobs.path(store.resolve("app:2").id)
     Path(os.fsdecode(config)).write_bytes(b"{}")

@@ -75,7 +75,7 @@ def inspect(image: Image, group: Group | None, cache: LayerCache) -> dict[str, A
         "RepoTags": list(names),
         "RepoDigests": sorted({f"{repository(name)}@{digest}" for name in names for digest in digests}),
         "Parent": "",
-        "Comment": config.comment or next((step.comment for step in reversed(config.history) if step.comment), ""),
+        "Comment": config.comment or (config.history[-1].comment if config.history else ""),
         "Created": config.created,
         "DockerVersion": config.docker_version,
         "Author": config.author,

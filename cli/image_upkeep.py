@@ -12,7 +12,7 @@ from unionfs import api
 
 from . import human
 from .options import AsJson, open_store
-from .output import as_json, text
+from .output import as_json, note, text
 
 DANGLING = "WARNING! This will remove all dangling images."
 UNUSED = "WARNING! This will remove all images that no mount uses."
@@ -61,7 +61,8 @@ def verify(
 
     Layers that a lazy pull has left out are listed too, and nothing wrong.
     """
-    faults = open_store(context).verify(name)
+    store = open_store(context)
+    faults = store.verify(name)
     if json:
         from . import schemas
 
@@ -69,7 +70,11 @@ def verify(
     else:
         for fault in faults:
             text(str(fault))
-    return 0 if all(fault.absent for fault in faults) else 1
+    whole = all(fault.absent for fault in faults)
+    if not whole:
+        blobs = os.fsdecode(os.path.join(store.directory, b"blobs"))
+        note(f"hint: remove the damaged files in {blobs}, and load or pull their images again")
+    return 0 if whole else 1
 
 
 def changes(

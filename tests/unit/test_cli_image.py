@@ -287,8 +287,33 @@ def test_verify_says_nothing_of_what_is_whole_and_names_what_is_not(cli: Cli) ->
     blob.write_bytes(data)
     ran = cli.call("image", "verify")
     assert ran.status == 1 and blob.name in ran.lines[0]
+    assert ran.errors == [f"hint: remove the damaged files in {cli.store}/blobs, and load or pull their images again"]
     ran = cli.call("image", "verify", "--json")
     assert [schemas.Fault.model_validate(fault) for fault in json.loads(ran.out)]
+
+
+def test_what_is_damaged_is_told_of_and_can_be_removed_or_loaded_again(cli: Cli, tmp_path: Path) -> None:
+    cli.import_("app")
+    cli.image("tag", "app", "site")
+    cli.import_("whole", files={"x": b"1"})
+    cli.image("save", "app", "-o", tmp_path / "app.tar")
+    digest = cli.image("ls", "app", "--format", "{{.Digest}}")
+    manifest = cli.store / "blobs/sha256" / digest[7:]
+    manifest.chmod(0o644)
+    manifest.write_bytes(b"{}")
+    ran = cli.call("image", "ls", "--format", "{{.Repository}}")
+    assert (ran.status, ran.lines) == (0, ["whole"])
+    assert ran.errors[0] == "warning: app:latest is damaged, and is not listed"
+    refused(cli.call("image", "history", "app"), 1, "has 2 bytes, not", "load the image again")
+    refused(cli.call("image", "prune", "-f"), 1, "nothing is removed: ", "unionfs image verify")
+    # With what another image needs unknown, names and images go all the same.
+    assert cli.image("rm", "site") == "Untagged: site:latest"
+    assert cli.image("rm", "whole").splitlines()[0] == "Untagged: whole:latest"
+    assert cli.image("load", "-i", tmp_path / "app.tar") == "Loaded image: app:latest"
+    assert cli.names() == ["app:latest"]
+    cli.image("prune", "-f")
+    assert cli.image("verify") == ""
+    assert len(list((cli.store / "blobs/sha256").iterdir())) == 3
 
 
 # diff ----------------------------------------------------------------------------------------------------------------

@@ -90,6 +90,17 @@ class Catalog:
                 by_id.setdefault(image.id, (image, []))[1].append(entry)
         return [Group(id, image, entries) for id, (image, entries) in by_id.items()]
 
+    def damaged(self) -> list[Entry]:
+        """Those that cannot be read."""
+        return [entry for entry in self.entries if not self._is_whole(entry.descriptor)]
+
+    def _is_whole(self, descriptor: Descriptor) -> bool:
+        try:
+            self.found(descriptor)
+        except ImageError:
+            return False
+        return True
+
     def diff_ids(self) -> set[Digest]:
         """Of all layers of all images, those of other platforms included."""
         found: set[Digest] = set()

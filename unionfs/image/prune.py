@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from unionfs.errors import ImageError, ImageFormatError
 from unionfs.image import gc, listing
 from unionfs.image.catalog import Catalog, no_such
 from unionfs.image.filters import PRUNING, filter_of
@@ -17,6 +18,7 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
     layout = removing.layout
     catalog = Catalog(layout, layout.entries())
     fits = filter_of(filters, _no_image, PRUNING)
+    _check_all(catalog)
     # Of one that has a name, too: another manifest of the same image, which has lost its own.
     groups = [group for group in catalog.groups() if fits(listing.summary(group, catalog, cache)) is not None]
     removed = removing.drop(groups, named=all)
@@ -32,6 +34,17 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
         unpacked = {diff_id for digest in gone if (diff_id := known[digest]) is not None} | cache.unattached()
         cache.remove(*unpacked - kept - set(removing.uses))
     return Pruned(tuple(removed), removing.reclaimed)
+
+
+def _check_all(catalog: Catalog) -> None:
+    """ImageError where a document is damaged, before anything is removed: nobody can tell what it refers to."""
+    try:
+        for entry in catalog.entries:
+            catalog.found(entry.descriptor)
+    except ImageFormatError as error:
+        raise ImageError(
+            f"nothing is removed: {error}", hint="unionfs image verify lists what is damaged: load it again, or rm it"
+        ) from error
 
 
 def _no_image(name: str) -> ImageSummary:

@@ -9,11 +9,12 @@ What goes is told in docker's order: names, then images, each with its layers, t
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from unionfs.errors import ImageError, ImageInUse, ImageNotFound
+from unionfs.errors import ImageError, ImageFormatError, ImageInUse, ImageNotFound
 from unionfs.image import gc
 from unionfs.image.catalog import Catalog, Group, repository
 from unionfs.image.digest import Digest
@@ -104,8 +105,10 @@ class Removal:
         entries = [entry for drop in drops for entry in drop.entries]
         candidates = {digest for entry in entries for digest in _digests(catalog, entry)}
         self.layout.update(lambda now: without(now, entries))
-        self.reclaimed += gc.remove_unreferred(self.layout, candidates)[1]
-        gc.remove_notes(self.layout, self._cache)
+        # The images are gone. Where another one is damaged, nobody can tell what it needs: `prune` has the files later.
+        with contextlib.suppress(ImageFormatError):
+            self.reclaimed += gc.remove_unreferred(self.layout, candidates)[1]
+            gc.remove_notes(self.layout, self._cache)
         return removed
 
 

@@ -74,15 +74,26 @@ class Store:
         return self.layout.directory
 
     # what is there ------------------------------------------------------------------------------------------------
-    def images(self, *, all: bool = True, filters: Iterable[str] = (), names: Iterable[str] = ()) -> list[ImageSummary]:
+    def images(
+        self,
+        *,
+        all: bool = True,
+        filters: Iterable[str] = (),
+        names: Iterable[str] = (),
+        damaged: Callable[[str], None] | None = None,
+    ) -> list[ImageSummary]:
         """All images, newest first. `all` False: tagged ones only. `filters`: "dangling=true", "label=KEY[=VALUE]",
         "before=IMAGE", "since=IMAGE", "until=TIME", "reference=PATTERN". `names`: only with a tag that fits one of
-        these, as in `docker image ls REPOSITORY[:TAG]`. Of their names, those are told that fit."""
+        these, as in `docker image ls REPOSITORY[:TAG]`. Of their names, those are told that fit. `damaged` is
+        called with the name (or digest) of each that cannot be read, and is left out."""
         with self.catalog() as catalog:
             fits = filter_of(filters, lambda name: self._summary(catalog, name))
             among = named(list(names))
             fitting = map(fits, listing.summaries(catalog, self.cache))
             shown = [among(one) for one in fitting if one is not None]
+            if damaged is not None:
+                for entry in catalog.damaged():
+                    damaged(entry.name or str(entry.descriptor.digest))
             return [one for one in shown if one is not None and (all or one.names)]
 
     def resolve(self, name: str, platform: str | None = None) -> Image:

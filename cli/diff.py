@@ -205,5 +205,3 @@ def _trouble() -> Iterator[None]:
         yield
     except (api.UnionFSError, OSError) as e:
         raise Trouble(e, TROUBLE) from e
-    except KeyboardInterrupt as e:
-        raise Trouble(typer.Abort(), TROUBLE) from e

@@ -39,6 +39,7 @@ def login(
     """Try credentials at a registry, and keep them for pull and push.
 
     They go where docker would put them: ~/.docker/config.json, or the credential helper named there.
+    If a file of podman's knows the registry, they go there.
     """
     if password is not None and password_stdin:
         raise typer.BadParameter("--password and --password-stdin are mutually exclusive")
@@ -64,7 +65,7 @@ def login(
 
 
 def logout(registry: Registry = "", authfile: AuthFile = None) -> None:
-    """Forget the credentials for a registry."""
+    """Forget the credentials for a registry, docker's and podman's."""
     shown = registry or "docker.io"
     known = api.logout(registry, options=api.RegistryOptions(authfile=authfile))
     text(f"Removing login credentials for {shown}" if known else f"Not logged in to {shown}")

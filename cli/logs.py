@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -12,6 +14,7 @@ from unionfs import api
 from unionfs.api.text import moment as parsed_moment
 
 from .options import store_directory
+from .output import Interrupted
 
 
 def logs(
@@ -38,6 +41,15 @@ def logs(
         until=None if until is None else moment(until, now),
         follow=follow,
     )
+    try:
+        _write(entries, timestamps)
+    except KeyboardInterrupt:
+        if follow:  # it is how one ends that
+            raise typer.Exit(Interrupted(128 + signal.SIGINT)) from None
+        raise
+
+
+def _write(entries: Iterable[api.LogEntry], timestamps: bool) -> None:
     at_begin = {1: True, 2: True}
     for entry in entries:
         data = entry.data

@@ -12,7 +12,7 @@ from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
 from .options import SETTINGS, StoreOption, choose_store
-from .output import ContainerStatus, Trouble, error, failure, flush, text
+from .output import ContainerStatus, Interrupted, Trouble, error, failure, flush, text
 from .program import verb
 from .verbs import group
 
@@ -22,7 +22,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 #: docker's exit status of `run` for whatever is not the container's own.
 RUN_FAILED = 125
 
-#: What typer makes of Ctrl-C.
+#: What typer makes of Ctrl-C: 128 + SIGINT.
 INTERRUPTED = 130
 
 VERBS = {
@@ -96,7 +96,8 @@ def _options(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (without the program's name; default: the process's) and return the exit status."""
+    """Run one command line (without the program's name; default: the process's) and return the exit status: an
+    `Interrupted` after Ctrl-C, of which whoever started this process is to learn (`program`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["__complete"]:  # what the shells' completion asks
         from . import complete
@@ -106,14 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = app(arguments, prog_name="unionfs", standalone_mode=False)
         flush()
     except KeyboardInterrupt:
-        status = INTERRUPTED
+        return _interrupted()
     except (typer.Abort, UsageError, UnionFSError, OSError, Trouble) as e:
         return _report(e, arguments)
-    if isinstance(status, ContainerStatus):
-        return int(status)
+    if isinstance(status, ContainerStatus | Interrupted):
+        return status
     if status == INTERRUPTED:
-        error("interrupted")
-        return 1
+        return _interrupted()
     return status if isinstance(status, int) else 0
 
 
@@ -135,8 +135,13 @@ def _report(e: Exception, arguments: Sequence[str]) -> int:
     if isinstance(e, UnionFSError | OSError):
         failure(e)
         return 2 if isinstance(e, OptionError) else 1
-    error("interrupted")  # typer.Abort
-    return 1
+    status = _interrupted()  # typer.Abort: at a prompt, by Ctrl-C or Ctrl-D
+    return status if isinstance(e.__context__, KeyboardInterrupt) else 1
+
+
+def _interrupted() -> Interrupted:
+    error("interrupted")
+    return Interrupted(INTERRUPTED)
 
 
 def _usage_message(e: Exception) -> str:

@@ -67,6 +67,7 @@ EXIT_STATUS = (
     ("0", "Done."),
     ("1", "Failed; standard error says why. Also: `check` and `image verify` found something, `doctor` a problem."),
     ("2", "The command line is wrong."),
+    ("130", "Ctrl-C; a shell is told that SIGINT has ended the command, and so ends a script too."),
     ("125, 126, 127, 128+N", "Of `run` and `exec`: not run, not executable, not there, ended by signal N."),
 )
 

@@ -51,6 +51,10 @@ class ContainerStatus(int):
     """The exit status of a container's process, to be that of this command, whatever it is."""
 
 
+class Interrupted(int):
+    """The exit status of a command that Ctrl-C has ended, as shells show it."""
+
+
 def text(line: str) -> None:
     """One line on stdout. To a terminal control characters in names go as `\\xNN`, else as they are."""
     if sys.stdout.isatty():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -25,12 +26,17 @@ def program() -> NoReturn:
         with contextlib.suppress(OSError):  # it is for speed only
             container_worker.begin()
     from .main import main
+    from .output import Interrupted
 
     status = main()
     try:
         sys.stdout.flush()
     except OSError:  # `main` has told of it; Python's own flush is not to tell again
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(status, Interrupted):
+        # A shell that runs a script goes on with it unless it sees that its child has died of SIGINT.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     gc.freeze()
     sys.exit(status)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,9 +58,11 @@ def trace(
             raise typer.BadParameter("a recording has everything: leave --path, --op, --errors, --copy-ups, --json out")
         _record(mountpoint, record)
         return
-    listening = tracing.trace(mountpoint, paths=paths or (), ops=ops or (), errors=errors, copy_ups=copy_ups)
-    with listening, _until_interrupted(listening):
-        _show(listening, json, style(color, os.environ))
+    with _until_interrupted() as ends:
+        wanted = tracing.trace(mountpoint, paths=paths or (), ops=ops or (), errors=errors, copy_ups=copy_ups)
+        with wanted as listening:
+            ends(listening)
+            _show(listening, json, style(color, os.environ))
     missing = f", and {listening.dropped} that are missing" if listening.dropped else ""
     note(f"{listening.events} events{missing}")
 
@@ -68,7 +70,8 @@ def trace(
 def _record(mountpoint: str, file: Path) -> None:
     from unionfs.api import tracing
 
-    with tracing.record(mountpoint, file) as recording, _until_interrupted(recording):
+    with _until_interrupted() as ends, tracing.record(mountpoint, file) as recording:
+        ends(recording)
         note(f"recording {mountpoint} to {file}; end it with Ctrl-C")
         for _ in recording:
             pass
@@ -103,18 +106,29 @@ def _print(event: Event, dropped: int, json: bool, shown: Style) -> None:
 
 
 @contextmanager
-def _until_interrupted(listening: Listening) -> Iterator[None]:
-    """Ctrl-C, or SIGTERM, ends it after what has come so far; a second one at once."""
+def _until_interrupted() -> Iterator[Callable[[Listening], None]]:
+    """Ctrl-C, or SIGTERM, ends what the function is given after what has come so far; a second one ends all at once.
+    One that comes before is not lost: the mount has told of what happened since it was asked."""
+    given: list[Listening] = []
+    interrupted = False
 
     def stop(number: int, frame: object) -> None:
+        nonlocal interrupted
         signal.signal(number, before[number])
-        listening.stop()
+        interrupted = True
+        for listening in given:
+            listening.stop()
+
+    def ends(listening: Listening) -> None:
+        given.append(listening)
+        if interrupted:
+            listening.stop()
 
     before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, stop)
     try:
-        yield
+        yield ends
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import ssl
 import subprocess
 import threading
 import time
@@ -31,7 +32,8 @@ HTPASSWD = "user:$2y$05$jwJuktnrR2Ww.1m7Q8VAaOClp4K1Lb4k7kD9JN.yJyCMFR.Nq8gn6\n"
 
 
 class RegistryServer:
-    """`password`: user "user" with "secret". `certificate`: speaks TLS with it. `token`: wants tokens from there."""
+    """`password`: user "user" with "secret". `certificate`: speaks TLS with it; `mutual`: with who has one of the same
+    authority. `token`: wants tokens from there."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class RegistryServer:
         certificate: Certificate | None = None,
         token: TokenServer | None = None,
         read_only: bool = False,
+        mutual: bool = False,
     ) -> None:
         self.directory = directory / "registry"
         self.directory.mkdir()
@@ -66,6 +69,8 @@ class RegistryServer:
             }
         if certificate is not None:
             config["http"]["tls"] = {"certificate": str(certificate.server), "key": str(certificate.key)}
+            if mutual:
+                config["http"]["tls"]["clientcas"] = [str(certificate.authority)]
         (self.directory / "config.yml").write_text(json.dumps(config))  # JSON is YAML
         self._process: subprocess.Popen[str] | None = None
         self.host = ""
@@ -140,12 +145,14 @@ def _base64url(data: bytes) -> str:
 class TokenServer:
     """Signs a token (JWT, ES256) for what is asked; for pushing only to "user" with the password "secret".
 
-    `asked`: (user, scopes) of each request. `life`: seconds that its tokens say they live."""
+    `tls`: it speaks it. `life`: seconds that its tokens say they live. `asked`: (user, scopes) of each request.
+    `closed`: repositories that nobody gets anything of."""
 
-    def __init__(self, directory: Path, certificate: Certificate, life: int = 300) -> None:
+    def __init__(self, directory: Path, certificate: Certificate, life: int = 300, *, tls: bool = False) -> None:
         self.certificate, self._directory, self._life = certificate, directory, life
         self.service, self.issuer = "a test's registry", "a test's issuer"
         self.asked: list[tuple[str, tuple[str, ...]]] = []
+        self.closed: set[str] = set()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -156,7 +163,11 @@ class TokenServer:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.realm = f"http://127.0.0.1:{self._server.server_port}/token"
+        self.realm = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}/token"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate.server, certificate.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def __enter__(self) -> TokenServer:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -185,6 +196,7 @@ class TokenServer:
         for scope in scopes:
             kind, name, actions = scope.split(":")
             granted = [action for action in actions.split(",") if user or action == "pull"]
+            granted = [] if name in self.closed else granted
             access.append({"type": kind, "name": name, "actions": granted})
         now = int(time.time())
         claims: dict[str, Any] = {

@@ -107,6 +107,24 @@ def test_login_asks_at_a_terminal(cli: Images, tmp_path: Path) -> None:
         assert b"secret" not in seen
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("key", "status"), [(b"\x03", -signal.SIGINT), (b"\x04", 1)])
+def test_login_that_is_not_answered(cli: Images, key: bytes, status: int) -> None:
+    """By Ctrl-C or Ctrl-D: the one ends a script, too."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *process_of(), "login", "localhost:1"],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=cli.environment, cwd=PROJECT,
+    )  # fmt: skip
+    seen = b""
+    while b"Username: " not in seen:
+        seen += os.read(ours, 65536)
+    os.write(ours, key)
+    assert process.wait(60) == status
+    os.close(theirs)
+    os.close(ours)
+
+
 @pytest.mark.parametrize(("user", "password"), [("", b"x"), ("user", b""), ("us:er", b"x"), ("user", b"\xff")])
 def test_login_with_what_can_be_no_name_or_password(cli: Images, user: str, password: bytes) -> None:
     refused(cli.call("login", "-u", user, "--password-stdin", "localhost:1", stdin=password), 2, "password")
@@ -124,6 +142,11 @@ def test_search_has_dockers_columns(registry: RegistryServer, cli: Images, tmp_p
     assert table[1].split() == [f"{registry.host}/a/b", "0"]
     assert cli.run("search", "--format", "{{.Name}}", f"{registry.host}/") == f"{registry.host}/a/b"
     refused(cli.call("search", "--limit", "0", "x"), 2, "limit 0 is outside the range of [1, 100]")
+
+
+def test_auth_file_that_is_named_and_not_there(cli: Images) -> None:
+    for argv in (("image", "pull", "localhost:1/a"), ("search", "localhost:1/a")):
+        refused(cli.call(*argv, "--authfile", "absent"), 1, "absent does not exist", "unionfs login --authfile")
 
 
 def test_registry_that_is_not_there(registry: RegistryServer, cli: Images) -> None:
@@ -195,7 +218,8 @@ def test_pull_that_is_ended_leaves_the_store_as_it_was(
         finally:
             process.kill()
             over.set()
-        assert (out, err) == (b"", b"error: interrupted\n" if end == signal.SIGINT else b"")
+        said = b"error: interrupted\n" if end == signal.SIGINT else b""
+        assert (process.returncode, out, err) == (-end, b"", said)
         proxy.plan = lambda request: None
         assert cli.names() == []
         cli.run("image", "pull", "-q", f"{proxy.host}/a/b")

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -228,6 +229,34 @@ def test_what_is_told_of_a_mount_is_not_written_to_it(stack: RealStack) -> None:
         with traced(mnt, "--record", str(outside)):
             (mnt / "made").mkdir()
         assert outside.stat().st_mode & 0o777 == 0o600
+
+
+#: Ctrl-C as soon as the mount has heard of who listens.
+AT_ONCE = """
+import os, signal
+from unionfs.api import tracing
+def at_once(function):
+    def call(*given, **options):
+        listening = function(*given, **options)
+        os.kill(os.getpid(), signal.SIGINT)
+        return listening
+    return call
+tracing.trace, tracing.record = at_once(tracing.trace), at_once(tracing.record)
+from cli.program import program
+program()
+"""
+
+
+@each_transport("devfuse")
+def test_a_trace_that_is_ended_at_once(stack: RealStack) -> None:
+    filled(stack)
+    with stack.mounted() as mnt:
+        for options in ((), ("--record", stack.directory / "recording")):
+            ran = subprocess.run(
+                [sys.executable, "-c", AT_ONCE, "trace", mnt, *options], capture_output=True, timeout=60, cwd=PROJECT
+            )
+            assert (ran.returncode, ran.stdout) == (0, b"") and b" events" in ran.stderr, ran
+    assert (stack.directory / "recording").exists()
 
 
 @each_transport("devfuse", "fusepy")

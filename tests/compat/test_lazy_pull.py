@@ -159,13 +159,30 @@ def test_layers_that_cannot_be_trusted_in_parts_come_whole(
         assert proxy.asked != []
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(without=("Range",)), "gives no parts of it"),
+        (Fault(headers={"Content-Range": "bytes 7-9/10"}), "another range than"),
+    ],
+)
 def test_a_registry_that_gives_no_parts_gives_all(
-    images: Images, registry: RegistryServer, proxy: FaultyProxy, tmp_path: Path
+    images: Images, registry: RegistryServer, proxy: FaultyProxy, tmp_path: Path, fault: Fault, words: str
 ) -> None:
     serve_layers(registry, tmp_path, estargz(FILES))
-    proxy.plan = lambda request: Fault(without=("Range",))
+    proxy.plan = lambda request: fault if "Range" in request.headers else None
     said = images.run("image", "pull", "--lazy", f"{proxy.host}/a/b:1")
-    assert "gives no parts of it" in said and "Pull complete" in said
+    assert words in said and "Pull complete" in said
+    assert images.run("image", "verify") == ""
+
+
+def test_a_note_that_could_not_be_read_is_not_written(images: Images, registry: RegistryServer, tmp_path: Path) -> None:
+    """Where the credentials are is noted as text."""
+    serve_layers(registry, tmp_path, estargz(FILES))
+    authfile = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    authfile.write_text("{}")
+    said = images.run("image", "pull", "--lazy", "--authfile", authfile, f"{registry.host}/a/b:1")
+    assert "Not in parts: the name of its auth file or certificates is no UTF-8" in said
     assert images.run("image", "verify") == ""
 
 

@@ -128,6 +128,33 @@ def test_mounting_asks_for_both_repositories(peer: Peer, signed: Certificate, tm
         assert ("user", ("repository:a/b:pull", "repository:c:pull,push")) in tokens.asked
 
 
+def test_layers_that_may_not_be_mounted_are_sent(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
+    with TokenServer(tmp_path, signed) as tokens, RegistryServer(tmp_path, token=tokens) as registry:
+        peer.load(image(f"{registry.host}/a/b:1"))
+        api.login(registry.host, "user", "secret", options=peer.options)
+        api.push_image(peer.store, f"{registry.host}/a/b:1", options=peer.options)
+        peer.store.tag(f"{registry.host}/a/b:1", f"{registry.host}/c:1")
+        tokens.closed.add("a/b")
+        told: list[api.Transfer] = []
+        api.push_image(peer.store, f"{registry.host}/c:1", options=peer.options, report=told.append)
+        assert {transfer.status for transfer in told if transfer.id} == {"Preparing", "Pushing", "Pushed"}
+
+
+def test_token_that_runs_out_in_the_middle_of_a_push(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
+    with TokenServer(tmp_path, signed) as tokens, RegistryServer(tmp_path, token=tokens) as registry:
+        with FaultyProxy(registry.host) as front:
+            # As it asks when a token is too old.
+            front.plan = lambda request: (
+                Fault(without=("Authorization",)) if request.method == "PUT" and request.seen == 1 else None
+            )
+            peer.load(image(f"{front.host}/a/b:1"))
+            api.login(front.host, "user", "secret", options=peer.options)
+            pushed = api.push_image(peer.store, f"{front.host}/a/b:1", options=peer.options)
+        second = Peer(tmp_path, "second")
+        name = f"{registry.host}/a/b@{pushed.digest}"
+        assert api.pull_image(second.store, name, options=second.options).id == image().id
+
+
 def test_wrong_password_at_the_token_server(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
     with (
         TokenServer(tmp_path, signed) as tokens,
@@ -195,6 +222,35 @@ def test_authority_of_the_environment_is_trusted(
 def test_insecure_takes_any_certificate(encrypted: RegistryServer, peer: Peer) -> None:
     peer.load(image(f"{encrypted.host}/a/b:1"))
     api.push_image(peer.store, f"{encrypted.host}/a/b:1", options=replace(peer.options, insecure=True))
+
+
+def test_authority_of_a_registry_is_that_of_its_token_server(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
+    """As skopeo has it, which asks one as the other."""
+    with (
+        TokenServer(tmp_path, signed, tls=True) as tokens,
+        RegistryServer(tmp_path, token=tokens, certificate=signed) as registry,
+    ):
+        directory = trusting(tmp_path / "certificates", signed)
+        arguments = ("-u", "user", "-p", "secret", "--authfile", tmp_path / "auth.json", registry.host)
+        skopeo("login", "--cert-dir", directory, *arguments)
+        api.login(registry.host, "user", "secret", options=replace(peer.options, cert_dir=directory))
+        api.login(registry.host, "user", "secret", options=replace(peer.options, insecure=True))
+        with pytest.raises(RegistryError, match="is not trusted"):
+            api.login(registry.host, "user", "secret", options=peer.options)
+
+
+def test_registry_that_wants_a_certificate_too(peer: Peer, signed: Certificate, tmp_path: Path) -> None:
+    directory = trusting(tmp_path / "certificates", signed)
+    options = replace(peer.options, cert_dir=directory)
+    with RegistryServer(tmp_path, certificate=signed, mutual=True) as registry:
+        for insecure in (False, True):
+            with pytest.raises(RegistryError, match=f"{registry.host} wants to see a certificate of yours") as e:
+                api.search(f"{registry.host}/", options=replace(options, insecure=insecure))
+            assert e.value.hint and e.value.hint.startswith("put NAME.cert and NAME.key into /etc/containers/certs.d/")
+        (Path(directory) / "me.cert").write_bytes(signed.server.read_bytes())
+        (Path(directory) / "me.key").write_bytes(signed.key.read_bytes())
+        for insecure in (False, True):
+            assert api.search(f"{registry.host}/", options=replace(options, insecure=insecure)) == []
 
 
 def test_directory_of_certificates_that_is_none(encrypted: RegistryServer, peer: Peer, tmp_path: Path) -> None:

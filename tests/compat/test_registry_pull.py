@@ -152,6 +152,31 @@ def test_both_platforms_are_one_image(registry: RegistryServer, proxy: FaultyPro
     assert peer.store.verify() == []
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_platforms_that_an_index_does_not_tell_are_looked_up(
+    registry: RegistryServer, peer: Peer, tmp_path: Path, nested: bool
+) -> None:
+    """An index may leave them out (image-index.md, "platform"), and does for the indexes in it."""
+    blobs, made, children = Blobs(), {}, []
+    for architecture in ("s390x", "amd64", "arm64"):
+        made[architecture] = made_image("", layer(arch=architecture), BASE, architecture=architecture)
+        child = blobs.image(made[architecture], "gzip")
+        platform = {"os": "linux", "architecture": architecture}
+        children.append(blobs.index({**child, "platform": platform}) if nested else child)
+    name = f"{registry.host}/a/many:1"
+    (tmp_path / "many.tar").write_bytes(files_tar(blobs.layout(named(blobs.index(*children), name))))
+    peer.store.load(tmp_path / "many.tar")
+    api.push_image(peer.store, name, options=peer.options)
+    second = Peer(tmp_path, "second")
+    for architecture in ("arm64", "amd64"):
+        pulled = api.pull_image(second.store, name, platform=architecture, options=second.options)
+        assert pulled.id == made[architecture].id == second.store.resolve(name, architecture).id
+    with pytest.raises(ImageNotFound, match="no matching manifest for linux/riscv64") as e:
+        api.pull_image(second.store, name, platform="riscv64", options=second.options)
+    assert e.value.hint == "there is linux/amd64, linux/arm64, linux/s390x: choose with --platform"
+    assert second.store.verify() == []
+
+
 def test_platform_that_is_not_there(registry: RegistryServer, peer: Peer, tmp_path: Path) -> None:
     serve_platforms(registry, tmp_path)
     serve_image(registry, tmp_path, image())
@@ -189,8 +214,8 @@ def test_proxy_is_not_used_for_this_machine(
     registry: RegistryServer, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve_image(registry, tmp_path, image())
-    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    for variable, proxy in (("HTTP_PROXY", "http://127.0.0.1:1"), ("ALL_PROXY", "none://that.can.be.used")):
+        monkeypatch.setenv(variable, proxy)
     api.pull_image(peer.store, f"{registry.host}/a/b:1", options=peer.options)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import tarfile
 import time
 from pathlib import Path
@@ -97,6 +98,14 @@ def test_logs_follow_to_the_end_of_one_without_a_monitor(box: Box) -> None:
         assert logs.poll() is None
         box.kill(pid)
         assert (logs.stdout.read(), logs.wait(timeout=30)) == (b"", 0)
+
+
+def test_logs_that_are_followed_end_with_ctrl_c_without_a_word(box: Box) -> None:
+    box.detached("main", WAIT)
+    with box.process("logs", "-f", "main") as logs:
+        assert logs.stdout is not None and logs.stdout.readline() == b"ready\n"
+        logs.send_signal(signal.SIGINT)
+        assert (logs.communicate(timeout=30), logs.returncode) == ((b"", b""), -signal.SIGINT)
 
 
 def test_logs_follow_to_the_last_word_of_one_that_vanishes(box: Box) -> None:

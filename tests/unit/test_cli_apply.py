@@ -76,13 +76,13 @@ def start(*argv: str | Path, stderr: int = subprocess.PIPE) -> subprocess.Popen[
     return subprocess.Popen([*process_of(), *argv], cwd=PROJECT, stdout=subprocess.PIPE, stderr=stderr)
 
 
-def test_an_interrupt_is_one_line_and_status_1(tree: Path) -> None:
+def test_an_interrupt_is_one_line_and_the_death_that_a_shell_looks_for(tree: Path) -> None:
     os.mkfifo(tree.parent / "layer.tar")
     # Opening the other end returns when the command has opened its own: it is at work.
     with start("apply", tree.parent / "layer.tar", tree) as process, open(tree.parent / "layer.tar", "wb"):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (1, b"", b"error: interrupted\n")
+    assert (process.returncode, out, err) == (-signal.SIGINT, b"", b"error: interrupted\n")
 
 
 def test_progress_is_shown_on_a_terminal_only(tree: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import os
 import resource
@@ -48,11 +49,19 @@ WORK: dict[str, Callable[[Store], object]] = {
 @pytest.mark.parametrize("work", WORK)
 def test_what_does_not_fit_leaves_the_store_as_it_was(store: Store, work: str, size: int) -> None:
     before = listing(store)
-    with files_of_at_most(size), pytest.raises(OSError, check=lambda error: error.errno == errno.EFBIG):
+    with files_of_at_most(size), pytest.raises(OSError, check=lambda error: error.errno == errno.EFBIG) as e:
         WORK[work](store)
+    # Which of both has to be made room in is no guess.
+    assert os.fsencode(e.value.filename).startswith((store.directory, os.fsencode(store.cache.root)))
     assert listing(store) == before
     WORK[work](store)
     assert store.resolve("a:1").id != OLD.id and store.verify() == []
+
+
+def test_a_cache_that_is_full_is_named(store: Store) -> None:
+    with files_of_at_most(1000), pytest.raises(OSError, check=lambda error: error.errno == errno.EFBIG) as e:
+        store.cache.add(io.BytesIO(gzip.compress(BIG)))
+    assert os.fsencode(e.value.filename).startswith(os.fsencode(store.cache.root))
 
 
 def test_an_index_json_that_cannot_be_written_stays(store: Store) -> None:

@@ -3,9 +3,11 @@ MockTransport stands for the network; the real ones are in tests/compat/test_reg
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,8 +17,9 @@ from unionfs.errors import ImageFormatError, RegistryError
 from unionfs.image.digest import Digest
 from unionfs.image.layers import descriptor_of
 from unionfs.image.reference import parse_normalized
-from unionfs.image.registry import search
-from unionfs.image.registry.client import Client, RegistryOptions, is_local
+from unionfs.image.registry import login, search, upload
+from unionfs.image.registry.client import Client, RegistryOptions
+from unionfs.image.registry.connections import is_local
 from unionfs.image.registry.credentials import Credentials
 from unionfs.image.registry.failures import Doing
 from unionfs.image.registry.repository import Repository
@@ -47,13 +50,12 @@ class Network:
         def pause(event: threading.Event, delay: float) -> None:
             self.waited.append(delay)
 
-        options = RegistryOptions(
-            environ={"HOME": "/nonexistent"},
-            retry=Retry(pause=pause, clock=lambda: NOW),
-            transport=httpx2.MockTransport(self._answer),
-            **more,
-        )
-        return Client(registry, options, credentials=credentials)
+        given: dict[str, Any] = {
+            "environ": {"HOME": "/nonexistent"},
+            "retry": Retry(pause=pause, clock=lambda: NOW),
+            "transport": httpx2.MockTransport(self._answer),
+        }
+        return Client(registry, RegistryOptions(**given | more), credentials=credentials)
 
     def asked(self) -> list[str]:
         return [f"{request.method} {request.url}" for request in self.requests]
@@ -84,8 +86,9 @@ def test_retry_after_is_waited_for(headers: dict[str, str], waited: list[float])
     assert network.waited == waited
 
 
-def test_who_is_to_wait_long_is_told_so() -> None:
-    network = after_meeting(lambda request: Answer(429, headers={"Retry-After": "3600"}))
+@pytest.mark.parametrize("told", ["3600", "Tue, 14 Nov 2023 23:13:20 GMT"])
+def test_who_is_to_wait_long_is_told_so(told: str) -> None:
+    network = after_meeting(lambda request: Answer(429, headers={"Retry-After": told}))
     with network.client() as client, pytest.raises(RegistryError, match="the thing: toomanyrequests") as e:
         client.request(WHAT, "GET", "/v2/x")
     assert (network.waited, e.value.hint) == ([], "wait 3600 seconds, or unionfs login example.com")
@@ -170,15 +173,97 @@ def test_credentials_stay_at_their_origin(location: str, carried: bool) -> None:
     assert network.requests[-1].url.path == "/elsewhere"
 
 
-@pytest.mark.parametrize("location", ["http://example.com/x", "http://cdn.example.com/x", "file:///etc/passwd"])
-def test_nothing_leads_out_of_tls(location: str) -> None:
+@pytest.mark.parametrize(
+    ("location", "hint"),
+    [
+        ("http://example.com/x", "a proxy before it has to send X-Forwarded-Proto"),
+        ("http://cdn.example.com/x", None),
+        ("file:///etc/passwd", None),
+    ],
+)
+def test_nothing_leads_out_of_tls(location: str, hint: str | None) -> None:
     network = redirecting(location)
     with (
         network.client(credentials=Credentials("me", "secret")) as client,
-        pytest.raises(RegistryError, match="which is not safe"),
+        pytest.raises(RegistryError, match="which is not safe") as e,
     ):
         client.request(WHAT, "GET", "/v2/x")
-    assert len(network.requests) == 3
+    assert (len(network.requests), e.value.hint) == (3, hint)
+
+
+@pytest.mark.parametrize("location", ["https://[::g]/x", "https://example.com:99999/x", f"https://{'a' * 64}.com/x"])
+def test_nothing_leads_to_where_nobody_can_be(location: str) -> None:
+    with (
+        redirecting(location).client(credentials=Credentials("me", "secret")) as client,
+        pytest.raises(RegistryError, match="which is nowhere"),
+    ):
+        client.request(WHAT, "GET", "/v2/x")
+
+
+@pytest.mark.parametrize("registry", ["[:::::]", "a:99999", "localhost:x", f"{'a' * 64}.com", "a..b", ""])
+def test_registry_that_has_no_address(registry: str) -> None:
+    with pytest.raises(RegistryError, match="is no address of a registry") as e:
+        after_meeting(lambda request: Answer(200)).client(registry)
+    assert e.value.hint == "write HOST or HOST:PORT"
+
+
+def test_who_is_led_to_and_does_not_answer_is_named() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "example.com":
+            return Answer(307, headers={"Location": "https://cdn.example.com/x"})
+        raise httpx2.ConnectError("refused", request=request)
+
+    with (
+        after_meeting(handler).client() as client,
+        pytest.raises(RegistryError, match=r"the thing: cdn\.example\.com cannot be reached: refused"),
+    ):
+        client.request(WHAT, "GET", "/v2/x")
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/x"])
+def test_who_is_led_to_gets_no_password_by_asking_for_one(path: str) -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "cdn.example.com":
+            return Answer(401, headers={"WWW-Authenticate": 'Bearer realm="https://cdn.example.com/token"'})
+        return Answer(307 if request.url.path == path else 200, headers={"Location": "https://cdn.example.com/x"})
+
+    network = Network(handler)
+    with network.client(credentials=Credentials("me", "secret")) as client, pytest.raises(RegistryError):
+        for asked in ("/v2/x", "/v2/"):
+            client.request(WHAT, "GET", asked)
+    assert not any("authorization" in request.headers for request in network.requests)
+    assert not any(request.url.path == "/token" for request in network.requests)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_who_is_led_to_has_nothing_to_say_of_logins(status: int) -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        led = {"Location": "https://cdn.example.com/x"}
+        return Answer(307, headers=led) if request.url.host == "example.com" else Answer(status)
+
+    with (
+        after_meeting(handler).client() as client,
+        pytest.raises(RegistryError, match=rf"the thing: cdn\.example\.com answered {status}") as e,
+    ):
+        client.request(WHAT, "GET", "/v2/x")
+    assert e.value.hint is None
+
+
+def test_what_is_sent_whole_is_sent_where_it_is_led_to() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.path == "/v2/x":
+            return Answer(int(request.content or b"308"), headers={"Location": "/v2/y"})
+        return Answer(201, content=request.content)
+
+    network = after_meeting(handler)
+    with network.client() as client:
+        assert client.request(WHAT, "PUT", "/v2/x", body=b"307", expect=(201,)).body == b"307"
+        for body in (b"302", iter([b"307"])):  # that asks for something else; and a body that is gone
+            with (
+                pytest.raises(RegistryError, match="answered 30"),
+                client.stream(WHAT, "PUT", "/v2/x", body=body, expect=(201,)),
+            ):
+                pass
 
 
 def test_redirects_have_an_end() -> None:
@@ -194,6 +279,27 @@ def test_uploads_do_not_leave_tls_either() -> None:
             client.request(WHAT, "PATCH", "http://example.com/upload", body=b"")
 
 
+@pytest.mark.parametrize(
+    ("location", "sent_to"),
+    [
+        ("7?_state=x", "https://example.com/v2/a/b/blobs/uploads/7?_state=x&"),
+        ("/up/7", "https://example.com/up/7?"),
+        ("//cdn.example.com/7", "https://cdn.example.com/7?"),
+        ("https://example.com:5000/7?a=b%20c", "https://example.com:5000/7?a=b%20c&"),
+    ],
+)
+def test_blob_is_sent_where_the_registry_says(location: str, sent_to: str) -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        return Answer(202, headers={"Location": location}) if request.method == "POST" else Answer(201)
+
+    network = after_meeting(handler)
+    blob = b"it"
+    with network.client() as client:
+        sending = upload.Upload(Repository(client, parse_normalized("example.com/a/b:1"), "push"), Digest.of(blob), 2)
+        sending.send(io.BytesIO(blob), sending.mount()[1], lambda size: None)
+    assert network.asked()[-1] == f"PUT {sent_to}digest={str(Digest.of(blob)).replace(':', '%3A')}"
+
+
 def test_realm_without_tls_gets_no_password() -> None:
     challenge = 'Bearer realm="http://auth.example.com/token"'
     network = Network(lambda request: Answer(401, headers={"WWW-Authenticate": challenge}))
@@ -203,6 +309,64 @@ def test_realm_without_tls_gets_no_password() -> None:
     ):
         client.request(WHAT, "GET", "/v2/x")
     assert network.asked() == ["GET https://example.com/v2/"]
+
+
+def test_realm_without_tls_gets_one_where_nobody_minds() -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://auth.example.com/token"'}
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "auth.example.com":
+            return Answer(200, json={"token": "good"})
+        return Answer(200 if "authorization" in request.headers else 401, headers=challenge)
+
+    with Network(handler).client(insecure=True) as client:
+        client.request(WHAT, "GET", "/v2/x")
+
+
+def test_who_does_not_answer_at_all_is_not_waited_for_again() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        raise httpx2.ConnectTimeout("timed out", request=request)
+
+    network = Network(handler)
+    with network.client() as client, pytest.raises(RegistryError, match=r"example\.com does not answer"):
+        client.request(WHAT, "GET", "/v2/x")
+    assert len(network.requests) == 1
+
+
+# environment ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("proxy", ["foo://127.0.0.1:1", "http://127.0.0.1:port"])
+def test_proxy_that_is_none(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with (
+        Client("example.com", RegistryOptions()) as client,
+        pytest.raises(RegistryError, match="the proxy of the environment cannot be used: ") as e,
+    ):
+        client.meet()
+    assert e.value.hint == "look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+
+
+def test_proxy_that_is_not_there_is_thought_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    with (
+        Client("example.com", RegistryOptions()) as client,
+        pytest.raises(RegistryError, match=r"example.com cannot be reached: Connection refused") as e,
+    ):
+        client.meet()
+    assert e.value.hint == "check its name and port, and the proxy: HTTPS_PROXY and NO_PROXY"
+
+
+@pytest.mark.parametrize(("name", "words"), [("absent", "No such file"), ("text", "no certificate")])
+def test_certificates_of_the_environment_that_are_none(
+    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text").write_text("hello")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+    with (
+        Client("example.com", RegistryOptions()) as client,
+        pytest.raises(RegistryError, match=f"the system's certificates cannot be read: .*{words}") as e,
+    ):
+        client.meet()
+    assert e.value.hint == "look at SSL_CERT_FILE and SSL_CERT_DIR"
 
 
 # tokens ---------------------------------------------------------------------------------------------------------------
@@ -227,6 +391,53 @@ def test_token_is_fetched_ahead_and_kept_for_its_scope() -> None:
         other = client.request(WHAT, "GET", "/v2/x", scopes=("repository:b:pull",)).body
     assert (set(first), other) == ({b"Bearer good-2"}, b"Bearer good-6")
     assert network.asked()[1] == "GET https://auth.example.com/token?service=example.com&scope=repository%3Aa%3Apull"
+
+
+def test_what_else_the_registry_wants_for_it_is_asked_for_too() -> None:
+    """As one does that passes on what another has, under its names."""
+    wants = f'{BEARER},scope="repository:inner/a:pull repository:a:pull"'
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "auth.example.com":
+            return Answer(200, json={"token": "-".join(request.url.params.get_list("scope"))})
+        if "inner" in request.headers.get("authorization", ""):
+            return Answer(200)
+        return Answer(401, headers={"WWW-Authenticate": BEARER if request.url.path == "/v2/" else wants})
+
+    network = Network(handler)
+    with network.client() as client:
+        for _ in range(2):
+            client.request(WHAT, "GET", "/v2/x", scopes=("repository:a:pull,push",))
+    tokens = [request for request in network.requests if request.url.host == "auth.example.com"]
+    assert [request.url.params.get_list("scope") for request in tokens] == [
+        ["repository:a:pull,push"],
+        ["repository:a:pull,push", "repository:inner/a:pull"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("location", "carried"),
+    [
+        ("/other", True),
+        ("https://auth.example.com/other", True),
+        ("https://auth.example.com:8443/other", False),
+        ("https://b.com/t", False),
+    ],
+)
+def test_token_server_that_has_moved(location: str, carried: bool) -> None:
+    asked: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.path == "/token":
+            return Answer(301, headers={"Location": location})
+        if request.url.host != "example.com":
+            asked.append(request)
+            return Answer(200, json={"token": "good"})
+        return Answer(200 if "authorization" in request.headers else 401, headers={"WWW-Authenticate": BEARER})
+
+    with Network(handler).client(credentials=Credentials("me", "secret")) as client:
+        client.request(WHAT, "GET", "/v2/x")
+    assert ["authorization" in request.headers for request in asked] == [carried]
 
 
 def test_token_that_is_refused_is_fetched_once_more_and_no_more() -> None:
@@ -260,6 +471,26 @@ def test_token_server_that_gives_none(body: bytes) -> None:
         client.request(WHAT, "GET", "/v2/x")
 
 
+def test_credentials_that_cannot_be_read_are_told_of_where_some_are_wanted(tmp_path: Path) -> None:
+    """As docker and skopeo: who asks for what anybody may have gets it."""
+    (tmp_path / "config.json").write_text('{"credsStore": "absent"}')
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.url.host == "auth.example.com":
+            return Answer(200, json={"token": "anybody's"})
+        known = "authorization" in request.headers
+        return Answer(401 if not known else 200 if request.url.path == "/v2/public" else 403, headers=wanted)
+
+    wanted = {"WWW-Authenticate": BEARER}
+    with Network(handler).client(environ={"DOCKER_CONFIG": str(tmp_path), "PATH": "/nonexistent"}) as client:
+        client.request(WHAT, "GET", "/v2/public")
+        with pytest.raises(RegistryError, match="the thing: denied") as e:
+            client.request(WHAT, "GET", "/v2/private")
+    assert e.value.hint and e.value.hint.startswith(
+        "no credentials were sent: docker-credential-absent cannot be run: "
+    )
+
+
 def test_token_server_that_is_busy_is_asked_again() -> None:
     answers = [Answer(503), Answer(429, headers={"Retry-After": "2"}), Answer(200, json={"token": "good"})]
     network = with_tokens(lambda request: answers.pop(0))
@@ -276,6 +507,20 @@ def test_password_is_basic_where_both_are_offered_only_without_a_realm() -> None
 
     with Network(handler).client(credentials=Credentials("me", "secret")) as client:
         assert client.request(WHAT, "GET", "/v2/x").body == b"Basic bWU6c2VjcmV0"
+
+
+# blobs ----------------------------------------------------------------------------------------------------------------
+def test_blob_that_is_shorter_than_its_manifest_says() -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        return Answer(416) if "range" in request.headers else Answer(200, content=b"short")
+
+    blob = descriptor_of("", Digest.of(b"longer"), 6)
+    with (
+        after_meeting(handler).client() as client,
+        repository(client).download(blob) as stream,
+        pytest.raises(ImageFormatError, match=f"blob {blob.digest} has no byte 5, and should have 6 bytes"),
+    ):
+        stream.read_all()
 
 
 # manifests and catalogues ---------------------------------------------------------------------------------------------
@@ -307,6 +552,48 @@ def test_digest_in_a_header_that_is_another() -> None:
         repository(client).resolve("1")
 
 
+PINNED = parse_normalized(f"example.com/a/b@{Digest.of(b'another')}")
+
+
+@pytest.mark.parametrize("head", [200, 405])
+def test_digest_that_was_asked_for_is_the_one_that_counts(head: int) -> None:
+    """Whatever the registry says that it gives in its place."""
+
+    def handler(request: httpx2.Request) -> Answer:
+        if request.method == "HEAD" and head != 200:
+            return Answer(head)
+        return Answer(200, content=MANIFEST, headers={"Docker-Content-Digest": str(Digest.of(MANIFEST))})
+
+    with after_meeting(handler).client() as client, pytest.raises(ImageFormatError, match="is damaged"):
+        asking = Repository(client, PINNED, "pull")
+        found, data = asking.resolve(PINNED.digest or "")
+        assert (found.digest, data) == (PINNED.digest, None)
+        asking.manifest(found)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "0"}, {"Docker-Content-Digest": "nonsense"}])
+def test_answer_to_head_that_says_nothing(headers: dict[str, str]) -> None:
+    told = {"Docker-Content-Digest": str(Digest.of(MANIFEST)), "Content-Length": str(len(MANIFEST))} | headers
+    network = after_meeting(
+        lambda request: Answer(200, headers=told) if request.method == "HEAD" else Answer(200, content=MANIFEST)
+    )
+    with network.client() as client:
+        found, data = repository(client).resolve("1")
+    assert (found.digest, found.size, data) == (Digest.of(MANIFEST), len(MANIFEST), MANIFEST)
+
+
+@pytest.mark.parametrize("head", [200, 405])
+def test_manifest_of_schema_1_is_called_what_it_is(head: int) -> None:
+    """Its digest is not that of its bytes, which hold signatures too."""
+    kind = {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}
+    network = after_meeting(
+        lambda request: Answer(head if request.method == "HEAD" else 200, headers=kind, content=MANIFEST)
+    )
+    with network.client() as client, pytest.raises(ImageFormatError, match="a/b:1 is of schema 1") as e:
+        repository(client).resolve("1")
+    assert e.value.hint == "push it again, with a docker newer than 1.10"
+
+
 def test_catalogue_goes_over_pages() -> None:
     def handler(request: httpx2.Request) -> Answer:
         last = request.url.params.get("last")
@@ -323,6 +610,20 @@ def test_catalogue_goes_over_pages() -> None:
         "example.com/b",
         "example.com/c [2J",
     ]
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_registry_without_a_catalogue(status: int) -> None:
+    options = after_meeting(lambda request: Answer(status)).client().options
+    with pytest.raises(RegistryError, match="localhost:5000 shows no catalogue") as e:
+        search.search("localhost:5000", options)
+    assert e.value.hint == "not every registry has one to search in"
+
+
+def test_login_at_what_is_no_registry() -> None:
+    options = Network(lambda request: Answer(404)).client().options
+    with pytest.raises(RegistryError, match=r"example\.com is no registry: it knows no /v2/"):
+        login.login("example.com", Credentials("me", "secret"), options)
 
 
 def test_docker_hub_is_searched_by_its_own_interface() -> None:

@@ -212,6 +212,37 @@ def test_link_to_an_auth_file_stays_one(home: Home) -> None:
     assert "example.com" in (home.directory / "real.json").read_text()
 
 
+def test_saving_goes_where_it_is_looked_for_first(home: Home) -> None:
+    """Else what was just tried would be hidden by what podman has kept."""
+    path = home.podman(auths={"docker.io": of("old"), "example.com": of("old"), "other.com": of("other")})
+    assert home.files.save("example.com", Credentials("me", "secret")) == str(path)
+    assert home.files.save(DEFAULT_DOMAIN, Credentials("me", "secret")) == str(path)
+    assert json.loads(path.read_text())["auths"] == {
+        "docker.io": of("me"), "example.com": of("me"), "other.com": of("other"),
+    }  # fmt: skip
+    assert home.files.save("third.com", Credentials("me", "secret")) == str(home.directory / ".docker/config.json")
+
+
+def test_saving_mends_an_entry_that_cannot_be_read(home: Home) -> None:
+    home.podman(auths={"example.com": {"auth": "%%%"}})
+    home.files.save("example.com", Credentials("me", "secret"))
+    assert home.files.find("example.com") == Credentials("me", "secret")
+
+
+def test_nothing_is_left_of_a_registry_that_is_forgotten(home: Home) -> None:
+    paths = [file(auths={"example.com": of("me"), "other.com": of("me")}) for file in (home.docker, home.podman)]
+    assert home.files.erase("example.com") is True
+    assert home.files.find("example.com") is None
+    assert [list(json.loads(path.read_text())["auths"]) for path in paths] == [["other.com"]] * 2
+
+
+def test_namespaces_of_a_registry_are_not_forgotten_with_it(home: Home) -> None:
+    path = home.docker(auths={"https://example.com/v1/": of("me"), "example.com/team": of("team")})
+    assert home.files.erase("example.com") is True
+    assert home.files.erase("example.com") is False
+    assert json.loads(path.read_text())["auths"] == {"example.com/team": of("team")}
+
+
 # helpers --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("document", [{"credsStore": "kept"}, {"credHelpers": {"example.com": "kept"}}])
 def test_helper_keeps_and_forgets(home: Home, document: dict[str, Any]) -> None:
@@ -223,6 +254,11 @@ def test_helper_keeps_and_forgets(home: Home, document: dict[str, Any]) -> None:
     assert json.loads(path.read_text()) == document
     assert home.files.erase("example.com") is True
     assert home.files.erase("example.com") is False
+
+
+def test_helper_of_a_namespace_is_not_for_all_of_its_registry(home: Home) -> None:
+    home.docker(credHelpers={"example.com/team": "absent"}, auths={"example.com": of("me")})
+    assert home.files.find("example.com") == Credentials("me", "secret")
 
 
 def test_helper_with_an_identity_token(home: Home) -> None:
@@ -240,7 +276,7 @@ def test_helper_of_one_registry_is_for_no_other(home: Home) -> None:
     ("helper", "words"),
     [
         (None, "docker-credential-broken cannot be run: No such file"),
-        ("#!/bin/sh\necho locked; exit 1\n", "docker-credential-broken get failed: locked"),
+        ("#!/bin/sh\necho; echo locked; echo for good >&2; exit 1\n", "broken get failed: locked for good$"),
         ("#!/bin/sh\necho no JSON\n", "is not JSON"),
         ("#!/bin/sh\necho '{}'\n", "holds no Username and Secret"),
     ],
@@ -249,8 +285,15 @@ def test_helper_that_fails(home: Home, helper: str | None, words: str) -> None:
     if helper is not None:
         home.helper("broken", helper)
     home.docker(credsStore="broken")
-    with pytest.raises(RegistryError, match=words):
+    with pytest.raises(RegistryError, match=words) as e:
         home.files.find("example.com")
+    assert e.value.hint and e.value.hint.endswith("it, or take it out of credsStore and credHelpers in the auth file")
+
+
+def test_helper_that_finds_nothing_may_still_keep(home: Home) -> None:
+    home.helper("broken", '#!/bin/sh\n[ "$1" = store ]\n')
+    home.docker(credsStore="broken")
+    assert home.files.save("example.com", Credentials("me", "secret")) is None
 
 
 def test_name_of_a_helper_is_no_path(home: Home) -> None:

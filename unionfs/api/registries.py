@@ -43,7 +43,7 @@ def pull_image(
     not lazy.
     """
     reference = references.parse_normalized(name)
-    with Client(reference.domain, options or RegistryOptions(), reference.path) as client:
+    with Client(reference.domain, _checked(options), reference.path) as client:
         return pull(store, client, reference, platform, report, unpack=unpack, lazy=lazy)
 
 
@@ -95,7 +95,7 @@ def push_image(
     if reference.digest is not None:
         raise ImageError("cannot push a digest reference", hint="give a name and a tag")
     store.complete([store.resolve(name, platform)])
-    with Client(reference.domain, options or RegistryOptions(), reference.path) as client:
+    with Client(reference.domain, _checked(options), reference.path) as client:
         return push(store, client, reference, platform, report)
 
 
@@ -113,4 +113,8 @@ def logout(registry: str, *, options: RegistryOptions | None = None) -> bool:
 
 def search(term: str, *, limit: int = 25, options: RegistryOptions | None = None) -> list[Match]:
     """Repositories whose names contain `term`: of Docker Hub, or, written REGISTRY/TERM, of another registry."""
-    return _search.search(term, options or RegistryOptions(), limit)
+    return _search.search(term, _checked(options), limit)
+
+
+def _checked(options: RegistryOptions | None) -> RegistryOptions:
+    return (options or RegistryOptions()).checked()

@@ -189,8 +189,12 @@ class BlobWriter:
             self._queue.put(data) if self._thread else self._verifier.feed(data)
         if self._file is not None:
             view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
+            try:
+                while view:
+                    view = view[self._file.write(view) :]
+            except OSError as error:
+                error.filename = self.path
+                raise
         self.size += len(data)
         return len(data)
 

@@ -232,7 +232,7 @@ class LayerCache(CacheDirectory):
             reader = TarReader(stream, progress, marked=wanted is None)  # type: ignore[arg-type]  # it uses read() only
             kept = None
             if reader.compressed or place is None:
-                kept = _Kept(tar_file, reader, self.allowed, shown)
+                kept = _Kept(tar_file, reader, self.allowed, shown, self.root)
                 reader.tee = kept.feed
             indexer = TarIndexer()
             for entry in reader:
@@ -423,10 +423,13 @@ class _Positioned:
 
 
 class _Kept:
-    """The uncompressed tar on its way into the cache. Zeros are left as holes."""
+    """The uncompressed tar on its way into the cache (`root`). Zeros are left as holes."""
 
-    def __init__(self, file: BinaryIO, reader: TarReader, allowed: Callable[[int], int], shown: str) -> None:
-        self._fd, self._reader, self._allowed, self._shown = file.fileno(), reader, allowed, shown
+    def __init__(
+        self, file: BinaryIO, reader: TarReader, allowed: Callable[[int], int], shown: str, root: bytes
+    ) -> None:
+        self._fd, self._root = file.fileno(), root
+        self._reader, self._allowed, self._shown = reader, allowed, shown
         self._size = 0
 
     def feed(self, data: bytes) -> None:
@@ -439,7 +442,11 @@ class _Kept:
                     hint="it may be a decompression bomb; if you trust it, set UNIONFS_LAYER_LIMIT to the bytes it may "
                     "come to",
                 )
-        pwrite_sparse(self._fd, memoryview(data), self._size)
+        try:
+            pwrite_sparse(self._fd, memoryview(data), self._size)
+        except OSError as error:
+            error.filename = self._root
+            raise
         self._size = end
 
     def finish(self) -> None:

@@ -20,6 +20,8 @@ DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 
 INDEXES: Final = frozenset((OCI_INDEX, DOCKER_LIST))
 MANIFESTS: Final = frozenset((OCI_MANIFEST, DOCKER_MANIFEST))
+#: What docker wrote until 1.10 (distribution, manifest v2 schema 1): no image of this kind is read.
+SCHEMA_1: Final = frozenset(f"application/vnd.docker.distribution.manifest.v1+{kind}" for kind in ("json", "prettyjws"))
 CONFIGS: Final = frozenset((OCI_CONFIG, DOCKER_CONFIG))
 
 #: The layer types whose bytes are a layer tar, with the compression they say.

@@ -49,6 +49,8 @@ class Authorizer:
         self._looked = False
         self._challenge: Challenge | None = None
         self._tokens: dict[frozenset[str], _Token] = {}
+        #: By the scopes of a request: what the registry wants for it besides.
+        self._more: dict[frozenset[str], frozenset[str]] = {}
         self._lock = threading.RLock()
 
     @property
@@ -66,7 +68,8 @@ class Authorizer:
                 return (self._who() or Credentials()).basic or None
             token = self._tokens.get(wanted)
             if token is None or token.until < self._clock():
-                token = self._tokens[wanted] = self._new_token(self._challenge, wanted)
+                more = self._more.get(wanted, frozenset())
+                token = self._tokens[wanted] = self._new_token(self._challenge, wanted | more)
             return f"Bearer {token.value}"
 
     def note(self, challenges: Iterable[Challenge]) -> bool:
@@ -82,6 +85,10 @@ class Authorizer:
             if not self.note(challenges):
                 return False
             wanted = frozenset(scopes)
+            if self._challenge is not None:
+                told = self._challenge.parameters.get("scope", "").split()
+                more = frozenset(scope for scope in told if not any(_covers(one, scope) for one in wanted))
+                self._more[wanted] = self._more.get(wanted, frozenset()) | more
             token = self._tokens.get(wanted)
             if token is not None and sent == f"Bearer {token.value}":
                 del self._tokens[wanted]
@@ -127,6 +134,12 @@ class Authorizer:
         life = answer.get("expires_in")
         life = life if isinstance(life, int) and 0 < life < 10**9 else _LIFE
         return _Token(token, self._clock() + max(life, _LIFE) - _RESERVE)
+
+
+def _covers(scope: str, other: str) -> bool:
+    """Of the same thing, at least the same actions ("type:name:action,…", where a name may have colons)."""
+    (what, _, actions), (other_what, _, others) = scope.rpartition(":"), other.rpartition(":")
+    return what == other_what and {*others.split(",")} <= {*actions.split(",")}
 
 
 def _choose(challenges: list[Challenge]) -> Challenge | None:

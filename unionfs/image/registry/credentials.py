@@ -8,7 +8,8 @@ $XDG_RUNTIME_DIR/containers/auth.json (without it /run/containers/UID/auth.json)
 $DOCKER_CONFIG/config.json or ~/.docker/config.json. Keys of podman's may name a part of a registry, "example.com/team";
 the longest that fits counts. Docker Hub's key is docker.io for podman, an address for docker.
 
-Written: --authfile or $REGISTRY_AUTH_FILE, else docker's; all else in the file stays as it is.
+Written: --authfile or $REGISTRY_AUTH_FILE, else the file that knows the registry, else docker's; all else in the file
+stays as it is. Forgotten: in all that are read.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class AuthFiles:
         runtime = environ.get("XDG_RUNTIME_DIR")
         run = os.path.join(runtime, "containers") if runtime else f"/run/containers/{uid}"
         podman = (os.path.join(run, "auth.json"), os.path.join(config_home(environ), "containers", "auth.json"))
-        self.paths = (explicit,) if explicit else (*podman, docker)
+        self.paths: tuple[str, ...] = (explicit,) if explicit else (*podman, docker)
+        #: Where what no file knows goes.
         self.written = explicit or docker
 
     def find(self, registry: str, path: str = "") -> Credentials | None:
@@ -113,38 +115,51 @@ class AuthFiles:
         return Credentials(secret.username, secret.secret)
 
     def save(self, registry: str, credentials: Credentials) -> str | None:
-        """Keep them. The file they stand in as they are; None where a helper keeps them. Atomic."""
-        document = _read(self.written)
+        """Keep them where `find` sees them first. The file they stand in as they are; None where a helper keeps them.
+        Atomic."""
+        file = next(file for file in self.paths if file == self.written or self._knows(file, registry))
+        document = _read(file)
         if name := _helper(document, registry):
             helpers.store(name, _key(registry), Secret(credentials.username, credentials.password), self._environ)
             return None
         entry = {"auth": credentials.basic.removeprefix("Basic ")}
-        auths = {**_mapping(document, "auths"), _key(registry): entry}
-        self._write({**document, "auths": auths})
-        return self.written
+        auths = _mapping(document, "auths")
+        key = next(_keys(auths, registry), _key(registry))
+        _write(file, {**document, "auths": {**auths, key: entry}})
+        return file
+
+    def _knows(self, file: str, registry: str) -> bool:
+        """Whether `find` looks no further; what it finds may be damaged."""
+        document = _read(file)
+        auths = _mapping(document, "auths")
+        return any(auths[key] for key in _keys(auths, registry)) or self._helped(document, registry) is not None
 
     def erase(self, registry: str) -> bool:
-        """Forget them, where `save` keeps them. Whether there were any."""
-        document = _read(self.written)
+        """Forget them. Whether there were any."""
+        erased = [self._erase_in(file, registry) for file in self.paths]
+        return any(erased)
+
+    def _erase_in(self, file: str, registry: str) -> bool:
+        document = _read(file)
         found = False
         if name := _helper(document, registry):
             found = helpers.get(name, _key(registry), self._environ) is not None
             helpers.erase(name, _key(registry), self._environ)
         auths = _mapping(document, "auths")
-        left = {key: value for key, value in auths.items() if hostname(key) != registry}
-        if len(left) != len(auths):
-            self._write({**document, "auths": left})
-            found = True
-        return found
+        gone = set(_keys(auths, registry))
+        if gone:
+            _write(file, {**document, "auths": {key: value for key, value in auths.items() if key not in gone}})
+        return found or bool(gone)
 
-    def _write(self, document: Mapping[str, Any]) -> None:
-        path = os.path.realpath(self.written)
-        try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            data = json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n"
-            replace_file(os.fsencode(path), data, mode=0o600)
-        except OSError as error:
-            raise RegistryError(f"{self.written} cannot be written: {error.strerror}") from error
+
+def _write(file: str, document: Mapping[str, Any]) -> None:
+    path = os.path.realpath(file)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        data = json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n"
+        replace_file(os.fsencode(path), data, mode=0o600)
+    except OSError as error:
+        raise RegistryError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def _read(path: str) -> Mapping[str, Any]:
@@ -177,7 +192,7 @@ def _key(registry: str) -> str:
 def _helper(document: Mapping[str, Any], registry: str) -> str:
     """The helper that keeps the credentials of a registry, "" for none."""
     for key, name in _mapping(document, "credHelpers").items():
-        if hostname(key) == registry and isinstance(name, str):
+        if _is_for(key, registry) and isinstance(name, str):
             return name
     store = document.get("credsStore")
     return store if isinstance(store, str) else ""
@@ -192,7 +207,7 @@ def _in_file(document: Mapping[str, Any], registry: str, path: str, file: str) -
     return None
 
 
-def _keys(auths: Mapping[str, Any], registry: str, path: str) -> Iterator[str]:
+def _keys(auths: Mapping[str, Any], registry: str, path: str = "") -> Iterator[str]:
     """Those that fit, the longest first; then addresses, as docker has them."""
     name = f"{registry}/{path}" if path else registry
     while name:
@@ -200,9 +215,13 @@ def _keys(auths: Mapping[str, Any], registry: str, path: str) -> Iterator[str]:
             yield name
         name = name.rpartition("/")[0]
     for key in auths:
-        # "example.com/team" is not for all of example.com, "https://example.com/v1/" is.
-        if hostname(key) == registry and key != registry and ("://" in key or "/" not in key):
+        if key != registry and _is_for(key, registry):
             yield key
+
+
+def _is_for(key: str, registry: str) -> bool:
+    """Of all of the registry: "example.com/team" is not, "https://example.com/v1/" is."""
+    return hostname(key) == registry and ("://" in key or "/" not in key)
 
 
 def _entry(entry: Mapping[str, Any], what: str) -> Credentials | None:

@@ -15,7 +15,6 @@ import httpx2
 
 from unionfs.errors import ImageFormatError, RegistryError
 from unionfs.image.models import Descriptor
-from unionfs.image.registry import failures
 from unionfs.image.registry.client import Client
 from unionfs.image.registry.failures import Doing
 from unionfs.image.registry.transfer import Cancelled
@@ -49,7 +48,8 @@ class Download:
     ) -> None:
         self._client, self._what, self._path, self._scope = client, what, path, scope
         self._whole = stop is None
-        self._stop = blob.size if stop is None else stop
+        self._size = blob.size
+        self._stop = self._size if stop is None else stop
         self._open = ExitStack()
         self._pieces: Iterator[bytes] | None = None
         self._at = start  # where the next byte to be given is
@@ -108,16 +108,19 @@ class Download:
         headers = {"Range": f"bytes={self._at}-{last}"} if self._at or not self._whole else {}
         response = self._open.enter_context(
             self._client.stream(
-                self._what, "GET", self._path, scopes=(self._scope,), headers=headers, expect=(200, 206)
+                self._what, "GET", self._path, scopes=(self._scope,), headers=headers, expect=(200, 206, 416)
             )
         )
+        if response.status_code == 416:
+            raise ImageFormatError(f"{self._what.thing} has no byte {self._at}, and should have {self._size} bytes")
         self._skip = self._at
         if response.status_code == 200 and not self._whole:
             raise NoParts(f"{self._what.thing}: {self._client.registry} gives no parts of it")
         if response.status_code == 206:
             told = _content_range(response.headers.get("content-range", ""))
             if told is None or int(told[1]) != self._at:
-                raise ImageFormatError(f"{self._what.thing}: another range than {self._at}- was sent")
+                wrong = f"{self._what.thing}: another range than {self._at}- was sent"
+                raise ImageFormatError(wrong) if self._whole else NoParts(wrong)
             self._skip = 0
         return response.iter_raw()
 
@@ -127,7 +130,7 @@ class Download:
         self._pieces = None
         self._failed = 1 if self._at - self._begun >= _PROGRESS else self._failed + 1
         if not self._client.options.retry.wait(self._failed, None, self._client.cancelled):
-            raise failures.unreachable(self._what, self._client.registry, error) from error
+            raise self._client.unreachable(self._what, error) from error
 
     def _finish(self) -> None:
         """All has come. More would be another blob."""

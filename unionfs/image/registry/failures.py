@@ -69,9 +69,9 @@ class Doing(NamedTuple):
 
 
 def refused(
-    what: Doing, host: str, status: int, reason: str, body: bytes, *, known: bool, retry_after: str = ""
+    what: Doing, host: str, status: int, reason: str, body: bytes, *, known: bool, wait: float | None = None
 ) -> RegistryError:
-    """An answer nobody hoped for. `known`: credentials were sent along."""
+    """An answer nobody hoped for. `known`: credentials were sent along. `wait`: so many seconds, it says."""
     said = words(body)
     login = f"unionfs login {host}"
     if status == 401:
@@ -85,22 +85,32 @@ def refused(
     if status == 404:
         return RegistryError(f"{what.thing} not found" + (f": {said}" if said else ""), hint="check name and tag")
     if status == 429:
-        hint = f"wait {retry_after} seconds" if retry_after.isdigit() else "wait a while"
+        hint = "wait a while" if wait is None else f"wait {wait:.0f} seconds"
         hint += "" if known else f", or {login}"
         return RegistryError(f"{what.thing}: {said or 'toomanyrequests: too many requests'}", hint=hint)
-    answer = f"{status} {plain(reason)}".strip()
+    return odd(what, host, status, reason, body)
+
+
+def odd(what: Doing, host: str, status: int, reason: str, body: bytes) -> RegistryError:
+    """An answer of which nothing is known but what it says."""
+    answer, said = f"{status} {plain(reason)}".strip(), words(body)
     later = "try again later" if status >= 500 else "it may be one that only reads" if status == 405 else None
     return RegistryError(f"{what.thing}: {host} answered {answer}" + (f": {said}" if said else ""), hint=later)
 
 
-def unreachable(what: Doing, host: str, error: httpx2.TransportError) -> RegistryError:
-    """A request that came to no answer."""
+def unreachable(what: Doing, host: str, error: httpx2.TransportError, *, proxied: bool = False) -> RegistryError:
+    """A request that came to no answer. `proxied`: it may have gone by a proxy."""
     tls = tls_error(error)
     about = f"{what.thing}: " if what.thing else ""
     if isinstance(tls, ssl.SSLCertVerificationError):
         return RegistryError(
             f"{about}the certificate of {host} is not trusted: {plain(tls.verify_message)}",
             hint=f"put its CA into /etc/containers/certs.d/{host}/ca.crt, or name its directory with --cert-dir",
+        )
+    if tls is not None and wants_certificate(tls):
+        return RegistryError(
+            f"{about}{host} wants to see a certificate of yours: {plain(str(tls.reason))}",
+            hint=f"put NAME.cert and NAME.key into /etc/containers/certs.d/{host}, or name a directory with --cert-dir",
         )
     if tls is not None:
         return RegistryError(
@@ -112,13 +122,22 @@ def unreachable(what: Doing, host: str, error: httpx2.TransportError) -> Registr
     if isinstance(error, httpx2.TimeoutException):
         return RegistryError(f"{about}{host} does not answer", hint="try again later")
     if isinstance(error, httpx2.ConnectError):
-        return RegistryError(f"{about}{host} cannot be reached: {_reason(error)}", hint="check its name and port")
+        return RegistryError(
+            f"{about}{host} cannot be reached: {_reason(error)}",
+            hint="check its name and port" + (", and the proxy: HTTPS_PROXY and NO_PROXY" if proxied else ""),
+        )
     return RegistryError(f"{about}the connection to {host} broke: {_reason(error)}", hint="try again")
 
 
 def _reason(error: httpx2.TransportError) -> str:
     """In words, without the number before them that an OSError's text has."""
     return re.sub(r"^\[Errno -?\d+\] ", "", plain(str(error)))
+
+
+def wants_certificate(error: ssl.SSLError) -> bool:
+    """Is it an alert of the other side (RFC 8446, 6.2) about a certificate, or one that is missing?"""
+    reason = str(error.reason)
+    return "ALERT" in reason and ("CERTIFICATE" in reason or reason.endswith("UNKNOWN_CA"))
 
 
 def tls_error(error: BaseException) -> ssl.SSLError | None:

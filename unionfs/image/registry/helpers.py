@@ -17,12 +17,14 @@ from typing import Final, NamedTuple
 
 from unionfs.errors import ImageFormatError, RegistryError
 from unionfs.image.models import parse_json
+from unionfs.image.registry.failures import plain
 
 _is_name = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 _ABSENT: Final = "credentials not found"
 _LIMIT: Final = 1 << 20
 #: Seconds. Some ask a person to unlock what they keep.
 _PATIENCE: Final = 120
+_WHENCE: Final = "mend it, or take it out of credsStore and credHelpers in the auth file"
 
 
 class Secret(NamedTuple):
@@ -38,9 +40,9 @@ def get(name: str, server: str, environ: Mapping[str, str]) -> Secret | None:
     try:
         answer = parse_json(output, f"the answer of docker-credential-{name}", _LIMIT)
     except ImageFormatError as error:
-        raise RegistryError(str(error)) from None
+        raise RegistryError(str(error), hint=_WHENCE) from None
     if not isinstance(answer, dict) or not all(isinstance(answer.get(key), str) for key in ("Username", "Secret")):
-        raise RegistryError(f"the answer of docker-credential-{name} holds no Username and Secret")
+        raise RegistryError(f"the answer of docker-credential-{name} holds no Username and Secret", hint=_WHENCE)
     return Secret(answer["Username"], answer["Secret"])
 
 
@@ -57,7 +59,7 @@ def erase(name: str, server: str, environ: Mapping[str, str]) -> None:
 def _run(name: str, verb: str, text: str, environ: Mapping[str, str]) -> bytes | None:
     program = f"docker-credential-{name}"
     if not _is_name(name):
-        raise RegistryError(f"{name[:100]!r} is no name of a credential helper")
+        raise RegistryError(f"{name[:100]!r} is no name of a credential helper", hint=_WHENCE)
     try:
         done = subprocess.run(
             [program, verb],
@@ -72,10 +74,10 @@ def _run(name: str, verb: str, text: str, environ: Mapping[str, str]) -> bytes |
             hint="install it, or take it out of credsStore and credHelpers in the auth file",
         ) from error
     except subprocess.TimeoutExpired:
-        raise RegistryError(f"{program} {verb} does not end") from None
+        raise RegistryError(f"{program} {verb} does not end", hint=_WHENCE) from None
     if done.returncode == 0:
         return done.stdout
-    said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    said = plain((done.stdout + done.stderr).decode(errors="replace"))
     if _ABSENT in said:
         return None
-    raise RegistryError(f"{program} {verb} failed: {said[:200] or f'status {done.returncode}'}")
+    raise RegistryError(f"{program} {verb} failed: {said or f'status {done.returncode}'}", hint=_WHENCE)

@@ -34,6 +34,8 @@ def lazily(
     place = toc_place(layer)
     if place is None:
         return "it has no table of contents that its manifest vouches for"
+    if not all(path is None or _is_utf8(path) for path in (origin.cert_dir, origin.authfile)):
+        return "the name of its auth file or certificates is no UTF-8"
     if diff_id.algorithm != "sha256":
         return "its diff_id is of another kind"
     known = note_of(layout, layer.digest)
@@ -50,6 +52,13 @@ def lazily(
     except (Unsuitable, NoParts, TarError) as error:
         return str(error)
     return note
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        return bool(path.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _prefetch(note: Note, cache: LazyCache, parts: RegistryParts, end: int) -> None:

@@ -30,11 +30,13 @@ def login(registry: str, credentials: Credentials, options: RegistryOptions) -> 
         raise OptionError("that is no user name or no password", hint="a name has no colon; both are UTF-8")
     with Client(registry, options, credentials=credentials) as client:
         try:
-            client.request(what, "GET", "/v2/")
+            answer = client.request(what, "GET", "/v2/", expect=(200, 404))
         except RegistryError as error:
             if client.authorizer.known:
                 raise RegistryError(str(error), hint="check user name and password") from error
             raise
+    if answer.status == 404:
+        raise RegistryError(f"{registry} is no registry: it knows no /v2/", hint="check its name and port")
     return options.auth_files().save(registry, credentials)
 
 

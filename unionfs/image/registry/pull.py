@@ -15,16 +15,16 @@ since what was fetched whole stays in the workspace, and after LAZY_ROUNDS nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, Final, Literal, cast
 
 from unionfs.errors import ImageError, ImageFormatError, ImageNotFound
-from unionfs.image import platforms
+from unionfs.image import mediatypes, platforms
 from unionfs.image.blobs import CHUNK
 from unionfs.image.digest import Digest
-from unionfs.image.image import MAX_NESTING, Image, walk
+from unionfs.image.image import MAX_NESTING, Image, Reader, walk
 from unionfs.image.layers import Count
 from unionfs.image.lazy.notes import Note, Origin, note_of, write_note
 from unionfs.image.lazy.opening import lazy_cache, settle
@@ -50,6 +50,13 @@ class Pulled:
     reference: str
     familiar: str
     status: Literal["Downloaded newer image", "Image is up to date"]
+
+
+#: A descriptor, and the platform that is told with it.
+_Pair = tuple[Platform, Descriptor]
+_UNTOLD: Final = Platform.model_validate({})
+#: Documents from which on no more are fetched to learn a platform.
+_LOOKED_AT: Final = 100
 
 
 def pull(
@@ -104,6 +111,8 @@ class _Puller:
         self._store, self._repository, self._wanted = store, repository, wanted
         self._report, self._unpack, self._lazy = report, unpack, lazy
         self._reference = repository.reference
+        #: What was fetched to see whether it belongs to the image, and what does.
+        self._looked_at: dict[Digest, bytes] = {}
         self._documents: dict[Digest, bytes] = {}
         self._notes: dict[Digest, Note] = {}  # of layers that are not to be fetched
 
@@ -137,10 +146,14 @@ class _Puller:
     def _document(self, staging: Staging, descriptor: Descriptor) -> bytes:
         """A manifest or index: of the store, or the registry's."""
         if descriptor.digest not in self._documents:
-            self._documents[descriptor.digest] = self._held(staging, descriptor) or self._repository.manifest(
-                descriptor
-            )
+            self._documents[descriptor.digest] = self._seen(staging, descriptor, self._repository.manifest)
         return self._documents[descriptor.digest]
+
+    def _seen(self, staging: Staging, descriptor: Descriptor, fetch: Callable[[Descriptor], bytes]) -> bytes:
+        """Which need not belong to the image."""
+        if descriptor.digest not in self._looked_at:
+            self._looked_at[descriptor.digest] = self._held(staging, descriptor) or fetch(descriptor)
+        return self._looked_at[descriptor.digest]
 
     def _held(self, staging: Staging, descriptor: Descriptor) -> bytes | None:
         """None where the store has not got it whole."""
@@ -154,17 +167,17 @@ class _Puller:
 
     def _choose(self, staging: Staging, descriptor: Descriptor, depth: int) -> Descriptor:
         """The manifest for the platform."""
-        if depth > MAX_NESTING:
-            raise ImageFormatError(f"indexes are nested more than {MAX_NESTING} deep, at {descriptor.digest}")
-        data = self._document(staging, descriptor)
-        document = parse_manifest(data, f"the manifest {descriptor.digest}", descriptor.media_type)
-        if not isinstance(document, Index):
+        index = self._index(self._document(staging, descriptor), descriptor, depth)
+        if index is None:
             return descriptor
         wanted = self._wanted or platforms.host()
-        pairs = [(child.platform or Platform.model_validate({}), child) for child in document.manifests]
+        pairs = [(child.platform or _UNTOLD, child) for child in index.manifests]
         chosen = platforms.choose(wanted, pairs)
         if chosen is None and len(pairs) == 1 and not pairs[0][0].os:
             chosen = pairs[0][1]  # an index of one that does not say what for
+        if chosen is None:
+            pairs = self._looked_up(staging, pairs, depth)
+            chosen = platforms.choose(wanted, pairs)
         if chosen is None:
             # What runs nowhere ("unknown/unknown") is attestations.
             there = sorted({str(platform) for platform, _ in pairs} - {"", "unknown/unknown"})
@@ -174,15 +187,44 @@ class _Puller:
             )
         return self._choose(staging, chosen, depth + 1)
 
-    def _image(self, staging: Staging, descriptor: Descriptor) -> Image:
-        """The image of a manifest, its config fetched."""
+    def _index(self, data: bytes, descriptor: Descriptor, depth: int) -> Index | None:
+        """None for a manifest."""
+        if depth > MAX_NESTING:
+            raise ImageFormatError(f"indexes are nested more than {MAX_NESTING} deep, at {descriptor.digest}")
+        document = parse_manifest(data, f"the manifest {descriptor.digest}", descriptor.media_type)
+        return document if isinstance(document, Index) else None
+
+    def _looked_up(self, staging: Staging, pairs: Sequence[_Pair], depth: int) -> list[_Pair]:
+        """The same with what is below indexes, and in the configs of manifests, of which no platform is told."""
+        found: list[_Pair] = []
+        for told, child in pairs:
+            untold = not told.os and child.media_type in (*mediatypes.INDEXES, *mediatypes.MANIFESTS)
+            if not untold or len(self._looked_at) > _LOOKED_AT:
+                found.append((told, child))
+                continue
+            index = self._index(self._seen(staging, child, self._repository.manifest), child, depth + 1)
+            if index is None:
+                found += [
+                    (image.platform, child) for image in walk(child, self._reader(staging, self._looked_at)).images
+                ]
+            else:
+                below = [(one.platform or _UNTOLD, one) for one in index.manifests]
+                found += [(platform, child) for platform, _ in self._looked_up(staging, below, depth + 1)]
+        return found
+
+    def _reader(self, staging: Staging, documents: dict[Digest, bytes]) -> Reader:
+        """Of a manifest in `documents` and its config, which comes into them."""
 
         def read(one: Descriptor, limit: int) -> bytes:
-            if one.digest not in self._documents:
-                self._documents[one.digest] = self._held(staging, one) or self._repository.document(one, limit)
-            return self._documents[one.digest]
+            if one.digest not in documents:
+                documents[one.digest] = self._seen(staging, one, lambda one: self._repository.document(one, limit))
+            return documents[one.digest]
 
-        found = walk(descriptor, read)
+        return read
+
+    def _image(self, staging: Staging, descriptor: Descriptor) -> Image:
+        """The image of a manifest, its config fetched."""
+        found = walk(descriptor, self._reader(staging, self._documents))
         if not found.images:
             raise ImageError(
                 f"{self._reference.familiar()} is no image of a root file system",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import httpx2
+
 from unionfs.errors import ImageFormatError
 from unionfs.image import mediatypes
 from unionfs.image.digest import Digest, Verifier
@@ -43,16 +45,21 @@ class Repository:
 
     # manifests ------------------------------------------------------------------------------------------------------
     def resolve(self, tag: str) -> tuple[Descriptor, bytes | None]:
-        """What a tag or digest means now; and the manifest's bytes, where these had to be asked for."""
+        """What a tag or digest means now; and the manifest's bytes, where these had to be asked for. Of a digest it is
+        that digest, whatever the registry says."""
         what = self.doing(f"manifest for {self.reference.familiar()}")
         url = self.url(f"manifests/{tag}")
+        asked = Digest(tag) if ":" in tag else None
         answer = self.client.request(what, "HEAD", url, scopes=(self.scope,), headers=_ACCEPT, expect=_ASK)
-        told, length = answer.headers.get("docker-content-digest"), answer.headers.get("content-length", "")
-        if answer.status == 200 and told and length.isdigit():
-            return descriptor_of(_media_type(answer.headers.get("content-type")), Digest(told), int(length)), None
+        kind, told, length = _told(answer.headers)
+        if answer.status == 200:
+            _refuse_old(what, kind)
+            if told and length:
+                return descriptor_of(kind, asked or told, length), None
         answer = self.client.request(what, "GET", url, scopes=(self.scope,), headers=_ACCEPT, limit=MAX_MANIFEST)
-        wanted = Digest(told) if (told := answer.headers.get("docker-content-digest")) else Digest.of(answer.body)
-        found = descriptor_of(_media_type(answer.headers.get("content-type")), wanted, len(answer.body))
+        kind, told, _ = _told(answer.headers)
+        _refuse_old(what, kind)
+        found = descriptor_of(kind, asked or told or Digest.of(answer.body), len(answer.body))
         _compare(answer.body, what.thing, found)
         return found, answer.body
 
@@ -114,8 +121,22 @@ class Repository:
         return data
 
 
-def _media_type(content_type: str | None) -> str:
-    return (content_type or "").partition(";")[0].strip()
+def _told(headers: httpx2.Headers) -> tuple[str, Digest | None, int]:
+    """Media type, digest and size of a manifest, as far as an answer says: "", None and 0 where it does not."""
+    kind = headers.get("content-type", "").partition(";")[0].strip()
+    length = headers.get("content-length", "")
+    try:
+        digest = Digest(headers.get("docker-content-digest", ""))
+    except ImageFormatError:
+        digest = None
+    return kind, digest, int(length) if length.isascii() and length.isdigit() else 0
+
+
+def _refuse_old(what: Doing, kind: str) -> None:
+    if kind in mediatypes.SCHEMA_1:
+        raise ImageFormatError(
+            f"{what.thing} is of schema 1, which is not read", hint="push it again, with a docker newer than 1.10"
+        )
 
 
 def _compare(data: bytes, what: str, descriptor: Descriptor) -> None:

@@ -22,6 +22,7 @@ MAX_LIMIT: Final = 100
 _PAGE: Final = 1000
 _ANSWER: Final = 16 << 20
 _HUB_INDEX: Final = "index.docker.io"
+_NO_CATALOGUE: Final = (404, 405)
 _next_page = re.compile(r"<([^>]*)>\s*;(?:[^,]*;)?\s*rel=\"?next\"?", re.IGNORECASE).search
 
 
@@ -40,7 +41,7 @@ def search(term: str, options: RegistryOptions, limit: int = 25) -> list[Match]:
     if not 1 <= limit <= MAX_LIMIT:
         raise OptionError(f"limit {limit} is outside the range of [1, {MAX_LIMIT}]")
     registry, slash, rest = term.partition("/")
-    named = slash and (registry == "localhost" or "." in registry or ":" in registry)
+    named = ":" in registry or (slash and (registry == "localhost" or "." in registry))
     if not named or registry in (DEFAULT_DOMAIN, _HUB_INDEX):
         return _hub(rest if named else term, options, limit)
     found: list[Match] = []
@@ -60,7 +61,11 @@ def _catalogue(client: Client) -> Iterator[str]:
     path, seen = f"/v2/_catalog?n={_PAGE}", set[httpx2.URL]()
     while (url := client.url(path)) not in seen:
         seen.add(url)
-        answer = client.request(what, "GET", path, scopes=("registry:catalog:*",), limit=_ANSWER)
+        answer = client.request(
+            what, "GET", path, scopes=("registry:catalog:*",), limit=_ANSWER, expect=(200, *_NO_CATALOGUE)
+        )
+        if answer.status in _NO_CATALOGUE:
+            raise RegistryError(f"{client.registry} shows no catalogue", hint="not every registry has one to search in")
         repositories = _field(answer.body, "repositories", what)
         yield from (name for name in repositories if isinstance(name, str))
         following = _next_page(answer.headers.get("link", ""))

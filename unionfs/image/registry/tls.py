@@ -17,6 +17,7 @@ import httpx2
 
 from unionfs.errors import RegistryError
 from unionfs.image.registry.credentials import config_home
+from unionfs.image.registry.failures import plain
 
 SYSTEM_DIRECTORIES = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 
@@ -27,17 +28,19 @@ def directories(host: str, environ: Mapping[str, str]) -> list[str]:
     return [os.path.join(base, host) for base in (own, *SYSTEM_DIRECTORIES)]
 
 
-def unverified() -> ssl.SSLContext:
-    """Takes any certificate."""
-    return httpx2.create_ssl_context(verify=False)
-
-
-def context(certificates: Sequence[str] = (), *, required: bool = False) -> ssl.SSLContext:
-    """Trusts the system's authorities and those in the directories `certificates`; `required`: these must be there.
+def context(
+    certificates: Sequence[str] = (),
+    *,
+    authorities: Sequence[str] = (),
+    required: bool = False,
+    verified: bool = True,
+) -> ssl.SSLContext:
+    """Trusts the system's authorities, and those in the directories `certificates`, of which a client's own are taken
+    too, and `authorities`. `required`: `certificates` must be there. Not `verified`: takes any certificate.
 
     RegistryError for files that are none."""
-    made = httpx2.create_ssl_context()
-    for directory in certificates:
+    made = _of_the_system() if verified else httpx2.create_ssl_context(verify=False)
+    for directory in (*certificates, *authorities):
         try:
             names = sorted(os.listdir(directory))
         except (FileNotFoundError, NotADirectoryError):
@@ -47,18 +50,40 @@ def context(certificates: Sequence[str] = (), *, required: bool = False) -> ssl.
         except OSError as error:
             raise RegistryError(f"{directory} cannot be read: {error.strerror}") from error
         for name in names:
-            _add(made, os.path.join(directory, name))
+            path = os.path.join(directory, name)
+            if name.endswith(".crt") and verified:
+                _trust(made, path)
+            elif name.endswith(".cert") and directory in certificates:
+                _be(made, path)
     return made
 
 
-def _add(made: ssl.SSLContext, path: str) -> None:
-    stem, suffix = os.path.splitext(path)
+def _of_the_system() -> ssl.SSLContext:
     try:
-        if suffix == ".crt":
-            made.load_verify_locations(cafile=path)
-        elif suffix == ".cert":
-            if not os.path.exists(stem + ".key"):
-                raise RegistryError(f"{path} has no key beside it", hint=f"{stem}.key is missing")
-            made.load_cert_chain(path, stem + ".key")
-    except (ssl.SSLError, OSError) as error:
-        raise RegistryError(f"{path} cannot be used as a certificate: {error.strerror or error}") from error
+        return httpx2.create_ssl_context()
+    except OSError as error:  # an SSLError too
+        why = plain(str(error.strerror or error))
+        raise RegistryError(
+            f"the system's certificates cannot be read: {why}", hint="look at SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from error
+
+
+def _trust(made: ssl.SSLContext, path: str) -> None:
+    try:
+        made.load_verify_locations(cafile=path)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _be(made: ssl.SSLContext, path: str) -> None:
+    key = os.path.splitext(path)[0] + ".key"
+    if not os.path.exists(key):
+        raise RegistryError(f"{path} has no key beside it", hint=f"{key} is missing")
+    try:
+        made.load_cert_chain(path, key)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str, error: OSError) -> RegistryError:
+    return RegistryError(f"{path} cannot be used as a certificate: {plain(str(error.strerror or error))}")

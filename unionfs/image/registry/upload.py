@@ -19,7 +19,7 @@ import httpx2
 
 from unionfs.errors import RegistryError
 from unionfs.image.digest import Digest
-from unionfs.image.registry import failures
+from unionfs.image.registry.client import Answer
 from unionfs.image.registry.failures import Doing
 from unionfs.image.registry.repository import Repository
 from unionfs.image.registry.retry import STATUSES
@@ -64,21 +64,30 @@ class Upload:
 
     def mount(self) -> tuple[str, Place | None]:
         """Begin: (the repository it was mounted from, None), or ("", where to send it)."""
-        other = self._others[0] if self._others else ""
-        query = f"?{urlencode({'mount': self._digest, 'from': other})}" if other else ""
-        scopes = (*self._scopes, f"repository:{other}:pull") if other else self._scopes
-        answer = self._client.request(
+        for other in self._others[:1]:
+            try:
+                query = urlencode({"mount": self._digest, "from": other})
+                answer = self._begin(f"?{query}", f"repository:{other}:pull")
+            except RegistryError:
+                break  # one may not read there, or there is no such repository: it is sent, then
+            return (other, None) if answer.status == 201 else ("", self._begun(answer))
+        return "", self._begun(self._begin())
+
+    def _begin(self, query: str = "", *scopes: str) -> Answer:
+        return self._client.request(
             self._what,
             "POST",
             self._repository.url("blobs/uploads/") + query,
-            scopes=scopes,
+            scopes=(*self._scopes, *scopes),
             body=b"",
             expect=(201, 202),
         )
-        if answer.status == 201 and other:
-            return other, None
-        self._note_minimum(answer.headers)
-        return "", Place(self._location(answer.headers), 0)
+
+    def _begun(self, answer: Answer) -> Place:
+        told = answer.headers.get("oci-chunk-min-length", "")
+        if told.isascii() and told.isdigit():
+            self._piece = max(self._piece, min(int(told[:12]), self._size))
+        return Place(self._location(answer.headers, answer.url), 0)
 
     def send(self, file: BinaryIO, place: Place | None, count: Count) -> None:
         """All of it, from `place` on (None: from the beginning of a new upload)."""
@@ -119,7 +128,8 @@ class Upload:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(end - start)}
         if not (last and start == 0):
             headers["Content-Range"] = f"{start}-{end - 1}"
-        expect = (200, 201, 202, 204, 400, 404, 416, *STATUSES)
+        # 401: the token is too old now. What is asked for next, whether the blob is there, is asked with a new one.
+        expect = (200, 201, 202, 204, 400, 401, 404, 416, *STATUSES)
         try:
             with self._client.stream(
                 self._what,
@@ -131,21 +141,11 @@ class Upload:
                 expect=expect,
             ) as response:
                 if response.status_code < 300:
-                    return None if last else self._place(response.headers, end)
-                said = self._client.read(self._what, response, failures.LIMIT)
+                    return None if last else self._place(response.headers, response.url, end)
+                cause = self._client.refusal(self._what, response)
         except httpx2.TransportError as error:
-            raise _Broken(failures.unreachable(self._what, self._client.registry, error)) from error
-        status, retry_after = response.status_code, response.headers.get("retry-after")
-        cause = failures.refused(
-            self._what,
-            self._client.registry,
-            status,
-            response.reason_phrase,
-            said,
-            known=True,
-            retry_after=retry_after or "",
-        )
-        raise _Broken(cause, retry_after, wrong=status == 400)
+            raise _Broken(self._client.unreachable(self._what, error)) from error
+        raise _Broken(cause, response.headers.get("retry-after"), wrong=response.status_code == 400)
 
     def _bytes(self, file: BinaryIO, start: int, end: int, count: Count) -> Iterator[bytes]:
         file.seek(start)
@@ -163,24 +163,19 @@ class Upload:
         """Where the registry says the upload has got to; None: it has lost it."""
         expect = (200, 202, 204, 400, 404, 405, 416)
         answer = self._client.request(self._what, "GET", place.location, scopes=self._scopes, expect=expect)
-        return self._place(answer.headers, None, place.location) if answer.status < 300 else None
+        return self._place(answer.headers, answer.url, None, place.location) if answer.status < 300 else None
 
-    def _place(self, headers: httpx2.Headers, offset: int | None, location: str = "") -> Place | None:
+    def _place(self, headers: httpx2.Headers, here: httpx2.URL, offset: int | None, location: str = "") -> Place | None:
         told = _range(headers.get("range", "").strip())
         if told is not None:
             # "0-0" stands for nothing, too; from the beginning again is never wrong then.
             offset = int(told[1]) + 1 if told[1] != "0" else (offset or 0)
         if offset is None or offset >= self._size:
             return None
-        return Place(self._location(headers) if headers.get("location") else location, offset)
+        return Place(self._location(headers, here) if headers.get("location") else location, offset)
 
-    def _location(self, headers: httpx2.Headers) -> str:
+    def _location(self, headers: httpx2.Headers, here: httpx2.URL) -> str:
         location = headers.get("location", "")
         if not location:
             raise RegistryError(f"{self._what.thing}: {self._client.registry} does not say where to send it")
-        return location
-
-    def _note_minimum(self, headers: httpx2.Headers) -> None:
-        told = headers.get("oci-chunk-min-length", "")
-        if told.isascii() and told.isdigit():
-            self._piece = max(self._piece, min(int(told[:12]), self._size))
+        return str(self._client.led(here, location))

@@ -22,6 +22,7 @@ from tests.unit.image_rig import (
     write_files,
 )
 from unionfs.errors import ImageInUse, ImageNotFound, OptionError
+from unionfs.image import platforms
 from unionfs.image.digest import Digest, chain_ids
 from unionfs.image.store import Store
 
@@ -86,6 +87,24 @@ def test_an_image_with_one_name_is_removed_by_its_id(store: Store) -> None:
     assert texts(store, TWO.id[7:19])[:2] == ["Untagged: two:1", f"Deleted: {TWO.id}"]
     with pytest.raises(ImageNotFound):
         store.remove(TWO.id)
+
+
+def test_an_image_of_several_in_an_index_does_not_go_alone_nor_with_all_of_them(tmp_path: Path) -> None:
+    made = Blobs()
+    mine = made_image("", layer(a="a"), architecture=platforms.host().architecture)
+    theirs = made_image("", layer(b="b"), architecture="other")
+    alone = made.image(theirs)
+    index = made.index(made.image(mine), alone)
+    write_files(tmp_path / "store", made.layout(named(alone, "alone:1"), named(index, "all:1")))
+    store = open_store(tmp_path)
+    # What stands for itself is meant rather than a part of something.
+    assert texts(store, theirs.id)[0] == "Untagged: alone:1"
+    for name in (theirs.id, theirs.id[7:19], alone["digest"]):
+        with pytest.raises(ImageInUse, match="it is one of the images of all:1"):
+            store.remove(name, force=True)
+    assert store.resolve(theirs.id).id == theirs.id
+    assert texts(store, mine.id)[:2] == ["Untagged: all:1", f"Deleted: {mine.id}"]
+    assert blobs(store) == set()
 
 
 def test_the_other_images_are_whole_afterwards(store: Store) -> None:

@@ -39,7 +39,13 @@ class Removal:
         if taken is not None:
             return taken
         named = catalog.named(name)
-        entry = named or catalog.find(name)[0]
+        entry, image = (named, None) if named else catalog.find(name)
+        if image is not None and catalog.is_part(entry, image):
+            whole = entry.name or str(entry.descriptor.digest)
+            raise ImageInUse(
+                f"conflict: unable to delete {image.id.short} (cannot be forced) - it is one of the images of {whole}",
+                hint=f"all of them go with: unionfs image rm {whole}",
+            )
         group = _group_of(catalog, entry)
         if group is None:
             return self._drop(catalog, [_Drop([entry], None)])

@@ -24,11 +24,13 @@ from tests.unit.image_rig import (
 from unionfs.errors import ImageInUse, ImageNotFound, OptionError
 from unionfs.image import platforms
 from unionfs.image.digest import Digest, chain_ids
+from unionfs.image.results import Use
 from unionfs.image.store import Store
 
 BASE, TOP = layer(base="base"), layer(top="top")
 ONE = made_image("a:1 a:2 b:1", BASE)
 TWO = made_image("two:1", BASE, TOP)
+MOUNT = Use("the mount on /mnt", "unmount it first")
 
 
 def load(store: Store, *images: Made) -> None:
@@ -116,7 +118,7 @@ def test_the_other_images_are_whole_afterwards(store: Store) -> None:
 
 # in use ---------------------------------------------------------------------------------------------------------------
 def test_an_image_that_a_mount_uses_keeps_its_last_name_and_its_layers(tmp_path: Path) -> None:
-    uses = {TWO.id: "the mount on /mnt"}
+    uses = {TWO.id: MOUNT}
     store = open_store(tmp_path, in_use=lambda: uses)
     load(store, ONE, TWO)
     before = listing(store)
@@ -139,13 +141,13 @@ def test_an_image_that_a_mount_uses_keeps_its_last_name_and_its_layers(tmp_path:
 
 
 def test_one_of_several_names_of_an_image_in_use_goes(tmp_path: Path) -> None:
-    store = open_store(tmp_path, in_use=lambda: {ONE.id: "the mount on /mnt"})
+    store = open_store(tmp_path, in_use=lambda: {ONE.id: MOUNT})
     load(store, ONE)
     assert texts(store, "a:1") == ["Untagged: a:1"]
 
 
 def test_a_layer_in_use_that_another_image_has_as_well_is_in_nobodys_way(tmp_path: Path) -> None:
-    store = open_store(tmp_path, in_use=lambda: {ONE.diff_ids[0]: "the mount on /mnt"})
+    store = open_store(tmp_path, in_use=lambda: {ONE.diff_ids[0]: MOUNT})
     load(store, ONE, TWO)
     assert texts(store, TWO.id)[0] == "Untagged: two:1"
     with pytest.raises(ImageInUse, match="is being used by the mount on /mnt"):

@@ -21,14 +21,14 @@ from unionfs.image.digest import Digest
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import LayerCache
 from unionfs.image.layout import Entry, Layout
-from unionfs.image.results import Removed
+from unionfs.image.results import Removed, Use
 from unionfs.image.staging import without
 
 
 class Removal:
     """One removal. Hold `Layout.removing`: nobody begins to use an image meanwhile."""
 
-    def __init__(self, layout: Layout, cache: LayerCache, uses: Mapping[str, str]) -> None:
+    def __init__(self, layout: Layout, cache: LayerCache, uses: Mapping[str, Use]) -> None:
         self.layout, self._cache, self.uses = layout, cache, uses
         self.reclaimed = 0
 
@@ -54,15 +54,15 @@ class Removal:
             if user is not None:
                 if not force:
                     raise ImageInUse(
-                        f'conflict: unable to remove repository reference "{name}" (must force) - {user} is using its '
-                        f"referenced image {group.id.short}",
-                        hint="unmount it first; with force the name goes and the image stays",
+                        f'conflict: unable to remove repository reference "{name}" (must force) - {user.who} is using '
+                        f"its referenced image {group.id.short}",
+                        hint=f"{user.first}; with force the name goes and the image stays",
                     )
                 return untag(self.layout, group.entries)
         elif user is not None:
             raise ImageInUse(
-                f"conflict: unable to delete {group.id.short} (cannot be forced) - image is being used by {user}",
-                hint="unmount it first",
+                f"conflict: unable to delete {group.id.short} (cannot be forced) - image is being used by {user.who}",
+                hint=user.first,
             )
         elif not force and len(group.names) > 1:
             several = len({repository(name) for name in group.names}) > 1
@@ -87,7 +87,7 @@ class Removal:
         return self._drop(catalog, drops)
 
     # ------------------------------------------------------------------------------------------------------------------
-    def _user(self, held: _Held, group: Group) -> str | None:
+    def _user(self, held: _Held, group: Group) -> Use | None:
         """Who uses the image, or a layer that no other image has."""
         if not self.uses:
             return None

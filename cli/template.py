@@ -41,7 +41,7 @@ def render(rows: Iterable[Row], fmt: str, *, default: str, headings: Mapping[str
         cells = [_cells(template, row, headings) for row in (headings, *rows)]
         return columns(cells)
     pieces = parse(_unescape(fmt), headings)
-    return [line for row in rows for line in fill(pieces, row).split("\n")]
+    return [line for row in rows for line in fill(pieces, dict(sorted(row.items()))).split("\n")]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

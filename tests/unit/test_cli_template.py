@@ -35,6 +35,13 @@ def render(fmt: str, rows: list[dict[str, Any]] = ROWS) -> list[str]:
                 r'{"Comment":"x \u0026 y","Digest":"sha256:e","ID":"bbbbbbbbbbbb","Tag":"1"}',
             ],
         ),
+        (
+            "{{json .}}",
+            [
+                r'{"Comment":"","Digest":"\u003cnone\u003e","ID":"aaaaaaaaaaaa","Tag":"latest"}',
+                r'{"Comment":"x \u0026 y","Digest":"sha256:e","ID":"bbbbbbbbbbbb","Tag":"1"}',
+            ],
+        ),
         ("{{.Tag}}={{ .ID }}", ["latest=aaaaaaaaaaaa", "1=bbbbbbbbbbbb"]),
         ("{{json .Comment}} {{upper .Tag}}", ['"" LATEST', r'"x \u0026 y" 1']),
         (r"{{.Tag}}\n-", ["latest", "-", "1", "-"]),

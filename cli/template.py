@@ -102,7 +102,8 @@ def _action(text: str, known: set[str] | None, zeros: Row) -> Callable[[Any], st
         case []:
             raise _bad("missing value for command")
         case _:
-            raise _bad(f"not understood here: {{{{{text}}}}}")
+            known_ones = ", ".join(["index", "join", *_FUNCTIONS])
+            raise _bad(f"not understood here: {{{{{text}}}}}; there are fields, and {known_ones}")
 
 
 def _is_text(word: str) -> bool:

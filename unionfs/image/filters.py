@@ -68,10 +68,7 @@ def named(patterns: Sequence[str]) -> Filter:
 
     As `reference.FamiliarMatch`: "*" stops at a slash; the tag may be left out of the pattern. OptionError for what is
     no pattern."""
-    try:
-        matches = [compiled(pattern).fullmatch for pattern in patterns]
-    except ValueError as error:
-        raise OptionError(str(error), hint="*, ?, [a-z], and a backslash before one of them") from None
+    matches = [_match(pattern) for pattern in patterns]
 
     def fits(one: ImageSummary) -> ImageSummary | None:
         if not matches:
@@ -80,6 +77,13 @@ def named(patterns: Sequence[str]) -> Filter:
         return replace(one, names=names) if names else None
 
     return fits
+
+
+def _match(pattern: str) -> Callable[[str], object]:
+    try:
+        return compiled(pattern).fullmatch
+    except ValueError as error:
+        raise OptionError(f"{error} {pattern!r}", hint="*, ?, [a-z], and a backslash before one of them") from None
 
 
 def _test(key: str, value: str, find: Find) -> _Test:

@@ -192,7 +192,8 @@ def _mount_options(place: Place) -> Offer:
 
 def _filters(place: Place) -> Offer:
     return Offer(
-        (word, "") for word in ("dangling=true", "dangling=false", "label=", "before=", "since=", "reference=")
+        (word, "")
+        for word in ("dangling=true", "dangling=false", "label=", "before=", "since=", "until=", "reference=")
     )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from unionfs import api
 
-from . import template
+from .inspection import show
 from .options import ImageNames, PlatformOption, open_store
-from .output import failure, text
+from .output import failure
 
 
 def inspect(
@@ -34,14 +33,7 @@ def inspect(
             found.append(store.inspect(name, platform))
         except api.ImageError as e:
             failures.append(e)
-    if fmt is None:
-        text(json.dumps(found, indent=4, ensure_ascii=False))
-    elif fmt == "json":
-        text(template.go_json(found))
-    else:
-        pieces = template.parse(fmt)
-        for image in found:
-            text(template.fill(pieces, image))
+    show(found, fmt)
     for one in failures:
         failure(one)
     return 1 if failures else 0

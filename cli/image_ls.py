@@ -12,7 +12,7 @@ from unionfs import api
 
 from . import human, template
 from .options import NoTrunc, Quiet, RowFormat, open_store
-from .output import text
+from .output import text, warning
 
 NONE = "<none>"
 HEADINGS = {
@@ -47,15 +47,18 @@ def ls(
             "-f",
             "--filter",
             metavar="FILTER",
-            help="dangling=true|false, label=KEY[=VALUE], before=IMAGE, since=IMAGE, reference=PATTERN. Repeat it.",
+            help="dangling=true|false, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME, reference=PATTERN. "
+            "Repeat it.",
         ),
     ] = None,
     fmt: RowFormat = "table",
     no_trunc: NoTrunc = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the images of the store, newest first, a line for each of their names."""
-    images = open_store(context).images(filters=filters or (), names=() if repository is None else (repository,))
+    """List the images of the store, newest first, a line for each of their names, or of those that are asked for."""
+    images = open_store(context).images(
+        filters=filters or (), names=(repository,) if repository else (), damaged=_warn_of_damage
+    )
     if quiet and fmt == "table":
         fmt = "{{.ID}}"
     now = datetime.now(UTC)
@@ -63,6 +66,10 @@ def ls(
     default = TABLE_WITH_DIGEST if digests else TABLE
     for line in template.render(rows, fmt, default=default, headings=HEADINGS):
         text(line)
+
+
+def _warn_of_damage(name: str) -> None:
+    warning(f"{name} is damaged, and is not listed", "unionfs image verify says how; load it again, or rm it")
 
 
 def _rows(image: api.ImageSummary, now: datetime, no_trunc: bool) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from unionfs import api
 
 from . import human
 from .options import AsJson, open_store
-from .output import as_json, text
+from .output import as_json, note, text
 
 DANGLING = "WARNING! This will remove all dangling images."
 UNUSED = "WARNING! This will remove all images that no mount uses."
@@ -25,7 +25,9 @@ def prune(
     ] = False,
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", metavar="FILTER", help="label=KEY[=VALUE]. Repeat it."),
+        typer.Option(
+            "--filter", metavar="FILTER", help="label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME. Repeat it."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Do not ask.")] = False,
 ) -> None:
@@ -59,7 +61,8 @@ def verify(
 
     Layers that a lazy pull has left out are listed too, and nothing wrong.
     """
-    faults = open_store(context).verify(name)
+    store = open_store(context)
+    faults = store.verify(name)
     if json:
         from . import schemas
 
@@ -67,7 +70,11 @@ def verify(
     else:
         for fault in faults:
             text(str(fault))
-    return 0 if all(fault.absent for fault in faults) else 1
+    whole = all(fault.absent for fault in faults)
+    if not whole:
+        blobs = os.fsdecode(os.path.join(store.directory, b"blobs"))
+        note(f"hint: remove the damaged files in {blobs}, and load or pull their images again")
+    return 0 if whole else 1
 
 
 def changes(

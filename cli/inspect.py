@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from unionfs import api
 
-from . import template
+from .inspection import show
 from .options import open_store, store_directory
-from .output import failure, text
+from .output import failure
 
 KINDS = ("container", "image")
 
@@ -40,14 +39,7 @@ def inspect(
         except (api.ContainerError, api.ImageError) as e:
             failure(e)
             failed = True
-    if fmt is None:
-        text(json.dumps(found, indent=4, ensure_ascii=False))
-    elif fmt == "json":
-        text(template.go_json(found))
-    else:
-        pieces = template.parse(fmt)
-        for one in found:
-            text(template.fill(pieces, one))
+    show(found, fmt)
     return 1 if failed else 0
 
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from unionfs import api
+from unionfs.api.text import moment as parsed_moment
 
 from .options import store_directory
 from .output import Interrupted
-
-#: Go's time.ParseDuration, without a sign.
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?)(h|ms|m|s|us|µs|ns)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
 def logs(
@@ -76,15 +71,7 @@ def _count(tail: str) -> int | None:
 
 def moment(text: str, now: float) -> int:
     """Nanoseconds since the epoch, of docker's ways to say it. Without a zone the time is local."""
-    if text and not _DURATION.sub("", text):
-        return int((now - sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))) * 1e9)
-    fraction = re.search(r"\.(\d+)", text)
-    nanoseconds = 0 if fraction is None else int(fraction[1][:9].ljust(9, "0"))
-    whole = re.sub(r"\.\d+", "", text)
-    if re.fullmatch(r"\d{5,}", whole):
-        return int(whole) * 10**9 + nanoseconds
     try:
-        when = datetime.fromisoformat(whole)
+        return parsed_moment(text, now)
     except ValueError:
         raise typer.BadParameter(f"invalid value for a time: {text!r}: as 2026-11-26T12:00:00Z, or 10m") from None
-    return int(when.astimezone(UTC).timestamp()) * 10**9 + nanoseconds

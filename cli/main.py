@@ -123,7 +123,7 @@ def _report(e: Exception, arguments: Sequence[str]) -> int:
         if context is not None:
             command = context.command_path
         else:  # typer does not say of which command, where an option has a value that takes none
-            command = f"unionfs {word}" if (word := verb(arguments)) in VERBS else "unionfs"
+            command = _command_of(arguments)
         error(_usage_message(e), f"{command} --help")
         return RUN_FAILED if command == "unionfs run" else 2
     if isinstance(e, Trouble):
@@ -137,6 +137,18 @@ def _report(e: Exception, arguments: Sequence[str]) -> int:
         return 2 if isinstance(e, OptionError) else 1
     status = _interrupted()  # typer.Abort: at a prompt, by Ctrl-C or Ctrl-D
     return status if isinstance(e.__context__, KeyboardInterrupt) else 1
+
+
+def _command_of(arguments: Sequence[str]) -> str:
+    word = verb(arguments)
+    if word not in VERBS:
+        return "unionfs"
+    if word == "image":
+        from .image import VERBS as VERBS_OF_IMAGE
+
+        second = verb(arguments[arguments.index("image") + 1 :])
+        return f"unionfs image {second}" if second in VERBS_OF_IMAGE else "unionfs image"
+    return f"unionfs {word}"
 
 
 def _interrupted() -> Interrupted:

@@ -148,7 +148,7 @@ def test_an_image_in_use_is_not_removed(images: Images) -> None:
         rm = images.call("image", "changes", "--rm", kept(images)[0].name)
         refused(rm, 1, f"are of the mount on {mnt}", f"unionfs umount {mnt}")
     (one,) = kept(images)
-    refused(images.call("image", "rm", "base:1"), 1, f"the changes kept as {one.name}")
+    refused(images.call("image", "rm", "base:1"), 1, f"what is kept as {one.name}", f"--rm {one.name}")
     images.run("image", "changes", "--rm", one.name)
     assert images.run("image", "rm", "base:1").splitlines()[:2] == ["Untagged: base:1", f"Deleted: {id}"]
 

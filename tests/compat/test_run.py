@@ -269,6 +269,8 @@ def test_ten_at_once(box: Box) -> None:
 def test_an_image_that_a_container_has_is_not_removed(box: Box) -> None:
     box.run("run", "--name", "user", "--network", "none", "box", "true")
     id = box.inspect("user")["Id"]
-    refused(box.call("image", "rm", "box"), 1, f"container {id[:12]} is using its referenced image")
+    refused(
+        box.call("image", "rm", "box"), 1, f"container {id[:12]} is using its referenced image", f"unionfs rm {id[:12]}"
+    )
     box.run("image", "prune", "-af")
     assert [line.split()[0] for line in box.names()] == ["box:latest"]

@@ -14,6 +14,7 @@ import pytest
 from cli import schemas
 from tests.unit.cli_images import Cli, tar_of
 from tests.unit.cli_runner import Ran, refused
+from tests.unit.image_rig import layer, made_image, old_docker
 from unionfs.api import Stack
 
 TIME = "2023-11-14T22:13:20Z"
@@ -98,6 +99,19 @@ def test_the_layer_is_stored_as_asked_for(cli: Cli, compression: str) -> None:
         assert stack.read_text("new") == "new"
 
 
+def test_what_docker_said_of_the_base_is_not_said_of_the_new_image(cli: Cli, tmp_path: Path) -> None:
+    base = made_image(
+        "docker:1", layer(etc__motd="a"), comment="Imported from -", author="me", docker_version="20.10.24"
+    )
+    (tmp_path / "docker.tar").write_bytes(old_docker([base]))
+    cli.image("load", "-i", tmp_path / "docker.tar")
+    upper = change(cli, "docker:1")
+    asked = "{{.Author}}|{{.Comment}}|{{.DockerVersion}}"
+    for options, told in (((), "||"), (("-m", "why", "-a", "who"), "who|why|")):
+        cli.run("commit", "-l", "docker:1", "-u", upper, "app", *options)
+        assert cli.image("inspect", "-f", asked, "app") == told
+
+
 def test_a_name_moves_to_the_new_image_and_the_old_one_stays(cli: Cli) -> None:
     upper = change(cli, "base:1")
     old = cli.image("inspect", "-f", "{{.Id}}", "base:1")
@@ -157,7 +171,7 @@ def commit(cli: Cli, *argv: str | Path) -> Ran:
     ("argv", "status", "error", "hint"),
     [
         (("Upper",), 1, "repository name (library/Upper) must be lowercase", "try upper"),
-        (("app@sha256:" + "0" * 64,), 1, "a new image cannot be named by a digest", "NAME[:TAG]"),
+        (("app@sha256:" + "0" * 64,), 1, "refusing to create a tag with a digest reference", "NAME[:TAG]"),
         (("app", "-c", "RUN make"), 1, "RUN is not a valid change command", "CMD"),
         (("app", "-c", "ENV A"), 1, "ENV must have two arguments", ""),
         (("app", "-o", "x.tar"), 2, "not both", "commit --help"),

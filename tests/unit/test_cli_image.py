@@ -51,6 +51,7 @@ def test_the_options_of_ls_show_more_or_less(cli: Cli) -> None:
     row = json.loads(cli.image("ls", "--format", "json"))
     assert (row["Repository"], row["Tag"], row["ID"], row["Size"]) == ("app", "1", id[7:19], "10.2kB")
     assert row["CreatedAt"] == "2023-11-14 22:13:20 +0000 UTC"
+    assert cli.image("ls", "--format", "", "") == cli.image("ls")
     assert cli.image("ls", "--format", r"table {{.ID}}\t{{.Tag}}") == f"IMAGE ID       TAG\n{id[7:19]}   1"
 
 
@@ -139,6 +140,21 @@ def test_inspect_is_an_array_in_dockers_form(cli: Cli) -> None:
     assert ran.status == 1 and [image["Id"] for image in json.loads(ran.out)] == [id]
     assert ran.errors[0] == "error: No such image: nonsuch:latest"
     assert cli.call("image", "inspect", "nonsuch").out == b"[]\n"
+
+
+def test_inspect_of_what_an_image_does_not_say_is_as_dockers(cli: Cli) -> None:
+    """Asked of docker 20.10 about such an image."""
+    cli.import_("app:1", "-c", "LABEL org.example.a=b")
+    asked = (
+        "{{.Config.Entrypoint}} {{.Config.ExposedPorts}} {{json .Config.Healthcheck}} [{{.Config.User}}{{.Variant}}]"
+    )
+    for verb in (("image", "inspect"), ("inspect", "--type", "image")):
+        assert cli.run(*verb, "-f", asked, "app:1") == "[] map[] null []"
+        assert (
+            cli.run(*verb, "-f", '{{index .RepoTags 0}} {{index .Config.Labels "org.example.a"}}', "app:1") == "app:1 b"
+        )
+        refused(cli.call(*verb, "-f", "{{.Config.Bogus}}", "app:1"), 2, "there is no .Config.Bogus in it", "--help")
+        assert cli.run(*verb, "-f", "", "app:1") == cli.run(*verb, "app:1")
 
 
 def test_history_is_in_dockers_columns(cli: Cli) -> None:
@@ -271,8 +287,33 @@ def test_verify_says_nothing_of_what_is_whole_and_names_what_is_not(cli: Cli) ->
     blob.write_bytes(data)
     ran = cli.call("image", "verify")
     assert ran.status == 1 and blob.name in ran.lines[0]
+    assert ran.errors == [f"hint: remove the damaged files in {cli.store}/blobs, and load or pull their images again"]
     ran = cli.call("image", "verify", "--json")
     assert [schemas.Fault.model_validate(fault) for fault in json.loads(ran.out)]
+
+
+def test_what_is_damaged_is_told_of_and_can_be_removed_or_loaded_again(cli: Cli, tmp_path: Path) -> None:
+    cli.import_("app")
+    cli.image("tag", "app", "site")
+    cli.import_("whole", files={"x": b"1"})
+    cli.image("save", "app", "-o", tmp_path / "app.tar")
+    digest = cli.image("ls", "app", "--format", "{{.Digest}}")
+    manifest = cli.store / "blobs/sha256" / digest[7:]
+    manifest.chmod(0o644)
+    manifest.write_bytes(b"{}")
+    ran = cli.call("image", "ls", "--format", "{{.Repository}}")
+    assert (ran.status, ran.lines) == (0, ["whole"])
+    assert ran.errors[0] == "warning: app:latest is damaged, and is not listed"
+    refused(cli.call("image", "history", "app"), 1, "has 2 bytes, not", "load the image again")
+    refused(cli.call("image", "prune", "-f"), 1, "nothing is removed: ", "unionfs image verify")
+    # With what another image needs unknown, names and images go all the same.
+    assert cli.image("rm", "site") == "Untagged: site:latest"
+    assert cli.image("rm", "whole").splitlines()[0] == "Untagged: whole:latest"
+    assert cli.image("load", "-i", tmp_path / "app.tar") == "Loaded image: app:latest"
+    assert cli.names() == ["app:latest"]
+    cli.image("prune", "-f")
+    assert cli.image("verify") == ""
+    assert len(list((cli.store / "blobs/sha256").iterdir())) == 3
 
 
 # diff ----------------------------------------------------------------------------------------------------------------

@@ -107,6 +107,8 @@ def test_usage_errors_are_status_2_with_a_hint(
 def test_a_value_for_an_option_that_takes_none_is_an_error_of_its_command(capsysbinary: Capture) -> None:
     """typer does not say of which."""
     refused(call(capsysbinary, "ps", "--all=1"), 2, "option '--all' does not take a value", "unionfs ps --help")
+    refused(call(capsysbinary, "image", "ls", "--all=1"), 2, "does not take", "unionfs image ls --help")
+    refused(call(capsysbinary, "image", "--store", "ls", "rm", "-f", "--format"), 2, "", "unionfs image rm --help")
     refused(call(capsysbinary, "--store=x", "run", "--rm=true", "box"), 125, "does not take", "unionfs run --help")
 
 

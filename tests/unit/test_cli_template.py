@@ -35,6 +35,13 @@ def render(fmt: str, rows: list[dict[str, Any]] = ROWS) -> list[str]:
                 r'{"Comment":"x \u0026 y","Digest":"sha256:e","ID":"bbbbbbbbbbbb","Tag":"1"}',
             ],
         ),
+        (
+            "{{json .}}",
+            [
+                r'{"Comment":"","Digest":"\u003cnone\u003e","ID":"aaaaaaaaaaaa","Tag":"latest"}',
+                r'{"Comment":"x \u0026 y","Digest":"sha256:e","ID":"bbbbbbbbbbbb","Tag":"1"}',
+            ],
+        ),
         ("{{.Tag}}={{ .ID }}", ["latest=aaaaaaaaaaaa", "1=bbbbbbbbbbbb"]),
         ("{{json .Comment}} {{upper .Tag}}", ['"" LATEST', r'"x \u0026 y" 1']),
         (r"{{.Tag}}\n-", ["latest", "-", "1", "-"]),
@@ -86,6 +93,47 @@ DOCUMENT = {"Id": "sha256:1", "Config": {"Cmd": ["httpd", "-f"], "Env": None, "O
 )
 def test_a_template_reaches_into_a_document(fmt: str, text: str) -> None:
     assert template.fill(template.parse(fmt), DOCUMENT) == text
+
+
+ZEROS: dict[str, Any] = {
+    "Config": {"User": "", "Env": [], "Cmd": [], "Volumes": {}, "Labels": {}, "Health": None, "Tty": False}
+}
+
+
+@pytest.mark.parametrize(
+    ("fmt", "text"),
+    [
+        ("{{.Config.Cmd}} {{.Config.Env}} {{.Config.Volumes}} {{.Config.Health}}", "[httpd -f] [] map[] <nil>"),
+        ("[{{.Config.User}}] {{.Config.Tty}}", "[] false"),
+        ("{{json .Config.Env}} {{json .Config.Volumes}} {{json .Config.Health}}", "null null null"),
+        ("{{json .Config.User}} {{json .Config.Tty}}", '"" false'),
+        ("{{len .Config.Volumes}}{{join .Config.Env `,`}}{{upper .Config.User}}", "0"),
+        ('{{index .Config.Cmd 1}} {{index .Config.Labels "b"}}', "-f 2"),
+        ('{{index .Config "Cmd" 0}} {{index .Config `Labels` "a"}}', "httpd 1"),
+        ('[{{index .Config.Volumes "/x"}}]', "[]"),
+    ],
+)
+def test_what_a_document_does_not_say_is_as_empty_as_dockers_types(fmt: str, text: str) -> None:
+    assert template.fill(template.parse(fmt, zeros=ZEROS), DOCUMENT) == text
+
+
+@pytest.mark.parametrize(
+    ("fmt", "message"),
+    [
+        ("{{index .Config.Cmd 2}}", "index out of range: 2"),
+        ('{{index .Config.Cmd "a"}}', 'cannot index this with "a"'),
+        ("{{index .Id 0}}", "cannot index this with 0"),
+        ("{{index .Config.Env 0}}", "index out of range: 0"),
+        ("{{index .Config}}", "not understood here"),
+        ("{{index .Config Cmd}}", "not understood here"),
+        ("{{.Config.Bogus}}", "there is no .Config.Bogus in it"),
+        ("{{.Config.User.More}}", "there is no .Config.User.More in it"),
+    ],
+)
+def test_what_is_not_in_a_document_is_refused(fmt: str, message: str) -> None:
+    with pytest.raises(typer.BadParameter) as caught:
+        template.fill(template.parse(fmt, zeros=ZEROS), DOCUMENT)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,10 @@ FAULTS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "config outside": ("'../../etc/passwd', which leads out of it", lambda: docker(Config="../../etc/passwd")),
     "layer outside": ("'/etc/passwd', which leads out of it", lambda: docker(Layers=["/etc/passwd"])),
     "name with a NUL": ("which leads out of it", lambda: docker(Layers=["l.tar\0"])),
+    "a name in capitals": ("a name that is none: .*lowercase: 'UPPER:1'", lambda: docker(RepoTags=["UPPER:1"])),
+    "a name with an escape": ("invalid reference format: 'a:.x1b", lambda: docker(RepoTags=["a:\x1b[31m"])),
+    "a name with a digest": ("a tag with a digest", lambda: docker(RepoTags=[f"a@{IMAGE.id}"])),
+    "a digest as a name": ("digest algorithm as name", lambda: docker(RepoTags=["victim:1", IMAGE.id])),
     # the image
     "too few layers": ("has 0 layers in manifest.json, but 1 diff_ids", lambda: docker(Layers=[])),
     "too many layers": ("has 2 layers in manifest.json, but 1 diff_ids", lambda: docker(Layers=["l.tar"] * 2)),

@@ -44,7 +44,7 @@ CHANGES: list[tuple[dict[str, Any], str | list[str], dict[str, Any]]] = [
     # EXPOSE, VOLUME
     ({}, "EXPOSE 80 53/udp", {"ExposedPorts": {"53/udp": {}, "80/tcp": {}}}),
     ({"ExposedPorts": {"1/tcp": {}}}, "EXPOSE 8000-8002/TCP", {"ExposedPorts": {"1/tcp": {}, "8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {}}}),  # noqa: E501
-    ({}, "EXPOSE 8080:80", {"ExposedPorts": {"80/tcp": {}}}),
+    ({}, "EXPOSE 8080:80 81/", {"ExposedPorts": {"80/tcp": {}, "81/tcp": {}}}),
     ({"Env": ["P=1 2/udp"]}, "EXPOSE $P", {"Env": ["P=1 2/udp"], "ExposedPorts": {"1/tcp": {}, "2/udp": {}}}),
     ({}, "VOLUME /a /b", {"Volumes": {"/a": {}, "/b": {}}}),
     ({"Volumes": {"/a": {}}}, 'VOLUME ["/b c"]', {"Volumes": {"/a": {}, "/b c": {}}}),

@@ -25,13 +25,19 @@ from unionfs.image.platforms import choose, host, parse, rank
         ("linux/arm/v6", "linux/arm/v6"),
         ("linux/armel", "linux/arm/v6"),
         ("windows/amd64", "windows/amd64"),
+        ("x86_64", "linux/amd64"),
+        ("ARMEL", "linux/arm/v6"),
+        ("linux", str(host())),
+        ("windows", str(host()).replace("linux", "windows")),
     ],
 )
 def test_a_platform_as_people_write_it(text: str, shown: str) -> None:
     assert str(parse(text)) == shown
 
 
-@pytest.mark.parametrize("text", ["", "/", "linux/", "linux/arm/v7/x", "linux amd64", "linux/../x y"])
+@pytest.mark.parametrize(
+    "text", ["", "/", "linux/", "linux/arm/v7/x", "linux amd64", "linux/../x y", "foo", "v8", "unknown"]
+)
 def test_what_is_no_platform(text: str) -> None:
     with pytest.raises(ImageError, match="is no platform"):
         parse(text)

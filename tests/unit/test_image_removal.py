@@ -22,12 +22,15 @@ from tests.unit.image_rig import (
     write_files,
 )
 from unionfs.errors import ImageInUse, ImageNotFound, OptionError
+from unionfs.image import platforms
 from unionfs.image.digest import Digest, chain_ids
+from unionfs.image.results import Use
 from unionfs.image.store import Store
 
 BASE, TOP = layer(base="base"), layer(top="top")
 ONE = made_image("a:1 a:2 b:1", BASE)
 TWO = made_image("two:1", BASE, TOP)
+MOUNT = Use("the mount on /mnt", "unmount it first")
 
 
 def load(store: Store, *images: Made) -> None:
@@ -88,6 +91,24 @@ def test_an_image_with_one_name_is_removed_by_its_id(store: Store) -> None:
         store.remove(TWO.id)
 
 
+def test_an_image_of_several_in_an_index_does_not_go_alone_nor_with_all_of_them(tmp_path: Path) -> None:
+    made = Blobs()
+    mine = made_image("", layer(a="a"), architecture=platforms.host().architecture)
+    theirs = made_image("", layer(b="b"), architecture="other")
+    alone = made.image(theirs)
+    index = made.index(made.image(mine), alone)
+    write_files(tmp_path / "store", made.layout(named(alone, "alone:1"), named(index, "all:1")))
+    store = open_store(tmp_path)
+    # What stands for itself is meant rather than a part of something.
+    assert texts(store, theirs.id)[0] == "Untagged: alone:1"
+    for name in (theirs.id, theirs.id[7:19], alone["digest"]):
+        with pytest.raises(ImageInUse, match="it is one of the images of all:1"):
+            store.remove(name, force=True)
+    assert store.resolve(theirs.id).id == theirs.id
+    assert texts(store, mine.id)[:2] == ["Untagged: all:1", f"Deleted: {mine.id}"]
+    assert blobs(store) == set()
+
+
 def test_the_other_images_are_whole_afterwards(store: Store) -> None:
     store.remove("two:1")
     assert store.verify() == []
@@ -97,7 +118,7 @@ def test_the_other_images_are_whole_afterwards(store: Store) -> None:
 
 # in use ---------------------------------------------------------------------------------------------------------------
 def test_an_image_that_a_mount_uses_keeps_its_last_name_and_its_layers(tmp_path: Path) -> None:
-    uses = {TWO.id: "the mount on /mnt"}
+    uses = {TWO.id: MOUNT}
     store = open_store(tmp_path, in_use=lambda: uses)
     load(store, ONE, TWO)
     before = listing(store)
@@ -120,13 +141,13 @@ def test_an_image_that_a_mount_uses_keeps_its_last_name_and_its_layers(tmp_path:
 
 
 def test_one_of_several_names_of_an_image_in_use_goes(tmp_path: Path) -> None:
-    store = open_store(tmp_path, in_use=lambda: {ONE.id: "the mount on /mnt"})
+    store = open_store(tmp_path, in_use=lambda: {ONE.id: MOUNT})
     load(store, ONE)
     assert texts(store, "a:1") == ["Untagged: a:1"]
 
 
 def test_a_layer_in_use_that_another_image_has_as_well_is_in_nobodys_way(tmp_path: Path) -> None:
-    store = open_store(tmp_path, in_use=lambda: {ONE.diff_ids[0]: "the mount on /mnt"})
+    store = open_store(tmp_path, in_use=lambda: {ONE.diff_ids[0]: MOUNT})
     load(store, ONE, TWO)
     assert texts(store, TWO.id)[0] == "Untagged: two:1"
     with pytest.raises(ImageInUse, match="is being used by the mount on /mnt"):
@@ -185,6 +206,28 @@ def test_prune_by_label(store: Store) -> None:
     assert len(store.images(filters=["dangling=true"])) == 1
     with pytest.raises(OptionError, match="invalid filter"):
         store.prune(filters=["dangling=true"])
+
+
+def test_prune_of_all_but_a_label_and_of_what_is_old(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    made = [
+        made_image("", layer(a="a"), config={"Labels": {"keep": "yes"}}, created="2020-01-01T00:00:00Z"),
+        made_image("", layer(b="b"), config={"Labels": {"keep": "no"}}, created="2021-01-01T00:00:00Z"),
+        made_image("", layer(c="c"), created="2022-01-01T00:00:00Z"),
+        made_image("", layer(d="d"), created="0001-01-01T00:00:00Z"),
+    ]
+    load(store, *made)
+
+    def left(*filters: str) -> set[str]:
+        store.prune(filters=filters)
+        return {one.id for one in store.images()}
+
+    ids = [one.id for one in made]
+    assert left("until=2019-01-01") == set(ids)
+    assert left("until=2021-01-01T00:00:00Z", "label!=keep=yes") == {ids[0], *ids[2:]}
+    assert left("label!=keep", "until=1h") == {ids[0], ids[3]}
+    assert left("label!=keep", "label!=other") == {ids[0]}
+    assert left("until=1h") == set()
 
 
 def test_prune_of_a_damaged_store_removes_nothing_that_may_be_needed(store: Store) -> None:

@@ -185,6 +185,20 @@ def test_a_name_goes_before_an_id_that_begins_so(tmp_path: Path) -> None:
     assert store.resolve(OLD.id[7:16]).id == OLD.id
 
 
+def test_no_name_stands_before_the_digest_that_it_looks_like(tmp_path: Path) -> None:
+    """Another tool can call its image anything."""
+    blobs = Blobs()
+    old, other = blobs.image(OLD), blobs.image(OTHER)
+    tricks = [named(other, name) for name in (OLD.id, OLD.id[7:], f"sha256:{NEW.id[7:]}", str(old["digest"]))]
+    write_files(tmp_path / "store", blobs.layout(named(old, "old:1"), *tricks))
+    store = open_store(tmp_path)
+    for name in (OLD.id, OLD.id[7:], str(old["digest"]), f"old@{old['digest']}"):
+        assert store.resolve(name).id == OLD.id
+    assert store.resolve(NEW.id).id == OTHER.id  # there is nothing else of that name
+    assert [one.what for one in store.remove(OLD.id)][:2] == ["old:1", OLD.id]
+    assert {one.id for one in store.images()} == {OTHER.id}
+
+
 def test_the_same_name_twice_is_the_last_as_other_tools_add_it(tmp_path: Path) -> None:
     blobs = Blobs()
     one, two = blobs.image(OLD), blobs.image(NEW)
@@ -220,7 +234,7 @@ def test_a_dangling_image_gets_a_name(store: Store) -> None:
     assert store.images(filters=["dangling=1"]) == []
 
 
-@pytest.mark.parametrize("new", ["", "UPPER", "a b", "a:b:c", "-a", "a@b"])
+@pytest.mark.parametrize("new", ["", "UPPER", "a b", "a:b:c", "-a", "a@b", "sha256", "sha512:a", f"library/{OLD.id}"])
 def test_what_is_no_name_is_no_tag(store: Store, new: str) -> None:
     with pytest.raises(ReferenceFormatError):
         store.tag("app:1", new)
@@ -289,16 +303,54 @@ def test_the_size_of_compressed_layers_is_that_of_what_is_in_them(tmp_path: Path
         (["reference=*/*/app"], [OTHER]),
         (["reference=app:1", "reference=app:2"], [NEW, OLD]),
         (["reference=nothing"], []),
+        (["until=2020-01-01T00:00:00Z"], [OLD]),
+        (["until=24h"], [OTHER, NEW, OLD]),
+        (["until=1609459200.5", "label=a"], [NEW]),
+        (["until=2019-12-31"], []),
     ],
 )
 def test_filters(full: Store, filters: list[str], images: list[Made]) -> None:
     assert [one.id for one in full.images(filters=filters)] == [image.id for image in images]
 
 
-@pytest.mark.parametrize("word", ["dangling=perhaps", "label", "size=1", "=", ""])
+@pytest.mark.parametrize("filters", [["reference=*:1"], ["reference=app:1", "reference=*/*/app"], ["reference=*[0-1]"]])
+def test_of_the_names_of_an_image_those_are_told_that_fit(full: Store, filters: list[str]) -> None:
+    assert [one.names for one in full.images(filters=filters) if one.id == OLD.id] == [("app:1",)]
+    assert [one.names for one in full.images(names=["app:s*"])] == [("app:stable",)]
+    assert [one.names for one in full.images(filters=filters, names=["app"]) if one.id == OLD.id] == [("app:1",)]
+    assert full.images(filters=filters, names=["app:stable"]) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a[^q-z]p", {"app:2", "app:1", "app:stable"}),
+        ("a[!]p", set()),
+        (r"\ap\p:[\1-2]", {"app:2", "app:1"}),
+        ("app:?", {"app:2", "app:1"}),
+        ("*:*t*", {"app:stable"}),
+        ("[z-a]pp", set()),
+        ("[^z-a]pp:2", {"app:2"}),
+        ("*", {"app:2", "app:1", "app:stable"}),
+        ("*/*", set()),
+    ],
+)
+def test_patterns_are_those_of_go(full: Store, pattern: str, names: set[str]) -> None:
+    assert {name for one in full.images(names=[pattern]) for name in one.names} == names
+
+
+@pytest.mark.parametrize("pattern", ["[", "[]", "[^]", "a[b", "[a-]", "[-a]", "a\\", "[\\", "[a]["])
+def test_what_is_no_pattern(full: Store, pattern: str) -> None:
+    with pytest.raises(OptionError, match="syntax error in pattern"):
+        full.images(filters=[f"reference={pattern}"])
+
+
+@pytest.mark.parametrize("word", ["dangling=perhaps", "label", "label!=a", "size=1", "until=soon", "until=", "=", ""])
 def test_filters_that_mean_nothing(full: Store, word: str) -> None:
     with pytest.raises(OptionError, match="invalid filter"):
         full.images(filters=[word])
+    with pytest.raises(OptionError, match="more than one until"):
+        full.images(filters=["until=1h", "until=2h"])
 
 
 def test_filters_by_an_image_that_is_not_there(full: Store) -> None:
@@ -343,6 +395,16 @@ def test_history_with_empty_layers_and_of_layers_it_does_not_tell_of(tmp_path: P
     ]  # fmt: skip
     assert [(row.created_by, row.size) for row in store.history("none:1")] == [("", len(BASE))]
     assert [row.size for row in store.history("scratch:1")] == [0]
+
+
+def test_the_comment_of_an_image_is_that_of_its_last_step(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    steps = [{"comment": "first"}, {"empty_layer": True}]
+    load(store, made_image("last:1", BASE, history=steps[::-1]), made_image("first:1", BASE, history=steps))
+    load(store, made_image("own:1", BASE, history=steps, comment="mine"), made_image("none:1", history=[]))
+    assert [store.inspect(f"{name}:1")["Comment"] for name in ("last", "first", "own", "none")] == [
+        "first", "", "mine", "",
+    ]  # fmt: skip
 
 
 def test_a_damaged_image_does_not_hide_the_others(store: Store) -> None:

@@ -85,10 +85,7 @@ def commit_image(
     SOURCE_DATE_EPOCH, in seconds, is the time the image was made at and the latest in the layer; the same changes then
     give the same image. ChangesetError names what a layer cannot hold, ChangeError what is no change.
     """
-    wanted = reference.parse_normalized(name).with_default_tag()
-    if wanted.digest is not None:
-        raise ImageError(f"{name}: a new image cannot be named by a digest", hint="give NAME[:TAG]")
-    familiar, created, changes = wanted.familiar(), commit.now(epoch), tuple(changes)
+    familiar, created, changes = reference.new_name(name), commit.now(epoch), tuple(changes)
     spec, place, container = changed(mountpoint, layers, upper, work, store.directory)
     if container is not None and is_elsewhere(container):
         told = call_inside(

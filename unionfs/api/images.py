@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from unionfs.image.locks import Waiting
 from unionfs.image.place import AnyPath, store_directory
-from unionfs.image.results import Pruned
+from unionfs.image.results import Pruned, Use
 from unionfs.image.store import Store
 
 if TYPE_CHECKING:
@@ -34,21 +34,25 @@ def _fetch(store: Store, notes: Sequence[Note]) -> None:
     fetch_layers(store, notes)
 
 
-def in_use(root: bytes) -> Mapping[str, str]:
+def in_use(root: bytes) -> Mapping[str, Use]:
     """The IDs of images in the store that mounts or containers are made of, or that changes are kept of, each with
-    words for who."""
+    words for who and for what to do about it."""
     # Here, since few commands remove anything, and the rest would have to wait for all that mounts need.
     from unionfs.api.image_mounts import kept_in
     from unionfs.api.layers import parts_of, remove_temporary
     from unionfs.containers.store import Containers
     from unionfs.mounts.registry import Registry
 
-    used = {kept.image: f"the changes kept as {kept.name}" for kept in kept_in(root)}
-    used |= {one.image: f"container {one.short_id}" for one in Containers(root, remove_temporary).all()}
+    used = {
+        kept.image: Use(f"what is kept as {kept.name}", f"remove it first: unionfs image changes --rm {kept.name}")
+        for kept in kept_in(root)
+    }
+    for one in Containers(root, remove_temporary).all():
+        used[one.image] = Use(f"container {one.short_id}", f"remove it first: unionfs rm {one.short_id}")
     for record in Registry().records():
         for part in parts_of(record.options):
             if os.path.realpath(part.store) == os.path.realpath(root):
-                used[part.id] = f"the mount on {os.fsdecode(record.mountpoint)}"
+                used[part.id] = Use(f"the mount on {os.fsdecode(record.mountpoint)}", "unmount it first")
     return used
 
 

@@ -24,7 +24,8 @@
     root_fs.py         an image's layers merged: export
 
     store.py           `Store`: all operations, each with its locks
-    listing.py         ls, filters, inspect, history        removal.py  rm, untag
+    listing.py         ls, inspect, history                 removal.py  rm, untag
+    filters.py         --filter, with the patterns.py of names and the moments.py that it says
     gc.py, prune.py    what is referred to, and what goes   validate.py  everything recomputed
     results.py         what the operations return
     mutate.py, shell_words.py, commit.py   configurations changed and made

@@ -32,6 +32,8 @@ from unionfs.image.digest import ALGORITHMS, Digest, Verifier
 from unionfs.linux.process import nofile_limit
 
 CHUNK: Final = 1 << 20
+#: What helps where a blob is missing, or not of its size, or a document damaged.
+LOAD_AGAIN: Final = "load the image again"
 #: Chunks that wait for the hashing thread of a `BlobWriter`.
 _AHEAD: Final = 4
 #: link(2) on a file system without hard links (FAT)
@@ -76,7 +78,10 @@ class Blobs:
             data = file.read(found)
         verifier = Verifier(digest.algorithm)
         verifier.feed(data)
-        verifier.check(f"the blob {digest}", digest, size)
+        try:
+            verifier.check(f"the blob {digest}", digest, size)
+        except ImageFormatError as error:
+            raise ImageFormatError(str(error), hint=LOAD_AGAIN) from error
         return data
 
     def remove(self, digest: Digest) -> int:
@@ -103,7 +108,7 @@ class Blobs:
 
 
 def _missing(digest: Digest) -> ImageError:
-    return ImageError(f"the blob {digest} is missing from the store", hint="load the image again")
+    return ImageError(f"the blob {digest} is missing from the store", hint=LOAD_AGAIN)
 
 
 class HeldBlobs:

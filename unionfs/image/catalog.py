@@ -43,6 +43,10 @@ class Group:
         return tuple(dict.fromkeys(entry.descriptor.digest for entry in self.entries))
 
 
+#: What an ID names: an entry, and the one image where it is one of an index.
+_Named = tuple[Entry, Image | None]
+
+
 class Catalog:
     """A view of `layout`, whose `entries` were read before. Hold `Layout.reading` while it is used."""
 
@@ -90,6 +94,17 @@ class Catalog:
                 by_id.setdefault(image.id, (image, []))[1].append(entry)
         return [Group(id, image, entries) for id, (image, entries) in by_id.items()]
 
+    def damaged(self) -> list[Entry]:
+        """Those that cannot be read."""
+        return [entry for entry in self.entries if not self._is_whole(entry.descriptor)]
+
+    def _is_whole(self, descriptor: Descriptor) -> bool:
+        try:
+            self.found(descriptor)
+        except ImageError:
+            return False
+        return True
+
     def diff_ids(self) -> set[Digest]:
         """Of all layers of all images, those of other platforms included."""
         found: set[Digest] = set()
@@ -122,9 +137,9 @@ class Catalog:
             hint=f"there is {there}",
         )
 
-    def find(self, name: str) -> tuple[Entry, Image | None]:
-        """The entry that `name` means: a name, then a digest or ID, then the beginning of an ID, as docker looks; and
-        the one image, where an ID names one of an index. ImageNotFound, or ImageError for an ambiguous ID."""
+    def find(self, name: str) -> _Named:
+        """The entry that `name` means: a whole digest or ID, then a name, then the beginning of an ID, as docker looks;
+        and the one image, where an ID names one of an index. ImageNotFound, or ImageError for an ambiguous ID."""
         entry = self.named(name)
         if entry is not None:
             return entry, None
@@ -134,7 +149,12 @@ class Catalog:
         return found
 
     def named(self, name: str) -> Entry | None:
-        """The entry with exactly this name, tag `latest` where it says none, or the digest it says."""
+        """The entry with exactly this name, tag `latest` where it says none, or the digest it says.
+
+        What is a whole digest of something here is no name, whatever another tool has called so: who asks for a digest
+        is not given anything else."""
+        if self._by_digest(name) is not None:
+            return None
         try:
             wanted = reference.parse_normalized(name)
         except ReferenceFormatError:
@@ -160,32 +180,39 @@ class Catalog:
             pass
         return ids | {entry.descriptor.digest: None}
 
-    def _by_digest(self, text: str) -> tuple[Entry, Image | None] | None:
+    def _by_digest(self, text: str) -> _Named | None:
         try:
             digest = Digest(f"sha256:{text}" if re.fullmatch(r"[0-9a-f]{64}", text) else text)
         except ImageFormatError:
             return None
-        for entry in reversed(self.entries):
-            ids = self._ids(entry)
-            if digest in ids:
-                return entry, ids[digest]
-        return None
+        there = [(entry, self._ids(entry)) for entry in self.entries]
+        return self._best((entry, ids[digest]) for entry, ids in there if digest in ids)
 
-    def _by_beginning(self, text: str) -> tuple[Entry, Image | None] | None:
+    def _by_beginning(self, text: str) -> _Named | None:
         beginning = text.removeprefix("sha256:")
         if not _is_hex(beginning):
             return None
-        matches: dict[Digest, tuple[Entry, Image | None]] = {}
+        matches: dict[Digest, list[_Named]] = {}
         for entry in self.entries:
             for id, image in self._ids(entry).items():
                 if id.hex.startswith(beginning):
                     # A manifest's digest and its image's ID are one image.
                     key = image.id if image is not None else self.id_of(entry.descriptor)
-                    matches[key] = entry, image
+                    matches.setdefault(key, []).append((entry, image))
         if len(matches) > 1:
             listed = ", ".join(sorted(digest.hex[: max(SHORT, len(beginning) + 4)] for digest in matches))
             raise ImageError(f"ambiguous digest string: {text}", hint=f"it begins {len(matches)} IDs: {listed}")
-        return next(iter(matches.values()), None)
+        return self._best(pair for pairs in matches.values() for pair in pairs)
+
+    def _best(self, named: Iterable[_Named]) -> _Named | None:
+        """Of several entries with one ID the last, but no index of several images where there is the image itself."""
+        pairs = list(named)
+        whole = [pair for pair in pairs if not self.is_part(*pair)]
+        return (whole or pairs)[-1] if pairs else None
+
+    def is_part(self, entry: Entry, image: Image | None) -> bool:
+        """Whether this, that `find` has found, is an image of an index that goes by the ID of another one."""
+        return image is not None and image.id != self.id_of(entry.descriptor)
 
 
 def no_such(name: str) -> ImageNotFound:

@@ -17,9 +17,8 @@ from typing import Any, Final
 from unionfs.image import platforms
 from unionfs.image.mutate import changed
 
-#: Of the container that docker made an image of, which is not the one that this image is made of (image-spec config.md
-#: does not have them).
-_OF_THE_CONTAINER: Final = ("container", "container_config", "id", "parent", "docker_version")
+#: What docker says of how it made an image, which is not how this one is made (image-spec config.md does not have it).
+_OF_ITS_MAKING: Final = ("comment", "container", "container_config", "id", "parent", "docker_version")
 #: Between seconds and nanoseconds.
 _SECOND: Final = 1_000_000_000
 
@@ -55,7 +54,7 @@ def child(
     `created` as `now` gives it. `platform` ("os/arch[/variant]") replaces what the base says; a new configuration is
     of this machine's. ChangeError for what is no change.
     """
-    config: dict[str, Any] = {key: value for key, value in (base or {}).items() if key not in _OF_THE_CONTAINER}
+    config: dict[str, Any] = {key: value for key, value in (base or {}).items() if key not in _OF_ITS_MAKING}
     if base is None or platform is not None:
         wanted = platforms.host() if platform is None else platforms.parse(platform)
         config |= {"architecture": wanted.architecture, "os": wanted.os}

@@ -16,13 +16,13 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from unionfs.errors import ImageFormatError
+from unionfs.errors import ImageFormatError, ReferenceFormatError
 from unionfs.image.digest import Digest
 from unionfs.image.image import check_history
 from unionfs.image.incoming import Incoming, IncomingImage, IncomingLayer
-from unionfs.image.layout import familiar
 from unionfs.image.members import Members, checked_name, shown
 from unionfs.image.models import MAX_CONFIG, MAX_MANIFEST, ArchiveEntry, ImageConfig, parse_json
+from unionfs.image.reference import new_name
 
 MANIFEST: Final = "manifest.json"
 
@@ -52,7 +52,7 @@ def read(members: Members) -> list[Incoming]:
             f"invalid archive: does not contain a {MANIFEST}",
             hint="a tar of a root file system is imported, not loaded",
         )
-    return [Incoming([familiar(name) for name in entry.repo_tags], [_image(members, entry)]) for entry in found]
+    return [Incoming(_names(entry), [_image(members, entry)]) for entry in found]
 
 
 def _image(members: Members, entry: ArchiveEntry) -> IncomingImage:
@@ -68,6 +68,16 @@ def _image(members: Members, entry: ArchiveEntry) -> IncomingImage:
         )
     check_history(config, f"the image {digest}")
     return IncomingImage(config, data, [_layer(members, *pair) for pair in zip(entry.layers, diff_ids, strict=True)])
+
+
+def _names(entry: ArchiveEntry) -> list[str]:
+    """In familiar form. Such an archive holds names of docker's kind alone, as its `load` sees to as well."""
+    try:
+        return [new_name(name) for name in entry.repo_tags]
+    except ReferenceFormatError as error:
+        raise ImageFormatError(
+            f"{MANIFEST} has a name that is none: {error}: {shown(', '.join(entry.repo_tags))}"
+        ) from error
 
 
 def _layer(members: Members, path: str, diff_id: Digest) -> IncomingLayer:
@@ -89,5 +99,5 @@ def repo_tags(found: Sequence[ArchiveEntry], members: Members) -> dict[Digest, l
     for entry in found:
         if entry.repo_tags:
             config = members.get(entry.config).read(MAX_CONFIG)
-            tags.setdefault(Digest.of(config), []).extend(familiar(name) for name in entry.repo_tags)
+            tags.setdefault(Digest.of(config), []).extend(_names(entry))
     return tags

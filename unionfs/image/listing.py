@@ -6,13 +6,10 @@ here; of what another tool has put into the layout and nobody has mounted yet, t
 
 from __future__ import annotations
 
-import fnmatch
 import json
-from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from unionfs.errors import ImageError, OptionError
 from unionfs.image.catalog import Catalog, Group, repository
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import LayerCache
@@ -78,7 +75,7 @@ def inspect(image: Image, group: Group | None, cache: LayerCache) -> dict[str, A
         "RepoTags": list(names),
         "RepoDigests": sorted({f"{repository(name)}@{digest}" for name in names for digest in digests}),
         "Parent": "",
-        "Comment": config.comment or next((step.comment for step in reversed(config.history) if step.comment), ""),
+        "Comment": config.comment or (config.history[-1].comment if config.history else ""),
         "Created": config.created,
         "DockerVersion": config.docker_version,
         "Author": config.author,
@@ -94,60 +91,3 @@ def inspect(image: Image, group: Group | None, cache: LayerCache) -> dict[str, A
     if config.os_version:
         shown["OsVersion"] = config.os_version
     return shown
-
-
-# filters --------------------------------------------------------------------------------------------------------------
-Filter = Callable[[ImageSummary], bool]
-
-
-def filter_of(words: Iterable[str], find: Callable[[str], ImageSummary]) -> Filter:
-    """What `docker image ls --filter` means by these; those of one key but `label` are alternatives.
-
-    OptionError for one that is unknown, ImageNotFound where `before` or `since` name no image.
-    """
-    tests: dict[str, list[Filter]] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in ("dangling", "label", "before", "since", "reference"):
-            raise OptionError(
-                f"invalid filter {word!r}", hint="dangling=, label=KEY[=VALUE], before=, since= or reference="
-            )
-        tests.setdefault(key, []).append(_test(key, value, find))
-    every = [test for key in ("label",) for test in tests.get(key, [])]
-    some = [alternatives for key, alternatives in tests.items() if key != "label"]
-
-    def fits(one: ImageSummary) -> bool:
-        return all(test(one) for test in every) and all(any(test(one) for test in tests) for tests in some)
-
-    return fits
-
-
-def _test(key: str, value: str, find: Callable[[str], ImageSummary]) -> Filter:
-    if key == "dangling":
-        if value.lower() not in ("true", "false", "1", "0"):
-            raise OptionError(f"invalid filter 'dangling={value}'", hint="dangling=true or dangling=false")
-        wanted = value.lower() in ("true", "1")
-        return lambda one: (not one.names) == wanted
-    if key == "label":
-        name, equals, text = value.partition("=")
-        return lambda one: name in one.labels and (not equals or one.labels[name] == text)
-    if key == "reference":
-        return lambda one: any(matches(value, name) for name in one.names)
-    edge = find(value)
-    if edge.created is None:
-        raise ImageError(f"{value} does not say when it was created")
-    when = edge.created
-    if key == "before":
-        return lambda one: one.created is not None and one.created < when
-    return lambda one: one.created is not None and one.created > when
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a stored name fits a pattern, as `reference.FamiliarMatch`: "*" stops at a slash; the tag may be left
-    out of the pattern."""
-    return _path_match(pattern, name) or _path_match(pattern, repository(name))
-
-
-def _path_match(pattern: str, text: str) -> bool:
-    parts, words = pattern.split("/"), text.split("/")
-    return len(parts) == len(words) and all(map(fnmatch.fnmatchcase, words, parts))

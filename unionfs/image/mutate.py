@@ -224,8 +224,8 @@ def _expose(state: _State, text: str) -> None:
 
 def _ports(word: str) -> list[str]:
     """`80`, `53/udp`, `8000-8002`; what stands before a colon is of the host, and no matter of an image."""
-    spec, slash, protocol = word.rpartition(":")[2].partition("/")
-    protocol = protocol.lower() if slash else "tcp"
+    spec, _, protocol = word.rpartition(":")[2].partition("/")
+    protocol = protocol.lower() or "tcp"
     if protocol not in ("tcp", "udp", "sctp"):
         raise ChangeError(f"invalid proto: {protocol}", hint="tcp, udp or sctp")
     first, dash, last = spec.partition("-")

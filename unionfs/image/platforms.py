@@ -16,8 +16,15 @@ _ARCHITECTURES: Final = {
     "i386": "386", "i486": "386", "i586": "386", "i686": "386",
     "x86_64": "amd64", "x86-64": "amd64",
     "aarch64": "arm64", "armhf": "arm", "armel": "arm", "armv5l": "arm", "armv6l": "arm", "armv7l": "arm",
-    "armv8l": "arm64",
+    "armv8l": "arm64", "loongarch64": "loong64",
 }  # fmt: skip
+#: Go's, as far as images are made for them (`go tool dist list`, containerd isKnownOS and isKnownArch).
+_KNOWN_ARCHITECTURES: Final = frozenset(
+    "386 amd64 arm arm64 loong64 mips mipsle mips64 mips64le ppc64 ppc64le riscv64 s390x wasm".split()
+)
+_KNOWN_SYSTEMS: Final = frozenset(
+    "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows".split()
+)
 _VARIANTS: Final = {"armel": "v6", "armv5l": "v5", "armv6l": "v6"}
 #: What a platform without a variant means.
 _DEFAULTS: Final = {"arm": "v7", "arm64": "v8", "amd64": "v1"}
@@ -37,13 +44,25 @@ class Wanted(NamedTuple):
 
 
 def parse(text: str) -> Wanted:
-    """`os/arch[/variant]`, or `arch` alone for linux. ImageError for anything else."""
+    """`os/arch[/variant]`, or one of both, where the other is linux, or this machine's. ImageError for anything
+    else."""
     parts = text.split("/")
     if len(parts) == 1:
-        parts = ["linux", *parts]
+        return _of_one_word(text)
     if len(parts) > 3 or not all(_is_word(part) for part in parts):
         raise ImageError(f"{text!r} is no platform", hint="write os/arch or os/arch/variant, as linux/arm64")
     return _normal(*parts)
+
+
+def _of_one_word(text: str) -> Wanted:
+    if text.lower() in _KNOWN_SYSTEMS:
+        return _normal(text, host().architecture)
+    found = _normal("linux", text)
+    if found.architecture not in _KNOWN_ARCHITECTURES:
+        raise ImageError(
+            f"{text!r} is no platform: unknown operating system or architecture", hint="write os/arch, as linux/arm64"
+        )
+    return found
 
 
 def host() -> Wanted:

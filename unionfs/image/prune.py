@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unionfs.errors import OptionError
+from unionfs.errors import ImageError, ImageFormatError
 from unionfs.image import gc, listing
 from unionfs.image.catalog import Catalog, no_such
+from unionfs.image.filters import PRUNING, filter_of
 from unionfs.image.layer_cache import LayerCache
 from unionfs.image.removal import Removal
 from unionfs.image.results import ImageSummary, Pruned, Removed
@@ -16,13 +17,10 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
     """See `Store.prune`."""
     layout = removing.layout
     catalog = Catalog(layout, layout.entries())
-    words = list(filters)
-    unsuitable = [word for word in words if not word.startswith("label=")]
-    if unsuitable:
-        raise OptionError(f"invalid filter {unsuitable[0]!r}", hint="label=KEY[=VALUE]")
-    fits = listing.filter_of(words, _no_image)
+    fits = filter_of(filters, _no_image, PRUNING)
+    _check_all(catalog)
     # Of one that has a name, too: another manifest of the same image, which has lost its own.
-    groups = [group for group in catalog.groups() if fits(listing.summary(group, catalog, cache))]
+    groups = [group for group in catalog.groups() if fits(listing.summary(group, catalog, cache)) is not None]
     removed = removing.drop(groups, named=all)
     kept = Catalog(layout, layout.entries()).diff_ids()
     if layout.exists():
@@ -38,6 +36,17 @@ def prune(removing: Removal, cache: LayerCache, filters: Iterable[str], *, all: 
     return Pruned(tuple(removed), removing.reclaimed)
 
 
+def _check_all(catalog: Catalog) -> None:
+    """ImageError where a document is damaged, before anything is removed: nobody can tell what it refers to."""
+    try:
+        for entry in catalog.entries:
+            catalog.found(entry.descriptor)
+    except ImageFormatError as error:
+        raise ImageError(
+            f"nothing is removed: {error}", hint="unionfs image verify lists what is damaged: load it again, or rm it"
+        ) from error
+
+
 def _no_image(name: str) -> ImageSummary:
-    """Labels ask for none."""
+    """These ask for none."""
     raise no_such(name)

@@ -121,6 +121,21 @@ def parse_normalized(text: str) -> Reference:
     return parse(f"{domain}/{rest}")
 
 
+def new_name(text: str) -> str:
+    """The familiar form, with a tag, of a name that an image is to get. ReferenceFormatError for none, for one with a
+    digest, and for one that reads as a digest (moby reference/store.go addReference)."""
+    wanted = parse_normalized(text)
+    if wanted.digest is not None:
+        raise ReferenceFormatError(
+            "refusing to create a tag with a digest reference", hint="give NAME[:TAG], without a digest"
+        )
+    if wanted.familiar_name in ALGORITHMS:
+        raise ReferenceFormatError(
+            "refusing to create an ambiguous tag using digest algorithm as name", hint="choose another name"
+        )
+    return wanted.with_default_tag().familiar()
+
+
 def check_digest(text: str) -> None:
     """ReferenceFormatError unless it is a digest of an algorithm that OCI registers, in lower case (go-digest)."""
     algorithm, colon, encoded = text.partition(":")

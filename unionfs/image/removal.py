@@ -9,25 +9,26 @@ What goes is told in docker's order: names, then images, each with its layers, t
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from unionfs.errors import ImageError, ImageInUse, ImageNotFound
+from unionfs.errors import ImageError, ImageFormatError, ImageInUse, ImageNotFound
 from unionfs.image import gc
 from unionfs.image.catalog import Catalog, Group, repository
 from unionfs.image.digest import Digest
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import LayerCache
 from unionfs.image.layout import Entry, Layout
-from unionfs.image.results import Removed
+from unionfs.image.results import Removed, Use
 from unionfs.image.staging import without
 
 
 class Removal:
     """One removal. Hold `Layout.removing`: nobody begins to use an image meanwhile."""
 
-    def __init__(self, layout: Layout, cache: LayerCache, uses: Mapping[str, str]) -> None:
+    def __init__(self, layout: Layout, cache: LayerCache, uses: Mapping[str, Use]) -> None:
         self.layout, self._cache, self.uses = layout, cache, uses
         self.reclaimed = 0
 
@@ -38,7 +39,13 @@ class Removal:
         if taken is not None:
             return taken
         named = catalog.named(name)
-        entry = named or catalog.find(name)[0]
+        entry, image = (named, None) if named else catalog.find(name)
+        if image is not None and catalog.is_part(entry, image):
+            whole = entry.name or str(entry.descriptor.digest)
+            raise ImageInUse(
+                f"conflict: unable to delete {image.id.short} (cannot be forced) - it is one of the images of {whole}",
+                hint=f"all of them go with: unionfs image rm {whole}",
+            )
         group = _group_of(catalog, entry)
         if group is None:
             return self._drop(catalog, [_Drop([entry], None)])
@@ -47,15 +54,15 @@ class Removal:
             if user is not None:
                 if not force:
                     raise ImageInUse(
-                        f'conflict: unable to remove repository reference "{name}" (must force) - {user} is using its '
-                        f"referenced image {group.id.short}",
-                        hint="unmount it first; with force the name goes and the image stays",
+                        f'conflict: unable to remove repository reference "{name}" (must force) - {user.who} is using '
+                        f"its referenced image {group.id.short}",
+                        hint=f"{user.first}; with force the name goes and the image stays",
                     )
                 return untag(self.layout, group.entries)
         elif user is not None:
             raise ImageInUse(
-                f"conflict: unable to delete {group.id.short} (cannot be forced) - image is being used by {user}",
-                hint="unmount it first",
+                f"conflict: unable to delete {group.id.short} (cannot be forced) - image is being used by {user.who}",
+                hint=user.first,
             )
         elif not force and len(group.names) > 1:
             several = len({repository(name) for name in group.names}) > 1
@@ -80,7 +87,7 @@ class Removal:
         return self._drop(catalog, drops)
 
     # ------------------------------------------------------------------------------------------------------------------
-    def _user(self, held: _Held, group: Group) -> str | None:
+    def _user(self, held: _Held, group: Group) -> Use | None:
         """Who uses the image, or a layer that no other image has."""
         if not self.uses:
             return None
@@ -104,8 +111,10 @@ class Removal:
         entries = [entry for drop in drops for entry in drop.entries]
         candidates = {digest for entry in entries for digest in _digests(catalog, entry)}
         self.layout.update(lambda now: without(now, entries))
-        self.reclaimed += gc.remove_unreferred(self.layout, candidates)[1]
-        gc.remove_notes(self.layout, self._cache)
+        # The images are gone. Where another one is damaged, nobody can tell what it needs: `prune` has the files later.
+        with contextlib.suppress(ImageFormatError):
+            self.reclaimed += gc.remove_unreferred(self.layout, candidates)[1]
+            gc.remove_notes(self.layout, self._cache)
         return removed
 
 

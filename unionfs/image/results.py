@@ -8,13 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from unionfs.image.digest import Digest
 from unionfs.image.models import Descriptor
 
-#: Which digests (image IDs and diff_ids) live mounts use, each with words for it: "the mount on /mnt".
-InUse = Callable[[], Mapping[str, str]]
+
+class Use(NamedTuple):
+    """Who uses an image, "the mount on /mnt", and what has to be done first to remove it."""
+
+    who: str
+    first: str
+
+
+#: Which digests (image IDs and diff_ids) are in use.
+InUse = Callable[[], Mapping[str, Use]]
 
 
 @dataclass(frozen=True, slots=True)

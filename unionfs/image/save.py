@@ -24,7 +24,7 @@ from unionfs.changeset import tar_format as tar
 from unionfs.changeset.replacing import fsync_path, replacing
 from unionfs.errors import ImageError, ReferenceFormatError
 from unionfs.image import mediatypes, platforms, reference
-from unionfs.image.blobs import CHUNK, Blobs, HeldBlobs
+from unionfs.image.blobs import CHUNK, LOAD_AGAIN, Blobs, HeldBlobs
 from unionfs.image.catalog import Catalog, repository
 from unionfs.image.digest import Digest
 from unionfs.image.image import Found, Image
@@ -236,7 +236,9 @@ def _blob(blobs: HeldBlobs, descriptor: Descriptor) -> Iterator[BinaryIO]:
     with blobs.open(descriptor.digest) as source:
         size = os.fstat(source.fileno()).st_size
         if size != descriptor.size:
-            raise ImageError(f"the blob {descriptor.digest} has {size} bytes, not {descriptor.size}: it is damaged")
+            raise ImageError(
+                f"the blob {descriptor.digest} has {size} bytes, not {descriptor.size}: it is damaged", hint=LOAD_AGAIN
+            )
         yield source
 
 

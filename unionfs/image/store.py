@@ -27,6 +27,7 @@ from unionfs.image import listing, platforms, reference
 from unionfs.image.blobs import HeldBlobs
 from unionfs.image.catalog import Catalog, Group
 from unionfs.image.digest import Digest
+from unionfs.image.filters import filter_of, named
 from unionfs.image.image import Image
 from unionfs.image.layer_cache import LayerCache, user_cache
 from unionfs.image.layout import Layout, familiar
@@ -73,20 +74,27 @@ class Store:
         return self.layout.directory
 
     # what is there ------------------------------------------------------------------------------------------------
-    def images(self, *, all: bool = True, filters: Iterable[str] = (), names: Iterable[str] = ()) -> list[ImageSummary]:
+    def images(
+        self,
+        *,
+        all: bool = True,
+        filters: Iterable[str] = (),
+        names: Iterable[str] = (),
+        damaged: Callable[[str], None] | None = None,
+    ) -> list[ImageSummary]:
         """All images, newest first. `all` False: tagged ones only. `filters`: "dangling=true", "label=KEY[=VALUE]",
-        "before=IMAGE", "since=IMAGE", "reference=PATTERN". `names`: only with a tag that fits one of these, as in
-        `docker image ls REPOSITORY[:TAG]`."""
-        patterns = list(names)
+        "before=IMAGE", "since=IMAGE", "until=TIME", "reference=PATTERN". `names`: only with a tag that fits one of
+        these, as in `docker image ls REPOSITORY[:TAG]`. Of their names, those are told that fit. `damaged` is
+        called with the name (or digest) of each that cannot be read, and is left out."""
         with self.catalog() as catalog:
-            fits = listing.filter_of(filters, lambda name: self._summary(catalog, name))
-            return [
-                one
-                for one in listing.summaries(catalog, self.cache)
-                if fits(one)
-                and (all or one.names)
-                and (not patterns or any(listing.matches(pattern, name) for pattern in patterns for name in one.names))
-            ]
+            fits = filter_of(filters, lambda name: self._summary(catalog, name))
+            among = named(list(names))
+            fitting = map(fits, listing.summaries(catalog, self.cache))
+            shown = [among(one) for one in fitting if one is not None]
+            if damaged is not None:
+                for entry in catalog.damaged():
+                    damaged(entry.name or str(entry.descriptor.digest))
+            return [one for one in shown if one is not None and (all or one.names)]
 
     def resolve(self, name: str, platform: str | None = None) -> Image:
         """The image called `name`: a reference, an ID or unique beginning of one, or a digest.
@@ -156,7 +164,7 @@ class Store:
     # names --------------------------------------------------------------------------------------------------------
     def tag(self, name: str, new: str) -> Digest | None:
         """Give the image the further name `new`. Idempotent. The ID of the image that had it, which stays."""
-        name_of_new = _new_name(new)
+        name_of_new = reference.new_name(new)
         with self.staging() as staging:
             staging.hold()
             catalog = Catalog(self.layout, self.layout.entries())
@@ -240,7 +248,7 @@ class Store:
         configuration for that layer; None: one that says nothing but the layer and this machine's platform."""
         from unionfs.image.load import Counted
 
-        names = () if name is None else (_new_name(name),)
+        names = () if name is None else (reference.new_name(name),)
         with self.staging() as staging, _opened(_source(source)) as stream:
             counted = Counted(stream, progress)
             layer = staging.add_layer(counted, what="the root file system")  # type: ignore[arg-type]  # read() is used
@@ -290,7 +298,8 @@ class Store:
     # upkeep -------------------------------------------------------------------------------------------------------
     def prune(self, *, all: bool = False, filters: Iterable[str] = ()) -> Pruned:
         """Remove dangling images (`all`: all that no mount uses), blobs that nothing refers to, what dead processes
-        left, and layers unpacked for images that are gone. `filters`: "label=KEY[=VALUE]" of images to remove."""
+        left, and layers unpacked for images that are gone. `filters` say of which images: "label=KEY[=VALUE]",
+        "label!=KEY[=VALUE]", "until=TIME"."""
         from unionfs.image import prune as pruning
 
         with self._removing() as removing:
@@ -329,14 +338,6 @@ class Store:
         image = catalog.resolve(name)
         group = self._group(catalog, image) or Group(image.id, image, ())
         return listing.summary(group, catalog, self.cache)
-
-
-def _new_name(text: str) -> str:
-    """The familiar form of a name that an image is to get. ImageError for one with a digest."""
-    wanted = reference.parse_normalized(text)
-    if wanted.digest is not None:
-        raise ImageError("refusing to create a tag with a digest reference", hint="give a name and a tag")
-    return wanted.with_default_tag().familiar()
 
 
 def _source(source: AnyPath | BinaryIO) -> bytes | BinaryIO:

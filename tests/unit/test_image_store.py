@@ -77,7 +77,9 @@ def test_a_store_that_is_not_there_is_empty_and_is_not_made_by_looking(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("there", ["a file", "a directory of something else", "a layout of the future"])
+@pytest.mark.parametrize(
+    "there", ["a file", "a directory of something else", "a home without visible files", "a layout of the future"]
+)
 def test_what_is_no_store_is_left_alone(tmp_path: Path, there: str) -> None:
     place = tmp_path / "store"
     if there == "a file":
@@ -86,6 +88,8 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path, there: str) -> None:
         place.mkdir()
         if there == "a directory of something else":
             (place / "holiday.jpg").write_text("beach")
+        elif there == "a home without visible files":
+            (place / ".profile").write_text("umask 022")
         else:
             (place / "oci-layout").write_text('{"imageLayoutVersion":"7"}')
     store = open_store(tmp_path)

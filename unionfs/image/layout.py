@@ -26,6 +26,7 @@ would remove what they added.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -77,6 +78,10 @@ def entry_of(raw: Mapping[str, Any], what: str) -> Entry:
     return Entry(descriptor, familiar(name) if name else None, raw)
 
 
+#: What a crash leaves of `create`: of two files also what they have before their names (changeset.replacing).
+_is_begun = re.compile(rb"blobs|index\.json|\.unionfs|\.(?:index\.json|oci-layout)\.[0-9a-f]+").fullmatch
+
+
 class Layout:
     """The layout in `directory`, which need not exist before `create`. `waiting`: told when a lock is waited for."""
 
@@ -99,8 +104,7 @@ class Layout:
         if b"oci-layout" in names:
             self._check_version()
             return True
-        # What a crash leaves of `create`.
-        if all(name in (b"blobs", b"index.json") or name.startswith(b".") for name in names):
+        if all(map(_is_begun, names)):
             return False
         shown = os.fsdecode(self.directory)
         raise ImageError(f"{shown} is no image store", hint="name an empty or new directory, or an OCI image layout")

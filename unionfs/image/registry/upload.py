@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import BinaryIO, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -64,13 +65,12 @@ class Upload:
 
     def mount(self) -> tuple[str, Place | None]:
         """Begin: (the repository it was mounted from, None), or ("", where to send it)."""
-        for other in self._others[:1]:
-            try:
-                query = urlencode({"mount": self._digest, "from": other})
+        if self._others:
+            other = self._others[0]
+            query = urlencode({"mount": self._digest, "from": other})
+            with suppress(RegistryError):  # one may not read there, or there is no such repository: it is sent, then
                 answer = self._begin(f"?{query}", f"repository:{other}:pull")
-            except RegistryError:
-                break  # one may not read there, or there is no such repository: it is sent, then
-            return (other, None) if answer.status == 201 else ("", self._begun(answer))
+                return (other, None) if answer.status == 201 else ("", self._begun(answer))
         return "", self._begun(self._begin())
 
     def _begin(self, query: str = "", *scopes: str) -> Answer:

@@ -31,7 +31,6 @@ def show(found: Sequence[dict[str, Any]], fmt: str | None) -> None:
     elif fmt == "json":
         text(template.go_json(found))
     else:
-        template.parse(fmt)  # also where nothing was found
+        of_image, of_container = (template.parse(fmt, zeros=zeros) for zeros in (IMAGE, CONTAINER))
         for one in found:
-            zeros = IMAGE if "RootFS" in one else CONTAINER
-            text(template.fill(template.parse(fmt, zeros=zeros), one))
+            text(template.fill(of_image if "RootFS" in one else of_container, one))

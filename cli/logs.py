@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from unionfs import api
 from unionfs.api.text import moment as parsed_moment
 
 from .options import store_directory
-from .output import Interrupted
+from .output import INTERRUPTED
 
 
 def logs(
@@ -45,7 +44,7 @@ def logs(
         _write(entries, timestamps)
     except KeyboardInterrupt:
         if follow:  # it is how one ends that
-            raise typer.Exit(Interrupted(128 + signal.SIGINT)) from None
+            raise typer.Exit(INTERRUPTED) from None
         raise
 
 

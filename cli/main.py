@@ -12,7 +12,7 @@ from unionfs import __version__
 from unionfs.api import OptionError, UnionFSError
 
 from .options import SETTINGS, StoreOption, choose_store
-from .output import ContainerStatus, Interrupted, Trouble, error, failure, flush, text
+from .output import INTERRUPTED, ContainerStatus, Interrupted, Trouble, error, failure, flush, text
 from .program import verb
 from .verbs import group
 
@@ -21,9 +21,6 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 #: docker's exit status of `run` for whatever is not the container's own.
 RUN_FAILED = 125
-
-#: What typer makes of Ctrl-C: 128 + SIGINT.
-INTERRUPTED = 130
 
 VERBS = {
     "mount": "mount:mount",
@@ -153,7 +150,7 @@ def _command_of(arguments: Sequence[str]) -> str:
 
 def _interrupted() -> Interrupted:
     error("interrupted")
-    return Interrupted(INTERRUPTED)
+    return INTERRUPTED
 
 
 def _usage_message(e: Exception) -> str:

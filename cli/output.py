@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from unionfs import api
 from unionfs.api.messages import one_line
@@ -52,7 +52,11 @@ class ContainerStatus(int):
 
 
 class Interrupted(int):
-    """The exit status of a command that Ctrl-C has ended, as shells show it."""
+    """The exit status of a command that Ctrl-C has ended."""
+
+
+#: As shells show it (128 + SIGINT); typer makes the same of Ctrl-C.
+INTERRUPTED: Final = Interrupted(130)
 
 
 def text(line: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unionfs.containers.cgroups import Cgroups, Mode, group_of, killed_for_memory, look
+from unionfs.containers.cgroups import Cgroups, Mode, killed_for_memory, look
 from unionfs.linux.mount import MountInfo, parse_mountinfo
 
 
@@ -66,13 +66,13 @@ def test_groups_that_may_not_be_made(place: Path) -> None:
 )
 def test_processes_killed_for_want_of_memory(tmp_path: Path, mode: Mode, file: str, text: str) -> None:
     found = Cgroups(mode, True, True, os.fsencode(tmp_path))
-    assert not killed_for_memory(found, group_of("x"))  # no such group
+    assert not killed_for_memory(found, "x")  # no such group
     group = tmp_path / "unionfs/x"
     group.mkdir(parents=True)
-    assert not killed_for_memory(found, group_of("x"))  # memory is not counted
+    assert not killed_for_memory(found, "x")  # memory is not counted
     for count in (0, 1, 25):
         (group / file).write_text(text.format(count))
-        assert killed_for_memory(found, group_of("x")) is (count > 0)
+        assert killed_for_memory(found, "x") is (count > 0)
     (group / file).write_text("oom_kill_disable 0\nunder_oom 0\n")  # before Linux 4.13
-    assert not killed_for_memory(found, group_of("x"))
-    assert not killed_for_memory(Cgroups("none", False, False), group_of("x"))
+    assert not killed_for_memory(found, "x")
+    assert not killed_for_memory(Cgroups("none", False, False), "x")

@@ -199,7 +199,7 @@ def inspect_container(containers: Containers, name: str) -> dict[str, Any]:
 
     container, state = find_container(containers, name)
     if state.lives:
-        starved = cgroups.killed_for_memory(cgroups.look(), cgroups.group_of(container.id))
+        starved = cgroups.killed_for_memory(cgroups.look(), container.id)
         state = state._replace(oom_killed=starved)
     lowers = [os.fsdecode(path) for path in container_layers(containers, container)]
     return inspection.inspect(container, state, containers.place(container.id), lowers)

@@ -56,8 +56,8 @@ def group_of(container_id: str) -> str:
     return PARENT + container_id
 
 
-def killed_for_memory(cgroups: Cgroups, group: str) -> bool:
-    """Was a process of `group` (see `group_of`) killed for want of memory, the group's or the machine's? False where
+def killed_for_memory(cgroups: Cgroups, container_id: str) -> bool:
+    """Was a process of the container's group killed for want of memory, the group's or the machine's? False where
     there is no such group, or it does not count memory.
 
     The kernel counts it before it kills (mm/oom_kill.c, __oom_kill_process): who sees the end sees the count. That of
@@ -65,9 +65,10 @@ def killed_for_memory(cgroups: Cgroups, group: str) -> bool:
     """
     if cgroups.memory is None:
         return False
+    group = os.fsencode(group_of(container_id).lstrip("/"))
     file = b"memory.events" if cgroups.mode == "unified" else b"memory.oom_control"
     try:
-        with open(os.path.join(cgroups.memory, os.fsencode(group.lstrip("/")), file), "rb") as events:
+        with open(os.path.join(cgroups.memory, group, file), "rb") as events:
             counts = dict(line.split(b" ", 1) for line in events.read().splitlines() if b" " in line)
     except OSError:
         return False

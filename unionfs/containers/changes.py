@@ -12,7 +12,6 @@ import contextlib
 import os
 import select
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Final
 
 from unionfs.containers.container import Place, Process
@@ -54,9 +53,7 @@ class Changes:
     def __enter__(self) -> Changes:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

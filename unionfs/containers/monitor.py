@@ -471,7 +471,7 @@ class _Monitor:
         if self._log is not None:
             self._log.close()
         # Before the runtime takes the group away.
-        starved = cgroups.killed_for_memory(self._task.preparation.cgroups, cgroups.group_of(self._container.id))
+        starved = cgroups.killed_for_memory(self._task.preparation.cgroups, self._container.id)
         self._finish(
             self._state._replace(
                 running=False, process=None, monitor=None, finished=time.time(), exit_code=code,

@@ -45,7 +45,7 @@ def settle(containers: Containers, container: Container, unmount: Unmount) -> St
 
 
 def _settle_locked(containers: Containers, container: Container, state: State, unmount: Unmount) -> State | None:
-    starved = cgroups.killed_for_memory(cgroups.look(), cgroups.group_of(container.id))
+    starved = cgroups.killed_for_memory(cgroups.look(), container.id)
     clean_locked(containers, container, state, unmount)
     if container.auto_remove:
         containers.remove(container)
